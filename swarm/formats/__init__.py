@@ -1,0 +1,1 @@
+"""Pure text <-> records: the small files that this family of tools exchanges."""
