@@ -346,6 +346,8 @@ class Parked(Event):
     kind: Literal["parked"] = "parked"
     agent: str
     reason: str
+    exhausted: bool = False
+    """True when it has simply nothing left to try."""
 
 
 class Paused(Event):

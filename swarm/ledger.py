@@ -1,0 +1,188 @@
+"""The run's append-only event log: one JSON object a line, one writer, fsync before every return.
+
+Owns the file, its lock and the torn last line. Knows events only as things with a `seq`: what they
+mean is `state`'s business. Readers need no lock, so views work while the run lives and after.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import cast
+
+from pydantic import ValidationError
+
+from swarm.errors import LedgerError, RunInUseError
+from swarm.records import EVENT, LEDGER_VERSION, AnyEvent
+
+
+class Ledger:
+    """The writer. Holding one is holding the run: a second writer is refused by a file lock."""
+
+    def __init__(self, path: Path, *, wait_s: float = 0.0) -> None:
+        """Open or create the ledger, waiting up to `wait_s` seconds for another writer to go.
+
+        Raises:
+            RunInUseError: another process still writes it.
+            LedgerError: the file is damaged before its last line, or of another version.
+        """
+        self.path = path
+        self._lock = _lock(path, wait_s)
+        try:
+            self._size, self._seq = _intact(path)
+            self._file = open(path, "ab", buffering=0)
+            self._file.truncate(self._size)
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def append(self, events: Sequence[AnyEvent]) -> list[AnyEvent]:
+        """Write the events durably and return them as written, with `seq` and `at`."""
+        if not events:
+            return []
+        now = datetime.now(UTC)
+        written = [
+            cast("AnyEvent", e.model_copy(update={"seq": self._seq + i, "at": now}))
+            for i, e in enumerate(events)
+        ]
+        data = b"".join(e.model_dump_json(exclude_none=True).encode() + b"\n" for e in written)
+        try:
+            self._write(data)
+        except OSError as error:
+            self._file.truncate(self._size)
+            hint = "free some disk space, then launch the run again: it resumes"
+            raise LedgerError(
+                f"cannot write {self.path}: {error.strerror}",
+                hint=hint if error.errno in (errno.ENOSPC, errno.EDQUOT) else None,
+                path=self.path,
+            ) from error
+        self._size += len(data)
+        self._seq += len(written)
+        return written
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[self._file.write(view) :]
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Give the run back."""
+        self._file.close()
+        os.close(self._lock)
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Tail:
+    """A reader that gives each event once, also while the ledger grows."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._offset = 0
+        self._line = 0
+
+    def poll(self) -> Iterator[AnyEvent]:
+        """Give the events written since the last call; an unfinished last line waits."""
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(self._offset)
+                data = file.read()
+        except FileNotFoundError:
+            return
+        for line in data[: data.rfind(b"\n") + 1].splitlines(keepends=True):
+            self._line += 1
+            event = _parse(self.path, self._line, line)
+            self._offset += len(line)
+            yield event
+
+
+def read(path: Path) -> Iterator[AnyEvent]:
+    """Give all events of a ledger; a torn last line is left out."""
+    if not path.exists():
+        raise LedgerError(f"{path} does not exist", path=path)
+    yield from Tail(path).poll()
+
+
+def is_live(path: Path) -> bool:
+    """Tell whether a process is writing this ledger now."""
+    try:
+        os.close(_lock(path, 0.0, create=False))
+    except RunInUseError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _lock(path: Path, wait_s: float, *, create: bool = True) -> int:
+    flags = os.O_RDWR | (os.O_CREAT if create else 0)
+    fd = os.open(path.with_suffix(".lock"), flags, 0o644)
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return fd
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                os.close(fd)
+                raise RunInUseError(
+                    f"the run in {path.parent} is in use by another process",
+                    hint="`swarm status` shows it; `swarm stop` ends it; --name starts another",
+                    path=path,
+                ) from None
+            time.sleep(0.1)
+
+
+def _intact(path: Path) -> tuple[int, int]:
+    """Give the size of the file without a torn last line, and the next sequence number."""
+    if not path.exists():
+        return 0, 0
+    size, seq, number = 0, 0, 0
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                break
+            event = _parse(path, number, line)
+            size += len(line)
+            seq = event.seq + 1
+    return size, seq
+
+
+def _parse(path: Path, number: int, line: bytes) -> AnyEvent:
+    try:
+        return EVENT.validate_json(line)
+    except ValidationError as error:
+        version = _version(line)
+        if version is not None and version != LEDGER_VERSION:
+            raise LedgerError(
+                f"{path}:{number}: ledger version {version}; this swarm reads {LEDGER_VERSION}",
+                hint="use the swarm that wrote it, or launch under another --name",
+                path=path,
+                line=number,
+            ) from None
+        first = error.errors()[0]
+        raise LedgerError(
+            f"{path}:{number}: not an event: {first['msg']} at {first['loc']}",
+            hint="the file was changed by hand or the disk is damaged; restore it from a backup",
+            path=path,
+            line=number,
+        ) from None
+
+
+def _version(line: bytes) -> object:
+    try:
+        fields = json.loads(line)
+    except ValueError:
+        return None
+    return cast("dict[str, object]", fields).get("v") if isinstance(fields, dict) else None

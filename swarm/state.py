@@ -1,0 +1,489 @@
+"""The run as its events tell it: folds the ledger, one event at a time, in place.
+
+Owns what `plan` and all views read. Decides nothing and touches nothing outside. Folding an event
+costs the same at experiment 3,000 as at experiment 3.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from swarm.judge import Record, Sample, Spread
+from swarm.records import (
+    VERDICTS,
+    AgentInfo,
+    AnyEvent,
+    Attempt,
+    Decided,
+    Draining,
+    Dropped,
+    Failed,
+    Finished,
+    FreshResult,
+    Interrupted,
+    Launched,
+    Measured,
+    Measurement,
+    MergeOutcome,
+    NotMerged,
+    Parked,
+    Paused,
+    Prepared,
+    ProcessStamp,
+    Promoted,
+    Proposal,
+    Proposed,
+    Resumed,
+    RunStarted,
+    SlotInfo,
+    Stacked,
+    Started,
+    Synced,
+    TargetInfo,
+    Verdict,
+)
+
+FINAL_INDEX = 1_000_000
+"""Measurements at the end of a run use indices from here on, so that their seeds are fresh."""
+
+Phase = Literal["running", "paused", "draining", "finished", "failed", "interrupted"]
+RecordKey = tuple[str, str]
+"""Tree and kind of machine."""
+
+
+@dataclass
+class Experiment:
+    """One experiment, from its number to its verdict and its way to `best`."""
+
+    number: int
+    target: str
+    agent: str
+    proposal: Proposal
+    at: datetime | None = None
+    machine: str | None = None
+    controls: int = 0
+    """Measurements of the incumbent made for this comparison."""
+    aborts: int = 0
+    seconds: float = 0.0
+    peak_memory_mb: float = 0.0
+    usd: float = 0.0
+    tokens: int = 0
+    failed: Measurement | None = None
+    logs: list[str] = field(default_factory=list[str])
+    verdict: Verdict | None = None
+    reason: str = ""
+    z: float | None = None
+    gain: float | None = None
+    merged: str | None = None
+    """None, "queued", the sha on `best`, or a `MergeOutcome`."""
+    conflicts: int = 0
+    ported_by: int | None = None
+
+    @property
+    def base(self) -> str:
+        """The incumbent that it is compared with."""
+        return self.proposal.base
+
+
+@dataclass
+class Agent:
+    """One loop on one branch."""
+
+    info: AgentInfo
+    incumbent: str
+    open: set[int] = field(default_factory=set[int])
+    queued: set[int] = field(default_factory=set[int])
+    """Own keeps that wait for the merger."""
+    prepared: Proposal | None = None
+    proposals: int = 0
+    """Proposals ever made, prepared and dropped ones included; the next one's seed."""
+    experiments: int = 0
+    keeps: int = 0
+    invalid_streak: int = 0
+    usd: float = 0.0
+    tokens: int = 0
+    parked: str | None = None
+    exhausted: bool = False
+
+
+@dataclass
+class Target:
+    """What is optimised, and how far it has come."""
+
+    info: TargetInfo
+    best: str
+    records: dict[RecordKey, Record] = field(default_factory=dict[RecordKey, Record])
+    spreads: dict[str, Spread] = field(default_factory=dict[str, Spread])
+    tree_of: dict[str, str] = field(default_factory=dict[str, str])
+    number_of: dict[str, int] = field(default_factory=dict[str, int])
+    """Tree -> the first experiment that had it; 0 is the base."""
+    open: dict[int, Experiment] = field(default_factory=dict[int, Experiment])
+    queue: list[int] = field(default_factory=list[int])
+    stack: Stacked | None = None
+    stack_controls: int = 0
+    stack_failed: Measurement | None = None
+    stack_aborts: int = 0
+    failed_on_base: list[Measurement] = field(default_factory=list[Measurement])
+    verdicts: Counter[Verdict] = field(default_factory=Counter[Verdict])
+    compared: dict[str, int] = field(default_factory=dict[str, int])
+    """Tree of an incumbent -> candidates measured against it since its last control."""
+    unconfirmed: dict[str, str] = field(default_factory=dict[str, str])
+    """Tree -> commit of keeps whose record is still thin."""
+    ports: list[int] = field(default_factory=list[int])
+    """Experiments whose idea waits for an agent that carries it over."""
+    attempts: list[Attempt] = field(default_factory=list[Attempt])
+    """Append-only: an experiment appears when it is proposed and again when it is decided."""
+    finals: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
+    finals_tried: Counter[str] = field(default_factory=Counter[str])
+    result: FreshResult | None = None
+    since_keep: int = 0
+    promotions: list[Promoted] = field(default_factory=list[Promoted])
+
+    def tree(self, commit: str) -> str:
+        """Give the tree of a commit that the ledger has mentioned."""
+        return self.tree_of[commit]
+
+    def record(self, commit: str, machine: str) -> Record:
+        """Give the record of a commit on a kind of machine; empty if it was never measured."""
+        return self.records.get((self.tree_of[commit], machine)) or Record()
+
+    def spread(self, machine: str) -> Spread:
+        """Give the pooled spread on a kind of machine."""
+        return self.spreads.get(machine) or Spread()
+
+    def primary(self, commit: str) -> Sample:
+        """Give the primary metric of a commit on the machine kind that measured it most."""
+        tree = self.tree_of[commit]
+        found = [self.records[tree, m].primary for m in self.spreads if (tree, m) in self.records]
+        return max(found, key=lambda s: s.n, default=Sample())
+
+    def se(self, commit: str) -> float | None:
+        """Standard error of a commit's mean."""
+        tree = self.tree_of[commit]
+        kinds = [m for m in self.spreads if (tree, m) in self.records]
+        kind = max(kinds, key=lambda m: self.records[tree, m].primary.n, default=None)
+        return None if kind is None else self.spreads[kind].se(self.primary(commit).n)
+
+
+@dataclass
+class Spend:
+    """What a run has used so far. In-flight work is counted by `plan`, not here."""
+
+    experiments: int = 0
+    seconds: float = 0.0
+    """Wall time of earlier launches; the current one adds the time since `launched_at`."""
+    usd: float = 0.0
+    tokens: int = 0
+    measurements: int = 0
+    busy_seconds: float = 0.0
+
+
+class RunState:
+    """Everything a run has come to, from its ledger alone."""
+
+    def __init__(self, events: Iterable[AnyEvent] = ()) -> None:
+        self.run = ""
+        self.seed = 0
+        self.targets: dict[str, Target] = {}
+        self.agents: dict[str, Agent] = {}
+        self.experiments: dict[int, Experiment] = {}
+        self.spend = Spend()
+        self.phase: Phase = "running"
+        self.reason = ""
+        self.hint: str | None = None
+        self.started_at: datetime | None = None
+        self.launched_at: datetime | None = None
+        self.last_at: datetime | None = None
+        self.launch: Launched | None = None
+        self.processes: list[ProcessStamp] = []
+        self.next_number = 1
+        for event in events:
+            self.apply(event)
+
+    def apply(self, event: AnyEvent) -> None:
+        """Fold one event."""
+        if self.started_at is None:
+            self.started_at = event.at
+        handler = getattr(self, f"_on_{event.kind}")
+        handler(event)
+        if event.at is not None:
+            self.last_at = event.at
+
+    @property
+    def slots(self) -> tuple[SlotInfo, ...]:
+        """The slots of the last launch."""
+        return self.launch.slots if self.launch else ()
+
+    def elapsed(self, now: datetime) -> float:
+        """Seconds that the run has been running, over all its launches."""
+        if self.launched_at is None:
+            return self.spend.seconds
+        return self.spend.seconds + max(0.0, (now - self.launched_at).total_seconds())
+
+    # --- the life of a run ---
+
+    def _on_run_started(self, event: RunStarted) -> None:
+        self.run, self.seed = event.run, event.seed
+        for info in event.targets:
+            target = Target(info, best=info.base)
+            target.tree_of[info.base] = info.base_tree
+            target.number_of[info.base_tree] = 0
+            self.targets[info.name] = target
+        self._enrol(event.agents)
+
+    def _on_launched(self, event: Launched) -> None:
+        if self.launched_at is not None and self.last_at is not None:  # the last one was killed
+            self.spend.seconds += (self.last_at - self.launched_at).total_seconds()
+        self.launch, self.launched_at = event, event.at
+        self.processes = [event.process]
+        if self.phase != "paused":
+            self.phase, self.reason, self.hint = "running", "", None
+        self._enrol(event.agents)
+        for agent in self.agents.values():
+            agent.parked, agent.exhausted, agent.invalid_streak = None, False, 0
+
+    def _enrol(self, agents: Iterable[AgentInfo]) -> None:
+        for info in agents:
+            if info.name in self.agents:
+                self.agents[info.name].info = info
+            else:
+                self.agents[info.name] = Agent(info, incumbent=self.targets[info.target].best)
+
+    def _on_started(self, event: Started) -> None:
+        self.processes.append(event.process)
+
+    def _on_paused(self, event: Paused) -> None:
+        self.phase = "paused"
+
+    def _on_resumed(self, event: Resumed) -> None:
+        self.phase = "running"
+
+    def _on_draining(self, event: Draining) -> None:
+        self.phase, self.reason = "draining", event.reason
+
+    def _close_launch(self, event: AnyEvent) -> None:
+        if self.launched_at is not None and event.at is not None:
+            self.spend.seconds += (event.at - self.launched_at).total_seconds()
+        self.launched_at = None
+
+    def _on_interrupted(self, event: Interrupted) -> None:
+        self._close_launch(event)
+        self.phase, self.reason = "interrupted", event.reason
+
+    def _on_failed(self, event: Failed) -> None:
+        self._close_launch(event)
+        self.phase, self.reason, self.hint = "failed", event.error, event.hint
+
+    def _on_finished(self, event: Finished) -> None:
+        self._close_launch(event)
+        self.phase, self.reason = "finished", event.reason
+        for name, result in event.results.items():
+            self.targets[name].result = result
+
+    # --- agents ---
+
+    def _on_prepared(self, event: Prepared) -> None:
+        agent = self.agents[event.agent]
+        agent.prepared = event.proposal
+        self._pay(agent, event.proposal)
+
+    def _on_dropped(self, event: Dropped) -> None:
+        self.agents[event.agent].prepared = None
+
+    def _on_synced(self, event: Synced) -> None:
+        agent = self.agents[event.agent]
+        agent.incumbent = event.commit
+        self.targets[agent.info.target].tree_of[event.commit] = event.tree
+
+    def _on_parked(self, event: Parked) -> None:
+        agent = self.agents[event.agent]
+        agent.parked, agent.exhausted = event.reason, event.exhausted
+
+    def _pay(self, agent: Agent, proposal: Proposal) -> None:
+        agent.proposals += 1
+        agent.usd += proposal.usage.usd
+        agent.tokens += proposal.usage.tokens
+        self.spend.usd += proposal.usage.usd
+        self.spend.tokens += proposal.usage.tokens
+
+    # --- experiments ---
+
+    def _on_proposed(self, event: Proposed) -> None:
+        agent, target = self.agents[event.agent], self.targets[event.target]
+        proposal = event.proposal
+        if agent.prepared is None:
+            self._pay(agent, proposal)
+        agent.prepared = None
+        experiment = Experiment(event.number, event.target, event.agent, proposal, at=event.at)
+        experiment.usd, experiment.tokens = proposal.usage.usd, proposal.usage.tokens
+        self.experiments[event.number] = target.open[event.number] = experiment
+        self.next_number = max(self.next_number, event.number + 1)
+        self.spend.experiments += 1
+        agent.experiments += 1
+        agent.open.add(event.number)
+        if proposal.commit is not None and proposal.tree is not None:
+            target.tree_of[proposal.commit] = proposal.tree
+            target.number_of.setdefault(proposal.tree, event.number)
+        if proposal.port_of is not None and proposal.port_of in self.experiments:
+            self.experiments[proposal.port_of].ported_by = event.number
+            if proposal.port_of in target.ports:
+                target.ports.remove(proposal.port_of)
+        target.attempts.append(_attempt(experiment))
+
+    def _on_decided(self, event: Decided) -> None:
+        experiment = self.experiments[event.number]
+        target, agent = self.targets[experiment.target], self.agents[experiment.agent]
+        experiment.verdict, experiment.reason = event.verdict, event.reason
+        experiment.z, experiment.gain = event.z, event.gain
+        target.open.pop(event.number, None)
+        agent.open.discard(event.number)
+        target.verdicts[event.verdict] += 1
+        target.attempts.append(_attempt(experiment))
+        agent.invalid_streak = agent.invalid_streak + 1 if event.verdict == "invalid" else 0
+        if event.verdict == "aborted":
+            self.spend.experiments -= 1
+            return
+        target.since_keep += 1
+        if event.verdict != "keep":
+            return
+        proposal = experiment.proposal
+        assert proposal.commit is not None
+        assert proposal.tree is not None
+        target.since_keep = 0
+        target.queue.append(event.number)
+        target.unconfirmed[proposal.tree] = proposal.commit
+        experiment.merged = "queued"
+        agent.keeps += 1
+        agent.queued.add(event.number)
+        agent.incumbent = proposal.commit
+
+    def _on_measured(self, event: Measured) -> None:
+        target, result = self.targets[event.target], event.measurement
+        self.spend.measurements += 1
+        self.spend.busy_seconds += event.busy_seconds
+        self.spend.usd += result.usd
+        self.spend.tokens += result.tokens
+        aborted = result.failure is not None and result.failure.kind == "aborted"
+        if event.purpose == "final":
+            self._take_final(target, result)
+        elif not aborted:
+            self._take(target, event)
+        experiment = self.experiments.get(event.experiment or 0)
+        if experiment is not None and experiment.verdict is None:
+            _note(experiment, event, aborted)
+        if event.purpose == "stack" and target.stack is not None and result.failure is not None:
+            if aborted:
+                target.stack_aborts += 1
+            else:
+                target.stack_failed = result
+
+    def _take_final(self, target: Target, result: Measurement) -> None:
+        target.finals_tried[result.commit] += 1
+        name = target.info.metric.name
+        if result.failure is None and name in result.values:
+            target.finals.setdefault(result.commit, []).append(result.values[name])
+
+    def _take(self, target: Target, event: Measured) -> None:
+        result = event.measurement
+        key = (result.tree, result.machine)
+        record = target.records.setdefault(key, Record())
+        record.attempts = max(record.attempts, result.index + 1)
+        if event.purpose == "baseline" and result.failure is not None:
+            target.failed_on_base.append(result)
+        if event.purpose == "control":
+            target.compared[result.tree] = 0
+            if event.experiment is None and target.stack is not None:
+                target.stack_controls += 1
+        if result.failure is not None:
+            return
+        spread = target.spreads.setdefault(result.machine, Spread())
+        for name, value in _measures(result).items():
+            if name == target.info.metric.name:
+                spread.squares += record.primary.add(value)
+                spread.freedom += record.primary.n > 1
+            else:
+                record.others.setdefault(name, Sample()).add(value)
+        if event.purpose == "candidate" and result.index == 0 and event.experiment is not None:
+            base = target.tree_of[self.experiments[event.experiment].base]
+            target.compared[base] = target.compared.get(base, 0) + 1
+
+    # --- merging ---
+
+    def _on_stacked(self, event: Stacked) -> None:
+        target = self.targets[event.target]
+        target.stack, target.stack_controls = event, 0
+        target.stack_failed, target.stack_aborts = None, 0
+        target.tree_of[event.commit] = event.tree
+
+    def _on_promoted(self, event: Promoted) -> None:
+        target = self.targets[event.target]
+        target.best = event.new
+        target.tree_of[event.new] = event.tree
+        target.promotions.append(event)
+        self._leave_queue(target, event.number, event.new)
+
+    def _on_not_merged(self, event: NotMerged) -> None:
+        target = self.targets[event.target]
+        experiment = self.experiments[event.number]
+        experiment.conflicts += event.outcome == "conflict"
+        if event.final:
+            self._leave_queue(target, event.number, event.outcome)
+            if event.outcome == "conflict":
+                target.ports.append(event.number)
+
+    def _leave_queue(self, target: Target, number: int, merged: str | MergeOutcome) -> None:
+        experiment = self.experiments[number]
+        experiment.merged = merged
+        if number in target.queue:
+            target.queue.remove(number)
+        self.agents[experiment.agent].queued.discard(number)
+        if target.stack is not None and target.stack.number == number:
+            target.stack = None
+
+
+def _measures(result: Measurement) -> dict[str, float]:
+    """Give the values of a measurement with what swarm itself took from outside."""
+    outside = {"seconds": result.seconds, "peak_memory_mb": result.peak_memory_mb}
+    return {**outside, **result.values}
+
+
+def _note(experiment: Experiment, event: Measured, aborted: bool) -> None:
+    result = event.measurement
+    experiment.usd += result.usd
+    experiment.tokens += result.tokens
+    if event.purpose == "control":
+        experiment.controls += not aborted
+        return
+    if result.log:
+        experiment.logs.append(result.log)
+    experiment.aborts += aborted
+    if aborted:
+        return
+    experiment.machine = experiment.machine or result.machine
+    experiment.seconds += result.seconds
+    experiment.peak_memory_mb = max(experiment.peak_memory_mb, result.peak_memory_mb)
+    if result.failure is not None:
+        experiment.failed = result
+
+
+def _attempt(experiment: Experiment) -> Attempt:
+    proposal = experiment.proposal
+    return Attempt(
+        number=experiment.number,
+        agent=experiment.agent,
+        base=proposal.base,
+        tree=proposal.tree,
+        summary=proposal.summary,
+        verdict=experiment.verdict,
+        gain=experiment.gain,
+        edit=proposal.edit,
+    )
+
+
+def verdict_counts(target: Target) -> dict[str, int]:
+    """Give every verdict with its count, zeros included, and the total."""
+    return {"total": sum(target.verdicts.values()), **{v: target.verdicts[v] for v in VERDICTS}}
