@@ -1,0 +1,521 @@
+"""The program beside each slot: runs one command at a time and leaves no process behind.
+
+Owns detaching from its owner, the descendants of a command, its clock, its memory and its output.
+Knows nothing of swarm: it is started by path (`python -S -E -I supervisor.py FD GRACE`), uses the
+standard library only, and is spoken to over the inherited socket FD in frames of a four byte
+length and JSON. End of file on that socket means that the owner is gone, by SIGKILL too: then all
+descendants are ended and the program leaves.
+
+Being a child subreaper (Linux), it inherits every orphan below it, so "no child is left" says that
+no descendant is left, whatever sessions they made. Elsewhere only the process group is ended.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import json
+import os
+import resource
+import select
+import signal
+import sys
+import time
+from contextlib import suppress
+from typing import Any, TypedDict
+
+LINUX = sys.platform.startswith("linux")
+PR_SET_CHILD_SUBREAPER = 36
+CHUNK = 256 * 1024
+ALIGN = 64 * 1024
+"""Cuts in a capped log are moved to a line end that is at most this far away."""
+STUBBORN_S = 5.0
+"""A killed process can stay for ever in the kernel (a dead file server, a hung driver)."""
+FIRST_SAMPLE_S = 0.02
+SLOWEST_SAMPLE_S = 0.25
+PAGE = resource.getpagesize()
+MAXRSS_UNIT = 1024 if LINUX else 1
+
+
+class Order(TypedDict):
+    """A command as it arrives."""
+
+    argv: list[str]
+    cwd: str
+    env: dict[str, str]
+    timeout_s: float
+    log: str
+    output_limit: int
+    append: bool
+    stdin: str | None
+
+
+class OwnerGoneError(Exception):
+    """The owner closed its end, died, or asked by signal to leave."""
+
+
+# --- processes ---------------------------------------------------------------------------------
+
+
+def read(path: str) -> bytes:
+    """Read a small file of /proc; empty when the process is gone."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return os.read(fd, 65536)
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)
+
+
+def children(pid: int) -> list[int]:
+    """List the children of all threads of a process; may miss some while they come and go."""
+    try:
+        tasks = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return []
+    return [int(c) for t in tasks for c in read(f"/proc/{pid}/task/{t}/children").split()]
+
+
+def parents() -> dict[int, int]:
+    """Map every process to its parent, for kernels without /proc/.../children."""
+    found: dict[int, int] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            stat = read(f"/proc/{name}/stat")
+            # The name in parentheses may itself hold spaces and parentheses.
+            fields = stat[stat.rfind(b")") + 2 :].split()
+            if len(fields) > 1:
+                found[int(name)] = int(fields[1])
+    return found
+
+
+def descendants() -> list[int]:
+    """List all processes below this one, parents first. Empty where there is no /proc."""
+    if not LINUX:
+        return []
+    of: dict[int, list[int]] | None = None
+    if not HAS_CHILDREN:
+        of = {}
+        for pid, parent in parents().items():
+            of.setdefault(parent, []).append(pid)
+    found: list[int] = []
+    queue = [os.getpid()]
+    while queue:
+        pid = queue.pop(0)
+        below = children(pid) if of is None else of.get(pid, [])
+        found += below
+        queue += below
+    return found
+
+
+HAS_CHILDREN = os.path.exists(f"/proc/self/task/{os.getpid()}/children")
+
+
+def resident(pids: list[int]) -> int:
+    """Sum the resident memory of processes, in bytes."""
+    total = 0
+    for pid in pids:
+        fields = read(f"/proc/{pid}/statm").split()
+        if len(fields) > 1:
+            total += int(fields[1]) * PAGE
+    return total
+
+
+def send_signal(pids: list[int], number: int) -> None:
+    """Signal processes, ignoring those that are gone or not ours."""
+    for pid in pids:
+        with suppress(OSError):
+            os.kill(pid, number)
+
+
+class Brood:
+    """The descendants of one command, and what those that ended have used."""
+
+    def __init__(self) -> None:
+        self.main: int | None = None
+        self.status: int | None = None
+        self.cpu_s = 0.0
+        self.largest = 0
+        """Largest single process, as the kernel saw it, in bytes."""
+
+    def reap(self) -> bool:
+        """Collect who has ended. True when nobody is left below this process."""
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return True
+            if pid == 0:
+                return False
+            self.cpu_s += usage.ru_utime + usage.ru_stime
+            self.largest = max(self.largest, usage.ru_maxrss * MAXRSS_UNIT)
+            if pid == self.main:
+                self.status = os.waitstatus_to_exitcode(status)
+
+    def end(self, grace_s: float = 0.0) -> list[int]:
+        """End every descendant; give the pids that could not be ended."""
+        start = time.monotonic()
+        if grace_s > 0:
+            send_signal(descendants() or self._main(), signal.SIGTERM)
+            while not self.reap() and time.monotonic() < start + grace_s:
+                time.sleep(0.01)
+        if self.main is not None and (self.status is None or not LINUX):
+            # One atomic stroke for the whole group: what forks cannot slip through it. It is also
+            # all that there is without /proc.
+            with suppress(OSError):
+                os.killpg(self.main, signal.SIGKILL)
+        start = time.monotonic()
+        pause = 0.0002
+        while not self.reap():
+            send_signal(descendants() or self._main(), signal.SIGKILL)
+            if time.monotonic() > start + STUBBORN_S:
+                return descendants() or self._main()
+            time.sleep(pause)
+            pause = min(2 * pause, 0.01)
+        return []
+
+    def _main(self) -> list[int]:
+        return [self.main] if self.main is not None and self.status is None else []
+
+
+# --- output ------------------------------------------------------------------------------------
+
+
+class Spool:
+    """A log file that keeps the first and the last half of its limit, and says what it left out.
+
+    The first half reaches the file at once; the last half waits in memory until the end.
+    """
+
+    def __init__(self, path: str, limit: int, append: bool) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        self._fd = os.open(path, flags | (0 if append else os.O_TRUNC), 0o644)
+        self._size = self._line_end = os.lseek(self._fd, 0, os.SEEK_END)
+        self._head_left = limit - limit // 2
+        self._keep = limit // 2
+        self._tail = bytearray()
+        self.dropped = 0
+        self.problem: str | None = None
+
+    def feed(self, data: bytes) -> None:
+        """Take the next piece of output."""
+        head, rest = data[: self._head_left], data[self._head_left :]
+        if head:
+            self._head_left -= len(head)
+            end = max(head.rfind(b"\n"), head.rfind(b"\r")) + 1
+            if end:
+                self._line_end = self._size + end
+            self._write(head)
+        self._tail += rest
+        if len(self._tail) > 2 * self._keep:
+            self._trim(len(self._tail) - self._keep)
+
+    def close(self) -> None:
+        """Write the last half, after a marker when something lies between."""
+        if len(self._tail) > self._keep:
+            self._trim(len(self._tail) - self._keep)
+        if self.dropped:
+            self._align()
+            newline = "" if self._line_end == self._size else "\n"
+            marker = f"{newline}[swarm: {self.dropped} bytes of output left out]\n"
+            self._write(marker.encode())
+        self._write(bytes(self._tail))
+        os.close(self._fd)
+
+    def _trim(self, count: int) -> None:
+        del self._tail[:count]
+        self.dropped += count
+
+    def _align(self) -> None:
+        # Half a line must not pass for a whole one: `loss: 0.98` cut to `loss: 0.9` is a number.
+        if 0 < self._size - self._line_end <= ALIGN:
+            self.dropped += self._size - self._line_end
+            os.ftruncate(self._fd, self._line_end)
+            self._size = self._line_end
+        ends = [e for e in (self._tail.find(c, 0, ALIGN) for c in (b"\n", b"\r")) if e >= 0]
+        if ends:
+            self._trim(min(ends) + 1)
+
+    def _write(self, data: bytes) -> None:
+        # After a failure (a full disk) output is still drained, so that the command goes on.
+        view = memoryview(data)
+        while view and self.problem is None:
+            try:
+                count = os.write(self._fd, view)
+            except OSError as error:
+                self.problem = f"cannot write the log: {error.strerror}"
+                return
+            self._size += count
+            view = view[count:]
+
+
+# --- starting a command ------------------------------------------------------------------------
+
+
+def spawn(order: Order, output: int) -> tuple[int, str]:
+    """Fork and execute; give the pid and, if the program could not be executed, the reason."""
+    report, told = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            become(order, output)
+        except BaseException as error:
+            os.write(told, str(error).encode("utf-8", "replace")[:4000])
+        finally:
+            os._exit(127)
+    os.close(told)
+    reason = bytearray()
+    # The pipe closes by itself when the program is executed.
+    while piece := os.read(report, 4096):
+        reason += piece
+    os.close(report)
+    return pid, reason.decode("utf-8", "replace")
+
+
+def become(order: Order, output: int) -> None:
+    """Turn this forked process into the command. Returns only by an exception.
+
+    All other descriptors close on execution: Python opens everything that way.
+    """
+    os.setsid()
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    source = order["stdin"] or os.devnull
+    try:
+        os.dup2(os.open(source, os.O_RDONLY), 0)
+    except OSError as error:
+        raise RuntimeError(f"cannot open {source!r}: {error.strerror}") from None
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    try:
+        os.chdir(order["cwd"])
+    except OSError as error:
+        raise RuntimeError(f"cannot enter {order['cwd']!r}: {error.strerror}") from None
+    execute(order["argv"], order["env"])
+
+
+def execute(argv: list[str], env: dict[str, str]) -> None:
+    """Execute a program by path, or by name along the PATH of the given environment."""
+    name = argv[0]
+    if "/" in name:
+        paths = [name]
+    else:
+        paths = [os.path.join(d, name) for d in env.get("PATH", os.defpath).split(os.pathsep)]
+    reason = os.strerror(errno.ENOENT)
+    for path in paths:
+        try:
+            os.execve(path, argv, env)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            reason = error.strerror
+        except ValueError as error:
+            reason = str(error)
+    raise RuntimeError(f"cannot run {name!r}: {reason}")
+
+
+# --- one command -------------------------------------------------------------------------------
+
+
+class Supervisor:
+    """Serves one owner: a command, its answer, the next command."""
+
+    def __init__(self, control: int, grace_s: float) -> None:
+        self._control = control
+        self._grace_s = grace_s
+        self._brood = Brood()
+        self._leaving = False
+        self._own_rss = 0
+        self._wake, wake_in = os.pipe()
+        os.set_blocking(self._wake, False)
+        os.set_blocking(wake_in, False)
+        signal.set_wakeup_fd(wake_in, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, self._note)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._leave)
+
+    def serve(self) -> None:
+        """Answer the owner until it is gone; then end whatever still runs."""
+        try:
+            self._send({"pid": os.getpid()})
+            while True:
+                poll = select.poll()
+                poll.register(self._control, select.POLLIN)
+                poll.register(self._wake, select.POLLIN)
+                if self._control in self._wait(poll, None):
+                    message = self._receive()
+                    # A cancellation that crossed with the answer finds nothing to cancel.
+                    if message["op"] == "run":
+                        self._send(self._run(message["order"]))
+        except (OwnerGoneError, OSError):
+            self._brood.end(self._grace_s)
+
+    def _run(self, order: Order) -> dict[str, Any]:
+        self._brood = brood = Brood()
+        # Memory that a forked child still shared with this process counts as its own maximum.
+        self._own_rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_UNIT
+        answer: dict[str, Any] = {"status": None, "error": None, "unstarted": False}
+        try:
+            spool = Spool(order["log"], order["output_limit"], order["append"])
+        except OSError as error:
+            return answer | {"error": f"cannot write the log {order['log']!r}: {error.strerror}"}
+        output, output_in = os.pipe()
+        os.set_blocking(output, False)
+        widen(output)
+        start = time.monotonic()
+        try:
+            brood.main, reason = spawn(order, output_in)
+        except OSError as error:
+            os.close(output)
+            spool.close()
+            return answer | {"error": f"cannot fork: {error.strerror}"}
+        finally:
+            os.close(output_in)
+        try:
+            ending, sampled = self._watch(brood, spool, output, start + order["timeout_s"])
+            seconds = time.monotonic() - start
+            stubborn = brood.end()
+            drain(output, spool)
+        finally:
+            os.close(output)
+            spool.close()
+        error = reason or spool.problem
+        if stubborn:
+            error = f"cannot end process {', '.join(map(str, stubborn))}"
+        return answer | {
+            "status": None if reason else brood.status,
+            "timed_out": ending == "timeout",
+            "cancelled": ending == "cancel",
+            "seconds": 0.0 if reason else seconds,
+            "cpu_seconds": 0.0 if reason else brood.cpu_s,
+            "peak_memory_mb": 0.0 if reason else self._peak(sampled) / 2**20,
+            "truncated": spool.dropped > 0,
+            "error": error,
+            "unstarted": bool(reason),
+        }
+
+    def _watch(self, brood: Brood, spool: Spool, output: int, deadline: float) -> tuple[str, int]:
+        """Wait for the end of the main process; say why it is over and the memory it took."""
+        poll = select.poll()
+        for fd in (self._control, self._wake, output):
+            poll.register(fd, select.POLLIN)
+        start = time.monotonic()
+        next_sample, sampled = start + FIRST_SAMPLE_S, 0
+        while True:
+            now = time.monotonic()
+            if now >= deadline:
+                return "timeout", sampled
+            if now >= next_sample:
+                sampled = max(sampled, resident(descendants()))
+                cost = time.monotonic() - now
+                pace = max(FIRST_SAMPLE_S, (now - start) / 10, 20 * cost)
+                next_sample = now + min(pace, max(SLOWEST_SAMPLE_S, 20 * cost))
+            ready = self._wait(poll, min(deadline, next_sample))
+            if output in ready and not pump(output, spool):
+                poll.unregister(output)
+            if self._wake in ready:
+                brood.reap()
+            if brood.status is not None:
+                return "exit", sampled
+            if self._control in ready:
+                self._receive()  # the only message in mid-command is a cancellation
+                return "cancel", sampled
+
+    def _peak(self, sampled: int) -> int:
+        largest = self._brood.largest
+        return sampled if sampled and largest <= self._own_rss else max(sampled, largest)
+
+    def _wait(self, poll: select.poll, until: float | None) -> set[int]:
+        limit_ms = None if until is None else max(0.0, until - time.monotonic()) * 1000
+        # Rounded up by poll itself; days are cut to what fits into a C int.
+        ready = {fd for fd, _ in poll.poll(None if limit_ms is None else min(limit_ms, 2**30))}
+        if self._wake in ready:
+            with suppress(BlockingIOError):
+                os.read(self._wake, 4096)
+        if self._leaving:
+            raise OwnerGoneError
+        return ready
+
+    def _leave(self, *_: object) -> None:
+        self._leaving = True
+
+    def _note(self, *_: object) -> None:
+        """Do nothing: that there is a handler makes the signal reach the wake-up pipe."""
+
+    def _receive(self) -> dict[str, Any]:
+        return json.loads(self._exactly(int.from_bytes(self._exactly(4), "big")))
+
+    def _exactly(self, count: int) -> bytes:
+        data = bytearray()
+        while len(data) < count:
+            piece = os.read(self._control, count - len(data))
+            if not piece:
+                raise OwnerGoneError
+            data += piece
+        return bytes(data)
+
+    def _send(self, message: dict[str, Any]) -> None:
+        body = json.dumps(message).encode()
+        view = memoryview(len(body).to_bytes(4, "big") + body)
+        while view:
+            view = view[os.write(self._control, view) :]
+
+
+def widen(pipe: int) -> None:
+    """Let a talkative command run ahead, so that its time is its own."""
+    if LINUX:
+        with suppress(OSError):
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 4 * CHUNK)
+
+
+def pump(output: int, spool: Spool) -> bool:
+    """Move what is there, at most one chunk. False at the end of the output."""
+    try:
+        data = os.read(output, CHUNK)
+    except BlockingIOError:
+        return True
+    spool.feed(data)
+    return bool(data)
+
+
+def drain(output: int, spool: Spool) -> None:
+    """Move all that is left. Its writers are dead, so what is there now is all."""
+    try:
+        while data := os.read(output, CHUNK):
+            spool.feed(data)
+    except BlockingIOError:
+        pass
+
+
+def detach() -> None:
+    """Become nobody's child: what ends the owner's children must not end this process."""
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    # What the launcher ignores (nohup: SIGHUP) would be ignored by every command.
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE}:
+        try:
+            signal.signal(number, signal.SIG_DFL)
+        except OSError:
+            continue
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    if LINUX:
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def main() -> None:
+    """Serve on the descriptor given as the first argument."""
+    control, grace_s = int(sys.argv[1]), float(sys.argv[2])
+    os.set_inheritable(control, False)
+    detach()
+    Supervisor(control, grace_s).serve()
+
+
+if __name__ == "__main__":
+    main()
