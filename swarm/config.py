@@ -1,0 +1,546 @@
+"""The config of a run: every key, its default, its meaning, and what is said when it is wrong.
+
+Owns `RunConfig`, loading it from YAML with all problems at once, its JSON Schema, and the
+resolved form that a run stores. Looks at no file but the config itself, `program` and the scripted
+patches; knows no git and no Ray: whether `repo` exists is found out by those who use it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic.json_schema import SkipJsonSchema
+
+from swarm.errors import ConfigError, Problem
+from swarm.quantities import (
+    NAME_RULE,
+    Address,
+    Command,
+    Commands,
+    Count,
+    Duration,
+    EnvName,
+    EnvValue,
+    Flag,
+    Globs,
+    MetricName,
+    MetricPattern,
+    Number,
+    Percent,
+    RunName,
+    TargetName,
+    Text,
+    Whole,
+    WholeOrAuto,
+    is_ref_part,
+    show,
+    some,
+    wrong,
+    wrong_at,
+)
+from swarm.records import Goal, MetricSpec
+from swarm.sections import Section, closest, report, report_unknown
+from swarm.yaml_marks import Loc, compose, read
+
+
+def _resolve(path: str, info: ValidationInfo) -> Path:
+    """Make a path absolute; relative ones are relative to the config file.
+
+    Without a folder in the context (a stored config is read back) nothing is touched.
+    """
+    context = cast("dict[str, Path] | None", info.context)
+    base = context["folder"] if context else None
+    return Path(path) if base is None else (base / Path(path).expanduser()).resolve()
+
+
+# --- target ------------------------------------------------------------------------------------
+
+
+class MetricConfig(Section):
+    """The number that is optimised, and where it is found in the harness's output."""
+
+    name: MetricName
+    """Name of the primary metric, as the harness reports it."""
+    goal: Goal
+    """Which way is better."""
+    pattern: MetricPattern | None = None
+    """Regular expression with one group, the number; the last match in the log wins. `^` and `$`
+    match at line ends."""
+    json_path: Annotated[Text, Field(min_length=1)] | None = Field(default=None, alias="json")
+    """Path into the last JSON line of the log, such as `eval.loss`."""
+    unit: Text | None = None
+    """Shown beside values."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> MetricConfig:
+        if self.pattern is not None and self.json_path is not None:
+            raise wrong_at([("json", "give `pattern` or `json`, not both")])
+        return self
+
+    @property
+    def spec(self) -> MetricSpec:
+        """The metric as records know it."""
+        return MetricSpec(name=self.name, goal=self.goal, unit=self.unit)
+
+
+class ConstraintConfig(Section):
+    """A limit on a metric: a candidate beyond it is not kept, however good it is."""
+
+    metric: MetricName
+    """Name of the metric, as the harness reports it."""
+    max: Number | None = None
+    """Largest value allowed."""
+    min: Number | None = None
+    """Smallest value allowed."""
+    max_regression: Percent | None = None
+    """How much worse than the base it may become. Worse is more, except for the target's own
+    metric, which has a goal."""
+
+    @model_validator(mode="after")
+    def _limits(self) -> ConstraintConfig:
+        if self.max is None and self.min is None and self.max_regression is None:
+            raise wrong("a constraint needs `max`, `min` or `max_regression`")
+        if self.max is not None and self.min is not None and self.min > self.max:
+            raise wrong_at([("min", f"above `max` ({self.max:g}): nothing could satisfy both")])
+        return self
+
+
+class ChangeConfig(Section):
+    """How large one experiment's change may be."""
+
+    max_files: Annotated[Whole, Field(ge=1)] | None = None
+    """Most files one experiment may touch."""
+    max_lines: Annotated[Whole, Field(ge=1)] | None = None
+    """Most lines, added and removed together."""
+
+
+class SlotConfig(Section):
+    """What one measurement is given."""
+
+    gpus: Annotated[Number, Field(ge=0)] = 0.0
+    """GPUs for each slot; below 1 for a share of one."""
+    cpus: Annotated[Number, Field(gt=0)] = 1.0
+    """CPU cores for each slot."""
+    count: WholeOrAuto = "auto"
+    """How many slots; `auto` for as many as the cluster has room for."""
+
+    @field_validator("gpus")
+    @classmethod
+    def _whole_gpus(cls, gpus: float) -> float:
+        if gpus > 1 and not gpus.is_integer():
+            raise wrong(f"a share of one GPU or a whole number of them is wanted, not {gpus:g}")
+        return gpus
+
+
+class TargetConfig(Section):
+    """What is optimised: a repository, the files that may change, the command that measures."""
+
+    later = ("hide", "read_only", "score", "artefacts", "final", "weight")
+
+    name: TargetName = "main"
+    """Name of the target; not `best`."""
+    repo: Path = Field(default=Path(), validate_default=True)
+    """A directory in a git repository; the harness runs there."""
+    base: Annotated[Text, Field(min_length=1)] = "HEAD"
+    """The commit to start from."""
+    dirty: Literal["refuse", "snapshot"] = "refuse"
+    """What to do when the repository has uncommitted changes."""
+    scope: Globs
+    """Globs of the files an experiment may change, relative to `repo`."""
+    program: Text = ""
+    """What the proposers are told about the goal: a text, or the path of a file, which is read
+    again for every briefing."""
+    setup: Command | None = None
+    """Command run once a node in a checkout of the base, with network; what it leaves ignored by
+    git is there in every measurement."""
+    guard: Commands = ()
+    """Commands that must exit 0 before a commit is measured."""
+    run: Command
+    """Command that measures: a text for the shell, or a list of words."""
+    metric: MetricConfig
+    """The number that is optimised."""
+    constraints: tuple[ConstraintConfig, ...] = ()
+    """Limits on other metrics."""
+    change: ChangeConfig = ChangeConfig()
+    """How large one change may be."""
+    timeout: Duration = Field(default=600.0, json_schema_extra={"default": "10m"})
+    """Longest time for one measurement."""
+    slot: SlotConfig = SlotConfig()
+    """What one measurement is given."""
+    env: dict[EnvName, EnvValue] = Field(default={})
+    """Environment variables of the harness. Values are taken as they are written."""
+
+    @field_validator("repo", mode="before")
+    @classmethod
+    def _absolute(cls, repo: Any, info: ValidationInfo) -> str:
+        if not isinstance(repo, str | Path) or str(repo) == "":
+            raise wrong(f"a path is wanted, not {show(repo)}")
+        return str(_resolve(str(repo), info))
+
+    @field_validator("program")
+    @classmethod
+    def _find_program(cls, program: str, info: ValidationInfo) -> str:
+        if info.context is None or not program or "\n" in program.strip():
+            return program
+        path = _resolve(program.strip(), info)
+        if _is_file(path):
+            return str(path)
+        # A mistyped path must not pass for a text of one word.
+        if program.startswith(("/", "~", "./", "../")) or _looks_like_file(program):
+            raise wrong(f"no such file: {path} (`program` is a text or a file's path)")
+        return program
+
+    @property
+    def program_file(self) -> Path | None:
+        """The file that holds the program, None when the program is given as text."""
+        one_line = "\n" not in self.program
+        return Path(self.program) if one_line and self.program.startswith("/") else None
+
+
+def _looks_like_file(text: str) -> bool:
+    return not any(c.isspace() for c in text.strip()) and text.strip().endswith((".md", ".txt"))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a text too long for a path
+        return False
+
+
+# --- agents ------------------------------------------------------------------------------------
+
+
+class MutateProposer(Section):
+    """Changes constants and settings in the code, learning from the run so far. Needs no key."""
+
+    kind: Literal["mutate"] = "mutate"
+    """Changes constants and settings, no model involved."""
+
+
+class ScriptedProposer(Section):
+    """Applies patch files in order: for tests, replays and hand-made candidates."""
+
+    kind: Literal["scripted"] = "scripted"
+    """Applies patch files, in order."""
+    patches: tuple[Path, ...]
+    """A directory of `*.patch` and `*.diff` files, taken in order of name, or a list of files."""
+    loop: Flag = False
+    """Begin again after the last patch."""
+
+    @field_validator("patches", mode="before", json_schema_input_type=str | list[str])
+    @classmethod
+    def _expand(cls, patches: Any, info: ValidationInfo) -> tuple[str, ...]:
+        single = isinstance(patches, str)
+        if not single and not isinstance(patches, list | tuple):
+            raise wrong(f"a directory or a list of patch files is wanted, not {show(patches)}")
+        listed = [patches] if single else cast("list[Any]", patches)
+        found: list[Path] = []
+        for item in listed:
+            if not isinstance(item, str):
+                raise wrong(f"a path is wanted, not {show(item)}")
+            path = _resolve(item, info)
+            if info.context is None or _is_file(path):
+                found.append(path)
+            elif single and path.is_dir():
+                found += sorted(p for p in path.iterdir() if p.suffix in (".patch", ".diff"))
+            else:
+                raise wrong(f"no such file: {path}")
+        if not found:
+            where = patches if single else "an empty list"
+            raise wrong(f"no `*.patch` or `*.diff` file in {where}")
+        return tuple(map(str, found))
+
+
+ProposerConfig = MutateProposer | ScriptedProposer
+PROPOSERS = ("mutate", "scripted")
+PROPOSERS_LATER = ("messages", "headless")
+
+
+def _by_kind(value: Any) -> Any:
+    if isinstance(value, str):
+        value = {"kind": value}
+    if not isinstance(value, dict):
+        return value
+    data = cast("dict[str, Any]", value)
+    kind = data.get("kind")
+    if kind in PROPOSERS_LATER:
+        raise wrong_at([("kind", f"proposer kind {kind!r} is not supported yet; use mutate")])
+    if kind is None:
+        raise wrong_at([("kind", "this key is required")])
+    if kind not in PROPOSERS:
+        message = f"there is no {show(kind)}, only {' and '.join(PROPOSERS)}"
+        raise wrong_at([("kind", message)], suggestion=closest(str(kind), PROPOSERS, 0.5))
+    return data
+
+
+class AgentBudget(Section):
+    """What one group of agents may use together."""
+
+    later = ("time", "usd", "tokens", "stale", "target")
+
+    experiments: Count | None = None
+    """Most experiments of the group together."""
+
+
+class AgentGroup(Section):
+    """Agents of one kind."""
+
+    later = ("role",)
+
+    count: Annotated[Whole, Field(ge=1, le=1000)] = 1
+    """How many agents."""
+    proposer: Annotated[
+        ProposerConfig,
+        Field(discriminator="kind"),
+        BeforeValidator(
+            _by_kind, json_schema_input_type=Literal["mutate"] | MutateProposer | ScriptedProposer
+        ),
+    ] = MutateProposer()
+    """Where their changes come from; a word is short for `{kind: word}`."""
+    scope: Globs | None = None
+    """A narrower scope: their part of the system."""
+    budget: AgentBudget = AgentBudget()
+    """What the group may use together."""
+
+
+# --- the run -----------------------------------------------------------------------------------
+
+
+class JudgeConfig(Section):
+    """When a candidate counts as better. z is the gain over the noise, positive for better."""
+
+    later = ("preset", "window", "keep_if_equal", "bounds", "max_gain", "points", "must_pass")
+
+    baseline: Annotated[Whole, Field(ge=2)] = 5
+    """Measurements of the untouched base, to learn the noise."""
+    runs: Annotated[Whole, Field(ge=1)] = 5
+    """Most measurements of a candidate while it is undecided."""
+    confirm: Annotated[Whole, Field(ge=1)] = 5
+    """Measurements a kept commit is topped up to."""
+    min_delta: Annotated[Number, Field(ge=0)] = 0.0
+    """Smallest gain worth keeping, in the metric's unit."""
+    drop_below: Number = 1.0
+    """Discard below this z."""
+    keep_above: Number = 2.0
+    """Keep from this z."""
+    once: Number = 3.0
+    """Keep from this z when there is only one measurement."""
+    control_every: Annotated[Whole, Field(ge=1)] = 8
+    """Measure the incumbent again after this many candidates."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> JudgeConfig:
+        found: list[tuple[str, str]] = []
+        for low, high in (("drop_below", "keep_above"), ("keep_above", "once")):
+            a, b = getattr(self, low), getattr(self, high)
+            if a > b:
+                at = high if high in self.model_fields_set else low
+                found.append((at, f"`{low}` ({a:g}) must not be above `{high}` ({b:g})"))
+        if found:
+            raise wrong_at(found)
+        return self
+
+
+class MergeConfig(Section):
+    """How wins are brought together."""
+
+    later = ("every", "batch")
+
+    sync: Literal["best", "none"] = "best"
+    """Whether agents go on from `best`, or stay islands."""
+
+
+class BudgetConfig(Section):
+    """When the run ends. Without limits it runs until it is stopped."""
+
+    later = ("usd", "tokens")
+
+    experiments: Count | None = None
+    """Most experiments, aborted ones not counted."""
+    time: Duration | None = None
+    """Longest time, over all launches of the run."""
+    stale: Count | None = None
+    """End after this many experiments in a row without a new best."""
+    target: Number | None = None
+    """End when the best record reaches this value of the metric."""
+
+
+def _sandbox_mode(value: Any) -> Any:
+    if value == "require":
+        raise wrong("no rung above `process` exists yet, so `require` cannot be met; use auto")
+    return value
+
+
+class SandboxConfig(Section):
+    """How candidates are kept apart from the machine. A word is short for `{mode: word}`."""
+
+    later = ("network", "memory", "processes", "file_size", "tmp", "output")
+
+    mode: Annotated[
+        Literal["auto", "off"],
+        BeforeValidator(_sandbox_mode, json_schema_input_type=Literal["auto", "off"]),
+    ] = "auto"
+    """`auto` takes the strongest isolation there is; `off` takes none."""
+
+
+class ClusterConfig(Section):
+    """Where the run executes."""
+
+    address: Address = "local"
+    """`local` starts a cluster of its own; `host:port` joins a running one."""
+
+
+def _by_mode(value: Any) -> Any:
+    return {"mode": value} if isinstance(value, str | bool) else value
+
+
+class RunConfig(Section):
+    """The config of a run of swarm."""
+
+    later = ("targets", "repair", "warm_start")
+    internal = ("source",)
+
+    # No default in the schema: it is the file's stem.
+    name: RunName = Field(default_factory=lambda: "run")
+    """Name of the run, a part of its branches' names; by default the config file's stem."""
+    target: TargetConfig
+    """What is optimised."""
+    agents: Annotated[tuple[AgentGroup, ...], some()] = (AgentGroup(count=2),)
+    """Who proposes changes: groups of agents."""
+    lookahead: Annotated[Whole, Field(ge=0, le=1)] = 1
+    """Proposals an agent prepares while its last one is measured."""
+    judge: JudgeConfig = JudgeConfig()
+    """When a candidate counts as better."""
+    merge: MergeConfig = MergeConfig()
+    """How wins are brought together."""
+    budget: BudgetConfig = BudgetConfig()
+    """When the run ends."""
+    sandbox: Annotated[
+        SandboxConfig,
+        BeforeValidator(_by_mode, json_schema_input_type=Literal["auto", "off"] | SandboxConfig),
+    ] = SandboxConfig()
+    """How candidates are kept apart from the machine."""
+    cluster: ClusterConfig = ClusterConfig()
+    """Where the run executes."""
+    source: SkipJsonSchema[Path] = Path()
+    """The config file. Not a key: swarm notes it."""
+
+    @property
+    def targets(self) -> tuple[TargetConfig, ...]:
+        """All targets of the run."""
+        return (self.target,)
+
+    def agent_names(self) -> list[tuple[str, int]]:
+        """All agents by name, each with the index of its group in `agents`."""
+        groups = [i for i, group in enumerate(self.agents) for _ in range(group.count)]
+        return [(f"a{n}", group) for n, group in enumerate(groups, start=1)]
+
+
+# --- in and out --------------------------------------------------------------------------------
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a config file; each override is `path.to.key=value` with a YAML value.
+
+    Raises:
+        ConfigError: all that is wrong with it, each with its place.
+    """
+    return parse(read(path), path, overrides)
+
+
+def parse(text: str, path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a config's text as `load` does; `path` is where relative paths start from.
+
+    Raises:
+        ConfigError: all that is wrong with it, each with its place.
+    """
+    document = compose(text, path, _verbatim)
+    for override in overrides:
+        document.override(override)
+    data = document.data
+    if "source" in data:
+        report_unknown(document, RunConfig, ("source",))
+    if data.get("name") is None:
+        data["name"] = path.stem
+        if not is_ref_part(path.stem):
+            message = f"the file's stem {path.stem!r} cannot be used, so give one: {NAME_RULE}"
+            document.report(("name",), message)
+            data["name"] = "run"
+    absolute = path.absolute()
+    data["source"] = str(absolute)
+    config: RunConfig | None = None
+    try:
+        config = RunConfig.model_validate(data, context={"folder": absolute.parent})
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            report(document, RunConfig, detail)
+    if config is None or document.problems:
+        document.fail()
+    return config
+
+
+def _verbatim(loc: Loc) -> bool:
+    """Tell where a number is wanted as it is written: in the environment and in argv."""
+    match loc:
+        case ("target", "env" | "run" | "setup", _) | ("target", "guard", _, _):
+            return True
+        case _:
+            return False
+
+
+def schema() -> dict[str, Any]:
+    """Give the JSON Schema of a config file."""
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return {**head, **RunConfig.model_json_schema(), "title": "swarm config"}
+
+
+def dump(config: RunConfig) -> str:
+    """Give the resolved config as JSON, all defaults filled in."""
+    return config.model_dump_json(indent=2, by_alias=True) + "\n"
+
+
+def restore(text: str) -> RunConfig:
+    """Read back what `dump` wrote.
+
+    Raises:
+        ConfigError: it is not a config of this version of swarm.
+    """
+    try:
+        return RunConfig.model_validate_json(text)
+    except ValidationError as error:
+        problems = [
+            Problem(f"{'.'.join(map(str, e['loc']))}: {e['msg']}")
+            for e in error.errors(include_url=False)
+        ]
+        hint = "it was written by another version of swarm, or changed by hand"
+        raise ConfigError("the stored config", problems, hint=hint) from None
+
+
+def changed_keys(old: RunConfig, new: RunConfig) -> list[str]:
+    """Give the dotted paths that differ and that a resumed run cannot take over.
+
+    `budget` and `agents` may change; `name` and the file's place say nothing about the run.
+    """
+    free = {"budget", "agents", "name", "source"}
+    before, after = (json.loads(dump(c)) for c in (old, new))
+    return [d for k in before if k not in free for d in _differences(before[k], after[k], k)]
+
+
+def _differences(old: Any, new: Any, path: str) -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        a, b = cast("dict[str, Any]", old), cast("dict[str, Any]", new)
+        keys = [*a, *(k for k in b if k not in a)]
+        return [d for k in keys for d in _differences(a.get(k), b.get(k), f"{path}.{k}")]
+    return [] if old == new else [path]
