@@ -50,6 +50,9 @@ from swarm.records import (
 FINAL_INDEX = 1_000_000
 """Measurements at the end of a run use indices from here on, so that their seeds are fresh."""
 
+THIN = 3
+"""A keep is topped up until its record holds this many measurements."""
+
 Phase = Literal["running", "paused", "draining", "finished", "failed", "interrupted"]
 RecordKey = tuple[str, str]
 """Tree and kind of machine."""
@@ -80,7 +83,8 @@ class Experiment:
     gain: float | None = None
     merged: str | None = None
     """None, "queued", the sha on `best`, or a `MergeOutcome`."""
-    conflicts: int = 0
+    conflict_onto: str | None = None
+    """The `best` on which it did not apply; it is tried once more on the next."""
     ported_by: int | None = None
 
     @property
@@ -346,6 +350,9 @@ class RunState:
         agent.invalid_streak = agent.invalid_streak + 1 if event.verdict == "invalid" else 0
         if event.verdict == "aborted":
             self.spend.experiments -= 1
+            tree = experiment.proposal.tree or ""
+            if target.number_of.get(tree) == event.number:
+                del target.number_of[tree]
             return
         target.since_keep += 1
         if event.verdict != "keep":
@@ -355,7 +362,8 @@ class RunState:
         assert proposal.tree is not None
         target.since_keep = 0
         target.queue.append(event.number)
-        target.unconfirmed[proposal.tree] = proposal.commit
+        if not target.spread(experiment.machine or "").deterministic:
+            target.unconfirmed[proposal.tree] = proposal.commit
         experiment.merged = "queued"
         agent.keeps += 1
         agent.queued.add(event.number)
@@ -396,7 +404,8 @@ class RunState:
             target.failed_on_base.append(result)
         if event.purpose == "control":
             target.compared[result.tree] = 0
-            if event.experiment is None and target.stack is not None:
+            stack = target.stack
+            if event.experiment is None and stack and result.tree == target.tree_of[stack.onto]:
                 target.stack_controls += 1
         if result.failure is not None:
             return
@@ -407,6 +416,8 @@ class RunState:
                 spread.freedom += record.primary.n > 1
             else:
                 record.others.setdefault(name, Sample()).add(value)
+        if record.primary.n >= THIN:
+            target.unconfirmed.pop(result.tree, None)
         if event.purpose == "candidate" and result.index == 0 and event.experiment is not None:
             base = target.tree_of[self.experiments[event.experiment].base]
             target.compared[base] = target.compared.get(base, 0) + 1
@@ -424,12 +435,14 @@ class RunState:
         target.best = event.new
         target.tree_of[event.new] = event.tree
         target.promotions.append(event)
+        target.finals, target.finals_tried = {}, Counter()
         self._leave_queue(target, event.number, event.new)
 
     def _on_not_merged(self, event: NotMerged) -> None:
         target = self.targets[event.target]
         experiment = self.experiments[event.number]
-        experiment.conflicts += event.outcome == "conflict"
+        if event.outcome == "conflict":
+            experiment.conflict_onto = event.onto
         if event.final:
             self._leave_queue(target, event.number, event.outcome)
             if event.outcome == "conflict":

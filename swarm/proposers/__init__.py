@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from swarm.briefing import Briefing
+from swarm.config import MutateProposer, ScriptedProposer
 from swarm.records import Usage
 from swarm.scope import Scope
 
@@ -66,3 +67,17 @@ class Proposer(Protocol):
             NoProposalError: no change was made. The worktree may be dirty; the caller resets it.
         """
         ...
+
+
+def make(config: MutateProposer | ScriptedProposer, *, agent: str, index: int, count: int) -> Proposer:
+    """Build the proposer of agent `index` of the `count` agents of its group."""
+    # Imported here: each kind brings its own libraries, and a run needs few of them.
+    match config:
+        case MutateProposer():
+            from swarm.proposers.mutate import Mutate
+
+            return Mutate(agent)
+        case ScriptedProposer():
+            from swarm.proposers.scripted import Scripted
+
+            return Scripted(config.patches, index, count, config.loop)

@@ -1,0 +1,648 @@
+"""The loop of a run: what happened goes to the ledger, the plan says what is next, and it is done.
+
+The one writer of ledger and hub. Every event is durable before the action that it allows, so a
+kill at any moment loses at most work in flight. Decides nothing: that is `plan`. Knows of Ray and
+threads only that a `Runtime` carries jobs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import socket
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from swarm import __version__
+from swarm.agent import ProposeDone, ProposeJob
+from swarm.briefing import Idea
+from swarm.config import AgentGroup, RunConfig, TargetConfig
+from swarm.errors import GitError, HarnessError, RepositoryError, RunFailedError
+from swarm.evaluate import Harness, MetricRule
+from swarm.formats import results_tsv
+from swarm.judge import shrunken
+from swarm.ledger import Ledger, read
+from swarm.node import MeasureDone, MeasureJob, NodeSite, TargetSite
+from swarm.plan import (
+    Action,
+    Crew,
+    Emit,
+    Fail,
+    Finish,
+    Leave,
+    Measure,
+    Number,
+    Promote,
+    Propose,
+    Stack,
+    View,
+    plan,
+)
+from swarm.records import (
+    AgentInfo,
+    AnyEvent,
+    Decided,
+    Draining,
+    Dropped,
+    Failed,
+    Failure,
+    Finished,
+    Interrupted,
+    Launched,
+    Measured,
+    Measurement,
+    NotMerged,
+    Parked,
+    Paused,
+    Prepared,
+    Promoted,
+    Proposal,
+    Proposed,
+    Resumed,
+    Stacked,
+    Started,
+    Synced,
+)
+from swarm.repo import Conflict, Hub, Identity
+from swarm.rundir import RunDir
+from swarm.runtime import Done, Lost, Muster, Post, Runtime, Up
+from swarm.sandbox import end_leftover, probe, stamp
+from swarm.state import Experiment, RunState, Target
+
+log = logging.getLogger("swarm")
+
+MERGER = Identity("swarm merger", "merger@swarm.invalid")
+POLL_S = 0.2
+"""How long to wait for something to happen before looking at control requests and the clock."""
+MAX_LOST = 5
+"""Times in a row that an agent may be lost before it is parked."""
+
+
+def seed_of(run_seed: int, index: int) -> int:
+    """Give `SWARM_SEED` of measurement `index` of any commit: the same for both sides of a duel."""
+    digest = hashlib.sha256(f"{run_seed}:{index}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def agent_infos(config: RunConfig) -> tuple[AgentInfo, ...]:
+    """Name the agents of a config: a1, a2, ... in the order of its groups."""
+    target = config.targets[0].name
+    return tuple(
+        AgentInfo(name=name, target=target, proposer=config.agents[group].proposer.kind, group=group)
+        for name, group in config.agent_names()
+    )
+
+
+class Coordinator:
+    """One run, from launch to end. Create it, then call `run` once."""
+
+    def __init__(
+        self,
+        rundir: RunDir,
+        config: RunConfig,
+        runtime: Runtime,
+        *,
+        prefix: str,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        lock_wait_s: float = 30.0,
+    ) -> None:
+        self._dir, self._config, self._runtime, self._clock = rundir, config, runtime, clock
+        self._prefix = prefix
+        self._ledger = Ledger(rundir.ledger, wait_s=lock_wait_s)
+        self.state = RunState(read(rundir.ledger))
+        self._hub = Hub(rundir.hub, self.state.run)
+        self._crew = Crew(slots={})
+        self._known: dict[str, set[str]] = {}
+        self._newest: dict[str, str] = {}
+        self._sent: dict[str, int] = {}
+        self._lost: dict[str, int] = {}
+        self._over = False
+
+    def run(self) -> RunState:
+        """Start or resume, and go on until the run ends or is interrupted.
+
+        Raises:
+            HarnessError: the base of the target cannot be measured.
+            RunFailedError: no agent is left that could go on.
+            PreconditionError: what the config asks for is not there.
+        """
+        try:
+            self._recover()
+            self._launch()
+            while not self._over:
+                self._drive()
+                if not self._over:
+                    self._take(self._runtime.wait(POLL_S))
+                    self._listen()
+            return self.state
+        finally:
+            self._runtime.close()
+            self._ledger.close()
+
+    def interrupt(self, reason: str) -> None:
+        """Finish what is being measured, start nothing, leave a resumable run. Any thread."""
+        self._crew.interrupted = reason
+
+    # --- start ---
+
+    def _recover(self) -> None:
+        """End what an earlier launch left running, and make the hub say what the ledger says."""
+        for process in self.state.processes:
+            if process.host == socket.gethostname() and end_leftover(process):
+                log.warning("ended a leftover of an earlier launch: %s", process.role)
+        refs = self._hub.refs()
+        wanted = self._wanted_refs()
+        self._hub.update_refs((r, c, None) for r, c in wanted.items() if refs.get(r) != c)
+        if any(t.promotions for t in self.state.targets.values()):
+            self._deliver()
+
+    def _wanted_refs(self) -> dict[str, str]:
+        run = self.state.run
+        wanted = {f"refs/heads/swarm/{run}/best": t.best for t in self.state.targets.values()}
+        for name, agent in self.state.agents.items():
+            wanted[f"refs/heads/swarm/{run}/{name}"] = agent.incumbent
+            if agent.prepared is not None and agent.prepared.commit is not None:
+                wanted[f"refs/swarm/{run}/prepared/{name}"] = agent.prepared.commit
+        for number, experiment in self.state.experiments.items():
+            if experiment.proposal.commit is not None:
+                wanted[f"refs/swarm/{run}/experiments/{number}"] = experiment.proposal.commit
+        return wanted
+
+    def _launch(self) -> None:
+        rung = probe(self._config.sandbox.mode)
+        if rung.warning:
+            log.warning("%s", rung.warning)
+        tips = {a.incumbent for a in self.state.agents.values()}
+        tips |= {c for t in self.state.targets.values() for c in (t.info.base, t.best)}
+        tips |= {
+            c
+            for t in self.state.targets.values()
+            for e in t.open.values()
+            if (c := e.proposal.commit) is not None
+        }
+        config, target = self._config.targets[0], next(iter(self.state.targets.values()))
+        site = NodeSite(
+            run=self.state.run,
+            key=_scratch_key(self._dir.path),
+            target=_target_site(config, target, self._prefix),
+            bundle=self._hub.bundle(sorted(tips)),
+            tips=tuple(sorted(tips)),
+            rung=rung,
+        )
+        infos = agent_infos(self._config)
+        posts = _posts(self._config, infos, target)
+        slots = self._runtime.start(Muster(site, config.slot, posts))
+        self._crew.slots = {s.name: s for s in slots}
+        for node in {s.node for s in slots} | {self._runtime.node_of(i.name) for i in infos}:
+            self._known[node] = set(tips)
+        self._record(
+            Launched(
+                process=stamp("coordinator"),
+                runtime=self._runtime.name,
+                slots=slots,
+                agents=infos,
+                sandbox=rung.name,
+                sandbox_open=rung.open,
+                version=__version__,
+            )
+        )
+
+    # --- the loop ---
+
+    def _drive(self) -> None:
+        """Plan and act until there is nothing more to do now."""
+        while not self._over:
+            view = View(self.state, self._crew, self._config, self._clock())
+            actions = plan(view)
+            if not actions:
+                return
+            events: list[AnyEvent] = []
+            for action in actions:
+                if isinstance(action, Emit):
+                    events.append(action.event)
+                    continue
+                self._record(*events)
+                events = []
+                self._act(action)
+            self._record(*events)
+
+    def _act(self, action: Action) -> None:
+        match action:
+            case Measure():
+                self._measure(action)
+            case Propose():
+                self._propose(action)
+            case Number(agent):
+                prepared = self.state.agents[agent].prepared
+                assert prepared is not None
+                self._number(agent, prepared)
+            case Stack(target, number):
+                self._stack(self.state.targets[target], self.state.experiments[number])
+            case Promote():
+                self._promote(action)
+            case Finish(reason, results):
+                self._record(Finished(reason=reason, results=results))
+                self._over = True
+            case Leave(reason):
+                self._record(Interrupted(reason=reason))
+                self._over = True
+            case Fail():
+                self._fail(action)
+            case Emit():
+                raise AssertionError("events are recorded by _drive")
+
+    def _record(self, *events: AnyEvent) -> None:
+        """Make events durable, fold them, and bring the hub's refs after them."""
+        if not events:
+            return
+        updates: list[tuple[str, str, str | None]] = []
+        for event in self._ledger.append(events):
+            self.state.apply(event)
+            updates += self._refs_after(event)
+            if isinstance(event, Decided) and event.verdict != "aborted":
+                results_tsv.append(self._dir.results, self.state, event.number)
+        if updates:
+            self._hub.update_refs(updates)
+
+    def _refs_after(self, event: AnyEvent) -> list[tuple[str, str, str | None]]:
+        run = self.state.run
+        match event:
+            case Proposed() if event.proposal.commit is not None:
+                ref = f"refs/swarm/{run}/experiments/{event.number}"
+                return [(ref, event.proposal.commit, None)]
+            case Prepared() if event.proposal.commit is not None:
+                return [(f"refs/swarm/{run}/prepared/{event.agent}", event.proposal.commit, None)]
+            case Decided(verdict="keep"):
+                agent = self.state.experiments[event.number].agent
+                incumbent = self.state.agents[agent].incumbent
+                return [(f"refs/heads/swarm/{run}/{agent}", incumbent, None)]
+            case Synced():
+                return [(f"refs/heads/swarm/{run}/{event.agent}", event.commit, None)]
+            case Promoted():
+                return [(f"refs/heads/swarm/{run}/best", event.new, event.old)]
+            case _:
+                return []
+
+    # --- work out, results in ---
+
+    def _measure(self, action: Measure) -> None:
+        self._crew.measuring[action.slot] = action
+        slot = self._crew.slots[action.slot]
+        self._runtime.measure(
+            MeasureJob(
+                slot=action.slot,
+                commit=action.commit,
+                tree=action.tree,
+                index=action.index,
+                seed=seed_of(self.state.seed, action.index),
+                machine=action.machine,
+                purpose=action.purpose,
+                experiment=action.experiment,
+                pack=self._pack(slot.node, action.commit),
+            )
+        )
+
+    def _pack(self, node: str, commit: str) -> bytes | None:
+        """Give the objects that a node lacks for a commit, and remember that it has it."""
+        known = self._known[node]
+        if commit in known:
+            return None
+        bases = [t.info.base for t in self.state.targets.values()]
+        newest = self._newest.get(node)
+        pack = self._hub.pack(commit, [*bases, *([newest] if newest else [])])
+        known.add(commit)
+        self._newest[node] = commit
+        return pack
+
+    def _propose(self, action: Propose) -> None:
+        self._crew.proposing[action.agent] = action
+        target = self.state.targets[action.target]
+        sent = self._sent.get(action.agent, 0)
+        sample = target.primary(action.base)
+        spreads = [s for s in target.spreads.values() if s.sigma is not None]
+        self._sent[action.agent] = len(target.attempts)
+        if action.port is not None:
+            self._crew.offered.add(action.port)
+        made = self.state.agents[action.agent].proposals
+        self._runtime.propose(
+            ProposeJob(
+                agent=action.agent,
+                base=action.base,
+                seed=_proposal_seed(self.state.seed, action.agent, made),
+                program=_program(self._config.targets[0]),
+                incumbent_mean=sample.mean if sample.n else None,
+                incumbent_se=target.se(action.base),
+                noise=spreads[0].sigma if spreads else None,
+                attempts_from=sent,
+                attempts=tuple(target.attempts[sent:]),
+                port=self._idea(action.port),
+                pack=self._pack(self._runtime.node_of(action.agent), action.base),
+            )
+        )
+
+    def _idea(self, number: int | None) -> Idea | None:
+        if number is None:
+            return None
+        experiment = self.state.experiments[number]
+        proposal = experiment.proposal
+        assert proposal.commit is not None
+        return Idea(
+            number=number,
+            summary=proposal.summary,
+            rationale=proposal.rationale,
+            diff=self._hub.diff(proposal.base, proposal.commit),
+            edit=proposal.edit,
+        )
+
+    def _take(self, batch: list[Done]) -> None:
+        events: list[AnyEvent] = []
+        for done in batch:
+            match done:
+                case MeasureDone():
+                    events.append(self._measured(done))
+                case Up(process):
+                    events.append(Started(process=process))
+                case Lost():
+                    events += self._on_lost(done)
+                case ProposeDone():
+                    self._record(*events)
+                    events = []
+                    self._proposed(done)
+        self._record(*events)
+
+    def _measured(self, done: MeasureDone) -> Measured:
+        job = done.job
+        action = self._crew.measuring.pop(job.slot)
+        number = job.experiment
+        if number is None:
+            number = self.state.targets[action.target].number_of.get(job.tree, 0)
+        path = self._dir.logs / str(number) / f"{job.purpose}-{job.index}.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(done.log)
+        relative = path.relative_to(self._dir.path).as_posix()
+        return Measured(
+            target=action.target,
+            purpose=job.purpose,
+            experiment=job.experiment,
+            slot=job.slot,
+            busy_seconds=done.busy_seconds,
+            measurement=done.measurement.model_copy(update={"log": relative}),
+        )
+
+    def _on_lost(self, lost: Lost) -> list[AnyEvent]:
+        log.warning("lost %s: %s", lost.place, lost.reason.strip().splitlines()[-1])
+        action = self._crew.measuring.pop(lost.place, None)
+        if action is not None:
+            failure = Failure(kind="aborted", reason=f"slot {lost.place} died: {lost.reason}"[:500])
+            measurement = Measurement(
+                commit=action.commit,
+                tree=action.tree,
+                index=action.index,
+                machine=action.machine,
+                failure=failure,
+            )
+            return [
+                Measured(
+                    target=action.target,
+                    purpose=action.purpose,
+                    experiment=action.experiment,
+                    slot=lost.place,
+                    measurement=measurement,
+                )
+            ]
+        if lost.place not in self.state.agents:
+            return []
+        self._crew.proposing.pop(lost.place, None)
+        self._sent.pop(lost.place, None)  # its memory is gone: send the history again
+        self._lost[lost.place] = self._lost.get(lost.place, 0) + 1
+        if self._lost[lost.place] < MAX_LOST:
+            return []
+        return [Parked(agent=lost.place, reason=f"it died again and again: {lost.reason}"[:500])]
+
+    def _proposed(self, done: ProposeDone) -> None:
+        self._crew.proposing.pop(done.agent, None)
+        self._lost.pop(done.agent, None)
+        if done.exhausted:
+            reason = done.proposal.invalid or "nothing left to try"
+            self._record(Parked(agent=done.agent, reason=reason, exhausted=True))
+            return
+        commit = done.proposal.commit
+        if commit is not None and done.pack is not None:
+            self._hub.unpack(done.pack)
+            self._known[self._runtime.node_of(done.agent)].add(commit)
+        agent = self.state.agents[done.agent]
+        idle = not agent.open and not self._crew.interrupted
+        if idle and self.state.phase == "running":
+            self._number(done.agent, done.proposal)
+        else:
+            self._record(Prepared(agent=done.agent, proposal=done.proposal))
+
+    def _number(self, agent_name: str, proposal: Proposal) -> None:
+        """Make a proposal an experiment, carried over to the agent's incumbent if that moved."""
+        agent = self.state.agents[agent_name]
+        target = self.state.targets[agent.info.target]
+        moved = target.tree_of[proposal.base] != target.tree_of[agent.incumbent]
+        if proposal.commit is not None and moved:
+            rebased = self._rebase(proposal, agent.incumbent)
+            if rebased is None:
+                if agent.prepared is None:
+                    self._record(Prepared(agent=agent_name, proposal=proposal))
+                reason = "it does not apply to the agent's new incumbent"
+                self._record(Dropped(agent=agent_name, reason=reason))
+                return
+            proposal = rebased
+        self._record(
+            Proposed(
+                number=self.state.next_number,
+                target=target.info.name,
+                agent=agent_name,
+                proposal=proposal,
+            )
+        )
+
+    def _rebase(self, proposal: Proposal, onto: str) -> Proposal | None:
+        assert proposal.commit is not None
+        tree = self._hub.stack(proposal.commit, proposal.base, onto)
+        if isinstance(tree, Conflict) or tree == self._hub.tree(onto):
+            return None
+        message = f"{proposal.summary}\n\n{proposal.rationale}".strip() + "\n"
+        commit = self._hub.commit(tree, [onto], message, MERGER, self._clock())
+        return proposal.model_copy(update={"base": onto, "commit": commit, "tree": tree})
+
+    # --- best ---
+
+    def _stack(self, target: Target, experiment: Experiment) -> None:
+        proposal = experiment.proposal
+        assert proposal.commit is not None
+        tree = self._hub.stack(proposal.commit, proposal.base, target.best)
+        if isinstance(tree, Conflict):
+            draining = self.state.phase == "draining" and not target.open
+            final = experiment.conflict_onto is not None or draining
+            reason = f"conflict in {', '.join(tree.paths)}"
+            self._refuse(target, experiment, "conflict", reason, final=final)
+        elif tree == target.tree_of[target.best]:
+            self._refuse(target, experiment, "redundant", "best already contains this change")
+        else:
+            spread = target.spread(experiment.machine or "")
+            message = f"stack experiment {experiment.number} on best\n"
+            commit = self._hub.commit(tree, [target.best], message, MERGER, self._clock())
+            self._record(
+                Stacked(
+                    target=target.info.name,
+                    number=experiment.number,
+                    onto=target.best,
+                    commit=commit,
+                    tree=tree,
+                    predicted=shrunken(experiment.gain or 0.0, spread),
+                )
+            )
+
+    def _refuse(
+        self, target: Target, experiment: Experiment, outcome: str, reason: str, *, final: bool = True
+    ) -> None:
+        self._record(
+            NotMerged.model_validate(
+                {
+                    "target": target.info.name,
+                    "number": experiment.number,
+                    "outcome": outcome,
+                    "reason": reason,
+                    "onto": target.best,
+                    "final": final,
+                }
+            )
+        )
+
+    def _promote(self, action: Promote) -> None:
+        target = self.state.targets[action.target]
+        experiment = self.state.experiments[action.number]
+        tree = target.stack.tree if action.stacked and target.stack else experiment.proposal.tree
+        assert tree is not None
+        message = _message(self.state.run, target, experiment, stacked=action.stacked)
+        who = Identity(f"swarm {experiment.agent}", f"{experiment.agent}@swarm.invalid")
+        new = self._hub.commit(tree, [target.best], message, who, self._clock())
+        self._record(
+            Promoted(
+                target=action.target,
+                number=action.number,
+                old=target.best,
+                new=new,
+                tree=tree,
+                stacked=action.stacked,
+            )
+        )
+        self._deliver()
+
+    def _deliver(self) -> None:
+        """Give `best` to the user's repository; a refusal there must not stop the run."""
+        for target in self.state.targets.values():
+            ref = f"refs/heads/swarm/{self.state.run}/best"
+            try:
+                self._hub.deliver(Path(target.info.repo), ref)
+            except (RepositoryError, GitError) as error:
+                log.warning("cannot deliver %s: %s", ref, error)
+
+    # --- control and trouble ---
+
+    def _listen(self) -> None:
+        for verb in self._dir.requests():
+            phase = self.state.phase
+            if verb == "pause" and phase == "running":
+                self._record(Paused())
+            elif verb == "resume" and phase == "paused":
+                self._record(Resumed())
+            elif verb == "stop" and phase in ("running", "paused"):
+                self._record(Draining(reason="stopped by `swarm stop`"))
+            elif verb == "interrupt":
+                self.interrupt("interrupted")
+
+    def _fail(self, action: Fail) -> None:
+        self._record(Failed(error=action.error, hint=action.hint))
+        self._over = True
+        if action.on_base is not None:
+            raise HarnessError(action.error, hint=action.hint)
+        raise RunFailedError(action.error, hint=action.hint)
+
+
+def _scratch_key(path: Path) -> str:
+    return f"{path.name}-{hashlib.sha256(str(path).encode()).hexdigest()[:10]}"
+
+
+def _proposal_seed(run_seed: int, agent: str, made: int) -> int:
+    digest = hashlib.sha256(f"{run_seed}:{agent}:{made}".encode()).digest()
+    return int.from_bytes(digest[:6], "big")
+
+
+def _program(config: TargetConfig) -> str:
+    """Read the program again at every briefing, so that a running search can be steered."""
+    path = config.program_file
+    try:
+        return path.read_text(encoding="utf-8") if path is not None else config.program
+    except OSError as error:
+        log.warning("cannot read the program %s: %s", path, error.strerror)
+        return ""
+
+
+def _target_site(config: TargetConfig, target: Target, prefix: str) -> TargetSite:
+    metric = config.metric
+    return TargetSite(
+        name=config.name,
+        base=target.info.base,
+        base_tree=target.info.base_tree,
+        prefix=prefix,
+        scope=config.scope,
+        harness=Harness(
+            run=config.run,
+            guard=config.guard,
+            metric=MetricRule(metric.name, metric.goal, metric.pattern, metric.json_path),
+            timeout_s=config.timeout,
+            env=config.env,
+        ),
+        setup=config.setup,
+        max_files=config.change.max_files,
+        max_lines=config.change.max_lines,
+    )
+
+
+def _posts(config: RunConfig, infos: tuple[AgentInfo, ...], target: Target) -> tuple[Post, ...]:
+    seen: dict[int, int] = {}
+    posts: list[Post] = []
+    for info in infos:
+        group: AgentGroup = config.agents[info.group]
+        index = seen[info.group] = seen.get(info.group, -1) + 1
+        scope = group.scope or config.targets[0].scope
+        metric = target.info.metric
+        posts.append(Post(info, group.proposer, index, group.count, scope, metric))
+    return tuple(posts)
+
+
+def _message(run: str, target: Target, experiment: Experiment, *, stacked: bool) -> str:
+    """Write a promotion's message: the summary, the rationale, and what was measured."""
+    metric, machine = target.info.metric, experiment.machine or ""
+    commit = experiment.proposal.commit
+    assert commit is not None
+    trailers = [
+        f"Swarm-Run: {run}",
+        f"Swarm-Experiment: {experiment.number}",
+        f"Swarm-Agent: {experiment.agent}",
+        f"Swarm-Metric: {_measured_words(target, commit, experiment.base, machine)}",
+    ]
+    if stacked and target.stack is not None:
+        words = _measured_words(target, target.stack.commit, target.best, machine)
+        trailers.append(f"Swarm-Stack: {words}")
+    proposal = experiment.proposal
+    body = f"{proposal.rationale}\n\n" if proposal.rationale else ""
+    what = proposal.summary or f"improve {metric.name}"
+    return f"{what}\n\n{body}" + "\n".join(trailers) + "\n"
+
+
+def _measured_words(target: Target, commit: str, against: str, machine: str) -> str:
+    """Give `val_bpb 0.98 ± 0.002 (n=3) against 0.99 ± 0.001 (n=8)`."""
+    parts: list[str] = []
+    for sha in (commit, against):
+        sample = target.record(sha, machine).primary
+        se = target.spread(machine).se(sample.n)
+        parts.append(f"{sample.mean:.6g} ± {0.0 if se is None else se:.2g} (n={sample.n})")
+    unit = f" {target.info.metric.unit}" if target.info.metric.unit else ""
+    return f"{target.info.metric.name} {parts[0]} against {parts[1]}{unit}"

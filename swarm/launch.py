@@ -1,0 +1,155 @@
+"""Open a run directory: make a new one, or come back to an old one. All or nothing.
+
+Owns the rules of run ids and of what may change on a resume, and the checks that a run needs
+before anything is started. Starts nothing itself.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from swarm import config as configs
+from swarm.config import RunConfig, TargetConfig
+from swarm.coordinator import agent_infos
+from swarm.errors import ConfigError, PreconditionError, Problem
+from swarm.ledger import Ledger, read
+from swarm.records import MetricSpec, RunStarted, TargetInfo
+from swarm.repo import Source, create_hub, create_run_ignore, inspect, tracked_files
+from swarm.rundir import RunDir, runs_folder
+from swarm.scope import Scope
+from swarm.state import RunState
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A run directory that is ready for a coordinator."""
+
+    rundir: RunDir
+    config: RunConfig
+    prefix: str
+    """The target's directory below the git top level."""
+    resumed: bool
+    finished: bool = False
+    """True for a finished run that was asked for by `--name`: there is nothing to start."""
+
+
+def open_run(config: RunConfig, *, name: str | None = None, wait_s: float = 30.0) -> Opened:
+    """Find or make the run directory that a launch of this config means.
+
+    Args:
+        config: as loaded, `--set` applied.
+        name: `--name`; None means the config's own name.
+        wait_s: how long to wait for another launch of the same run to go away.
+
+    Raises:
+        ConfigError: the run exists and the config differs in more than `budget` and `agents`,
+            or the scope matches nothing.
+        RepositoryError: the target's repository cannot be used.
+        RunInUseError: another launch holds the run.
+    """
+    source = inspect(config.targets[0].repo, config.targets[0].base, dirty=config.targets[0].dirty)
+    wanted = name or config.name
+    rundir = RunDir(runs_folder(source.top) / wanted)
+    while rundir.exists():
+        state = RunState(read(rundir.ledger))
+        if state.phase != "finished":
+            return _resume(rundir, config, source, wait_s)
+        if name is not None:
+            return Opened(rundir, _stored(rundir), source.prefix, resumed=True, finished=True)
+        rundir = RunDir(rundir.path.with_name(_next_id(rundir.run, wanted)))
+    return _create(rundir, config, source)
+
+
+def _next_id(taken: str, stem: str) -> str:
+    number = int(taken[len(stem) + 1 :] or 1) if taken != stem else 1
+    return f"{stem}-{number + 1}"
+
+
+def check_target(config: TargetConfig, source: Source) -> tuple[str, ...]:
+    """Give the tracked files in scope on the base, or say what is wrong with the scope."""
+    scope = Scope(config.scope)
+    files = tracked_files(source, config.repo)
+    found = tuple(f for f in files if f in scope)
+    if not found:
+        near = ", ".join(sorted(files)[:6]) or "nothing"
+        raise ConfigError(
+            config.repo,
+            [Problem(f"target.scope {list(config.scope)} matches no file of the base commit")],
+            hint=f"scope is relative to target.repo; tracked there: {near}",
+        )
+    return found
+
+
+def _create(rundir: RunDir, config: RunConfig, source: Source) -> Opened:
+    target = config.targets[0]
+    for group in config.agents:
+        narrowed = target.model_copy(update={"scope": group.scope or target.scope})
+        check_target(narrowed, source)
+    create_run_ignore(source.top / ".swarm")
+    rundir.path.parent.mkdir(parents=True, exist_ok=True)
+    # Built beside its final place and moved there, so that a half-made run is never seen.
+    making = Path(tempfile.mkdtemp(prefix=".making-", dir=rundir.path.parent))
+    try:
+        draft = RunDir(making)
+        create_hub(source, draft.hub, rundir.run)
+        draft.config.write_text(configs.dump(config), encoding="utf-8")
+        draft.logs.mkdir()
+        with Ledger(draft.ledger) as ledger:
+            ledger.append([_run_started(rundir.run, config, source)])
+        making.rename(rundir.path)
+    except BaseException:
+        shutil.rmtree(making, ignore_errors=True)
+        raise
+    return Opened(rundir, config, source.prefix, resumed=False)
+
+
+def _run_started(run: str, config: RunConfig, source: Source) -> RunStarted:
+    target = config.targets[0]
+    metric = MetricSpec(
+        name=target.metric.name, goal=target.metric.goal, unit=target.metric.unit
+    )
+    info = TargetInfo(
+        name=target.name,
+        metric=metric,
+        repo=str(source.top),
+        base=source.base,
+        base_tree=source.base_tree,
+    )
+    return RunStarted(
+        run=run, targets=(info,), agents=agent_infos(config), seed=zlib.crc32(run.encode())
+    )
+
+
+def _resume(rundir: RunDir, config: RunConfig, source: Source, wait_s: float) -> Opened:
+    Ledger(rundir.ledger, wait_s=wait_s).close()  # fail early, before anything is started
+    stored = _stored(rundir)
+    changed = configs.changed_keys(stored, config)
+    if changed:
+        raise ConfigError(
+            config.source,
+            [Problem(f"`{key}` differs from what run `{rundir.run}` was started with") for key in changed],
+            hint="only `budget` and `agents` may change on a resume; --name NEW starts another run",
+        )
+    merged = stored.model_copy(update={"budget": config.budget, "agents": config.agents})
+    rundir.config.write_text(configs.dump(merged), encoding="utf-8")
+    return Opened(rundir, merged, source.prefix, resumed=True)
+
+
+def _stored(rundir: RunDir) -> RunConfig:
+    try:
+        return configs.restore(rundir.config.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PreconditionError(
+            f"cannot read {rundir.config}: {error.strerror}",
+            hint="the run directory is damaged; launch under another --name",
+            path=rundir.config,
+        ) from error
+
+
+def discard(opened: Opened) -> None:
+    """Remove a run that failed before its first experiment, so that the next launch is fresh."""
+    shutil.rmtree(opened.rundir.path, ignore_errors=True)

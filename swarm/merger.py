@@ -1,0 +1,79 @@
+"""Which winner goes onto `best` next, and what its measured stack means. Pure; knows no git.
+
+A winner whose base is still `best` is a fast-forward: its tree has been measured. Any other is
+laid on `best` textually, and the stack is measured before `best` moves. What is rejected is named
+by what was seen, never by inference: `redundant` (adds less than half of what was predicted) or
+`antagonistic` (worse than `best`, or it does not run).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from swarm.config import JudgeConfig
+from swarm.judge import Ruling, duel, for_stack
+from swarm.records import MergeOutcome
+from swarm.state import Experiment, Target
+
+SHARE = 0.5
+"""A stack must reach this share of the sum of its parts' shrunken gains."""
+
+
+class Step(NamedTuple):
+    """What to do with the winner `number`."""
+
+    kind: Literal["fast_forward", "stack", "already_there"]
+    number: int
+
+
+def next_step(target: Target, experiments: dict[int, Experiment], *, drain: bool) -> Step | None:
+    """Pick the next winner: fast-forwards first, then the largest gain; chains stay in order."""
+    if target.stack is not None or not target.queue:
+        return None
+    queued = [experiments[n] for n in target.queue]
+    commits = {e.proposal.commit for e in queued}
+    ready = [e for e in queued if e.base not in commits and _may_try(e, target, drain)]
+    best_tree = target.tree_of[target.best]
+    for experiment in sorted(ready, key=lambda e: -(e.gain or 0.0)):
+        if target.tree_of[experiment.base] == best_tree:
+            return Step("fast_forward", experiment.number)
+    for experiment in sorted(ready, key=lambda e: -(e.gain or 0.0)):
+        same = experiment.proposal.tree == best_tree
+        return Step("already_there" if same else "stack", experiment.number)
+    return None
+
+
+def _may_try(experiment: Experiment, target: Target, drain: bool) -> bool:
+    """A conflict waits for the next `best`, unless there will be none."""
+    return drain or experiment.conflict_onto != target.best
+
+
+class Merge(NamedTuple):
+    """What a measured stack means: accepted, or why not."""
+
+    accepted: bool
+    outcome: MergeOutcome | None
+    reason: str
+
+
+def judge_stack(target: Target, machine: str, rule: JudgeConfig) -> Ruling:
+    """Compare the measured stack with `best` by the milder rule; both must be measured."""
+    assert target.stack is not None
+    return duel(
+        target.record(target.stack.commit, machine).primary,
+        target.record(target.best, machine).primary,
+        target.spread(machine),
+        sign=target.info.metric.sign,
+        rule=for_stack(rule),
+    )
+
+
+def meaning(ruling: Ruling, predicted: float) -> Merge:
+    """Turn the ruling on a stack into a merge decision."""
+    wanted = SHARE * predicted
+    if ruling.step == "keep" and ruling.gain >= wanted:
+        return Merge(True, None, ruling.reason)
+    if ruling.gain < 0:
+        return Merge(False, "antagonistic", f"on best: {ruling.reason}")
+    short = f"; {wanted:.6g} was asked" if ruling.gain < wanted else ""
+    return Merge(False, "redundant", f"on best: {ruling.reason}{short}")

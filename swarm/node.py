@@ -1,0 +1,317 @@
+"""What one machine of a run owns: its mirror, what `setup` left, its exports; and how it measures.
+
+Everything here is rebuildable and lies in node-local scratch. Several processes of one machine
+(slots, agents) open the same `Node`; a file lock guards the steps that must happen once. Knows
+neither Ray nor the ledger, and decides nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from swarm.errors import HarnessError, SwarmError
+from swarm.evaluate import Harness, command_argv, environment, evaluate, tail_of
+from swarm.records import Failure, Measurement, ProcessStamp, Purpose, SlotInfo
+from swarm.repo import Mirror
+from swarm.sandbox import Command, Rung, Sandbox
+from swarm.scope import Scope
+
+SETUP_TIMEOUT_S = 3600.0
+LOG_LIMIT = 256 * 1024
+"""Bytes of a measurement's log that travel to the run directory: half head, half tail."""
+
+
+@dataclass(frozen=True)
+class TargetSite:
+    """What a node must know of a target to measure it."""
+
+    name: str
+    base: str
+    base_tree: str
+    prefix: str
+    """The target's directory below the git top level, "" for the top itself."""
+    scope: tuple[str, ...]
+    harness: Harness
+    setup: str | tuple[str, ...] | None = None
+    max_files: int | None = None
+    max_lines: int | None = None
+
+
+@dataclass(frozen=True)
+class NodeSite:
+    """Everything a node is built from; picklable."""
+
+    run: str
+    key: str
+    """Names the run's directory below the node's scratch; unlike `run`, unique on a machine."""
+    target: TargetSite
+    bundle: bytes
+    """A pack of all that agents and slots start from."""
+    tips: tuple[str, ...]
+    rung: Rung
+
+
+@dataclass(frozen=True)
+class MeasureJob:
+    """One measurement to be made."""
+
+    slot: str
+    commit: str
+    tree: str
+    index: int
+    seed: int
+    machine: str
+    purpose: Purpose
+    experiment: int | None
+    pack: bytes | None = None
+    """Objects that the slot's node lacks."""
+
+
+@dataclass(frozen=True)
+class MeasureDone:
+    """A measurement that was made, or that failed in a way that says something of the commit."""
+
+    job: MeasureJob
+    measurement: Measurement
+    log: bytes
+    busy_seconds: float
+
+
+def scratch_root() -> Path:
+    """Give the node-local directory below which all rebuildable files lie."""
+    chosen = os.environ.get("SWARM_SCRATCH")
+    if chosen:
+        return Path(chosen).expanduser().resolve()
+    from platformdirs import user_cache_path
+
+    return user_cache_path("swarm")
+
+
+def machine_kind(gpu_name: str | None = None) -> str:
+    """Name the kind of this machine: measurements of different kinds are never compared."""
+    if gpu_name:
+        return gpu_name
+    model = ""
+    with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+        model = next((line.split(":", 1)[1] for line in file if line.startswith("model name")), "")
+    return " ".join((model or platform.processor() or platform.machine()).split()) or "cpu"
+
+
+class Node:
+    """One machine's share of a run."""
+
+    def __init__(self, site: NodeSite) -> None:
+        self.site = site
+        self.root = scratch_root() / site.key
+        self.target = site.target
+        self.scope = Scope(site.target.scope)
+
+    @cached_property
+    def mirror(self) -> Mirror:
+        """The node's own repository."""
+        return Mirror(self.root / "mirror.git")
+
+    def prepare(self) -> None:
+        """Build mirror and set-up results; done once a node, whoever comes first.
+
+        Raises:
+            HarnessError: `setup` failed; the message carries the end of its output.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        with self._locked("prepare"):
+            mirror = Mirror.create(self.root / "mirror.git", self.site.bundle)
+            if not all(mirror.has(t) for t in self.site.tips):
+                mirror.unpack(self.site.bundle)
+            if self.target.setup is not None:
+                self._set_up(mirror, self.target.setup)
+
+    def _set_up(self, mirror: Mirror, setup: str | tuple[str, ...]) -> None:
+        done, checkout = self.root / "setup.done", self.root / "setup"
+        key = f"{self.target.base}\n{setup!r}\n"
+        if done.exists() and done.read_text() == key:
+            return
+        shutil.rmtree(checkout, ignore_errors=True)
+        base = self.target.base
+        mirror.export(base, base, self.target.prefix, self.scope, checkout)
+        log = self.root / "setup.log"
+        with Sandbox(self.site.rung, scratch=self.root / "setup.tmp") as sandbox:
+            outcome = sandbox.run(
+                Command(
+                    argv=command_argv(setup),
+                    cwd=checkout / self.target.prefix,
+                    env={**environment(self.target.harness), **_network_settings()},
+                    timeout_s=SETUP_TIMEOUT_S,
+                    log=log,
+                )
+            )
+        if outcome.status != 0:
+            how = "timed out" if outcome.timed_out else f"ended with status {outcome.status}"
+            raise HarnessError(
+                f"target `{self.target.name}`: setup {how}: {setup!r}\n"
+                f"--- end of its output ---\n{tail_of(log)}",
+                hint="run the setup command by hand in a clean checkout of the base",
+            )
+        self._record_left_by_setup(mirror, checkout)
+        done.write_text(key)
+
+    def _record_left_by_setup(self, mirror: Mirror, checkout: Path) -> None:
+        left = mirror.ignored(checkout, self.target.base)
+        (self.root / "setup.left").write_bytes(b"\0".join(os.fsencode(p) for p in left))
+
+    def left_by_setup(self) -> list[str]:
+        """Paths, relative to the top, that `setup` made and git ignores."""
+        with suppress(FileNotFoundError):
+            data = (self.root / "setup.left").read_bytes()
+            return [os.fsdecode(p) for p in data.split(b"\0") if p]
+        return []
+
+    def export(self, commit: str, dest: Path) -> Path:
+        """Make a fresh directory of the commit, all out of scope from base, set-up linked in."""
+        self.mirror.export(commit, self.target.base, self.target.prefix, self.scope, dest)
+        for path in self.left_by_setup():
+            link, source = dest / path, self.root / "setup" / path
+            if not os.path.lexists(link):
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(source)
+        return dest
+
+    @contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        fd = os.open(self.root / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+
+def _network_settings() -> dict[str, str]:
+    """`setup` may reach the network, so it keeps the variables that say how."""
+    names = ("PIP_", "UV_", "NPM_CONFIG_", "npm_config_", "SSL_CERT_", "REQUESTS_CA_")
+    proxies = ("http_proxy", "https_proxy", "no_proxy")
+    return {
+        k: v for k, v in os.environ.items() if k.startswith(names) or k.lower() in proxies
+    }
+
+
+class Bench:
+    """One slot at work: measures one commit at a time, each in a fresh export."""
+
+    def __init__(self, node: Node, slot: SlotInfo, gpus: str = "") -> None:
+        self.node, self.slot, self._gpus = node, slot, gpus
+        self._dir = node.root / "slots" / slot.name
+        shutil.rmtree(self._dir, ignore_errors=True)
+        self._dir.mkdir(parents=True)
+        self._sandbox = Sandbox(node.site.rung, scratch=self._dir / "private")
+
+    @property
+    def supervisor(self) -> ProcessStamp | None:
+        """The process under which everything of this slot runs."""
+        return self._sandbox.supervisor
+
+    def measure(self, job: MeasureJob, cancel: threading.Event | None = None) -> MeasureDone:
+        """Export, guard, run, score, clean up. Never raises for what the candidate did."""
+        started = time.monotonic()
+        log = self._dir / "log"
+        log.unlink(missing_ok=True)
+        try:
+            measurement = self._measure(job, log, cancel)
+        except (SwarmError, OSError) as error:
+            # Our own machinery failed, which says nothing of the commit.
+            failure = Failure(kind="aborted", reason=f"{type(error).__name__}: {error}")
+            measurement = _measurement(job, failure=failure)
+        finally:
+            self._clean()
+        return MeasureDone(job, measurement, _ends_of(log), time.monotonic() - started)
+
+    def _measure(self, job: MeasureJob, log: Path, cancel: threading.Event | None) -> Measurement:
+        node = self.node
+        if job.pack is not None:
+            node.mirror.unpack(job.pack)
+        export = node.export(job.commit, self._dir / "export")
+        label = str(job.experiment) if job.experiment is not None else job.purpose
+        result = evaluate(
+            node.target.harness,
+            export,
+            node.target.prefix,
+            sandbox=self._sandbox,
+            seed=job.seed,
+            label=label,
+            log=log,
+            gpus=self._gpus,
+            cancel=cancel,
+            guard_export=lambda: node.export(job.commit, self._dir / "guard"),
+        )
+        return _measurement(
+            job,
+            failure=result.failure,
+            values=result.values,
+            feedback=result.feedback,
+            seconds=result.seconds,
+            peak_memory_mb=result.peak_memory_mb,
+        )
+
+    def _clean(self) -> None:
+        for name in ("export", "guard"):
+            _remove(self._dir / name)
+
+    def close(self) -> None:
+        """End the supervisor and whatever it still holds."""
+        self._sandbox.close()
+        _remove(self._dir)
+
+
+def _measurement(
+    job: MeasureJob,
+    *,
+    failure: Failure | None = None,
+    values: dict[str, float] | None = None,
+    feedback: str = "",
+    seconds: float = 0.0,
+    peak_memory_mb: float = 0.0,
+) -> Measurement:
+    return Measurement(
+        commit=job.commit,
+        tree=job.tree,
+        index=job.index,
+        machine=job.machine,
+        values=values or {},
+        failure=failure,
+        seconds=seconds,
+        peak_memory_mb=peak_memory_mb,
+        feedback=feedback,
+    )
+
+
+def _remove(path: Path) -> None:
+    """Remove a tree, also one whose directories were made unreadable."""
+    if not path.exists():
+        return
+    shutil.rmtree(path, ignore_errors=True)
+    if path.exists():
+        for top, _, _ in os.walk(path):
+            with suppress(OSError):
+                os.chmod(top, 0o700)
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _ends_of(log: Path) -> bytes:
+    with suppress(FileNotFoundError), open(log, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        if size <= LOG_LIMIT:
+            return file.read()
+        head = file.read(LOG_LIMIT // 2)
+        file.seek(-(LOG_LIMIT // 2), os.SEEK_END)
+        return head + b"\n[... cut ...]\n" + file.read()
+    return b""
