@@ -1,0 +1,268 @@
+"""The hub: a run's own bare repository, from which everything else can be rebuilt.
+
+Owns how it is made from the user's repository, the run's refs, stacking without a worktree, and
+delivery back. One coordinator writes it. Knows no verdict: what is stacked and promoted is
+decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from swarm.errors import GitError, PreconditionError, RepositoryError
+from swarm.repo.process import (
+    NO_OBJECT,
+    DiffStat,
+    GitDir,
+    Identity,
+    alternates,
+    changes,
+    sha,
+)
+from swarm.repo.source import Source
+
+# Written into the repository too, for the day when somebody runs a plain git in it.
+_QUIET_CONFIG = """\
+[gc]
+\tauto = 0
+[maintenance]
+\tauto = false
+[core]
+\thooksPath = /dev/null
+\tlogAllRefUpdates = false
+"""
+_LOCK_RETRIES = 5
+_REF = re.compile(r"refs/[^\0-\x20~^:?*\[\\\x7f]+")
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """The commits do not fit together textually in these paths."""
+
+    paths: tuple[str, ...]
+
+
+def create_run_ignore(swarm_dir: Path) -> None:
+    """Make `.swarm`, invisible to git by its own `.gitignore`."""
+    swarm_dir.mkdir(parents=True, exist_ok=True)
+    ignore = swarm_dir / ".gitignore"
+    if not ignore.exists():
+        ignore.write_text("*\n")
+
+
+def create_bare(path: Path) -> GitDir:
+    """Make an empty bare repository that never cleans itself up."""
+    args = ("init", "--bare", "--quiet", "--template=", str(path))
+    GitDir(path.parent).run(*args, env={"GIT_DIR": str(path)})
+    with open(path / "config", "a", encoding="utf-8") as file:
+        file.write(_QUIET_CONFIG)
+    return GitDir(path)
+
+
+def create_hub(source: Source, hub: Path, run: str) -> None:
+    """Make the hub with the history of the base, all or nothing; a hub that exists is kept.
+
+    The objects are copied by a process of the hub that reads the user's object store, so neither
+    hooks nor configuration nor the other branches of the user's repository come into it, and
+    nothing is hardlinked or borrowed.
+
+    Raises:
+        RepositoryError: objects are missing in the user's repository.
+    """
+    pin = f"refs/swarm/{run}/base"
+    if hub.exists():
+        if Hub(hub, run).refs(pin).get(pin) != source.base:
+            raise PreconditionError(
+                f"the hub `{hub}` was made for another base",
+                hint="remove the run's directory, or launch under another name",
+                path=hub,
+            )
+        return
+    hub.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=f".{hub.name}-", dir=hub.parent))
+    try:
+        _fill(create_bare(building), source)
+        Hub(building, run).update_refs([(pin, source.base, NO_OBJECT)])
+        building.chmod(0o755)
+        os.rename(building, hub)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _fill(git_dir: GitDir, source: Source) -> None:
+    shallow = source.git_dir / "shallow"
+    if shallow.exists():
+        shutil.copyfile(shallow, git_dir.path / "shallow")
+    if source.snapshot_pack is not None:
+        git_dir.run("unpack-objects", "-q", data=source.snapshot_pack)
+    reading = replace(git_dir, env=tuple(alternates(source.git_dir / "objects").items()))
+    place = git_dir.path / "objects" / "pack" / "pack"
+    try:
+        reading.run(
+            *("pack-objects", "--revs", "--delta-base-offset", "-q", str(place)),
+            data=f"{source.base}\n".encode(),
+        )
+    except GitError as error:
+        if next(source.git_dir.glob("objects/pack/*.promisor"), None) is None:
+            raise
+        raise RepositoryError(
+            f"the repository `{source.top}` is a partial clone that lacks files of its history",
+            hint="complete it: git fetch --refetch --no-filter",
+            path=source.top,
+        ) from error
+
+
+class Hub:
+    """A run's hub. Reading is free for all; only the coordinator calls what writes."""
+
+    def __init__(self, path: Path, run: str) -> None:
+        self.path = path
+        self.run = run
+        self._git = GitDir(path)
+
+    # --- objects
+
+    def has(self, commit: str) -> bool:
+        """Tell whether the commit is here, and with it all its files."""
+        return self._git.has(commit)
+
+    def tree(self, commit: str) -> str:
+        """Give the tree of a commit."""
+        return self._git.run("rev-parse", "--verify", f"{sha(commit)}^{{tree}}").line
+
+    def unpack(self, pack: bytes) -> None:
+        """Take in what an agent packed."""
+        self._git.unpack(pack)
+
+    def pack(self, commit: str, have: Sequence[str]) -> bytes:
+        """Give what a mirror that has the commits `have` needs for `commit`."""
+        return self._git.pack([commit], have)
+
+    def bundle(self, tips: Sequence[str]) -> bytes:
+        """Give a pack of all that the tips reach, for `Mirror.create`."""
+        return self._git.pack(tips, [])
+
+    def commit(
+        self, tree: str, parents: Sequence[str], message: str, identity: Identity, at: datetime
+    ) -> str:
+        """Write a commit. The same arguments give the same commit; no branch moves."""
+        return self._git.commit(tree, parents, message, identity, at)
+
+    def stack(self, winner: str, base: str, onto: str) -> str | Conflict:
+        """Lay the change from `base` to `winner` on `onto`; gives the tree. No commit is made."""
+        # A merge of `winner` with a commit that has the files of `onto` and the parent `base`
+        # is a cherry-pick of all between; git before 2.40 cannot be told the merge base.
+        args = ("commit-tree", f"{sha(onto)}^{{tree}}", "-p", sha(base))
+        synthetic = self._git.run(*args, data=b"stack\n").line
+        out = self._git.run(
+            *("merge-tree", "--write-tree", "-z", "--name-only", "--no-messages"),
+            *(synthetic, sha(winner)),
+            accept=(0, 1),
+        )
+        tree, *paths = out.fields or [out.line]
+        return tree if out.status == 0 else Conflict(tuple(dict.fromkeys(paths)))
+
+    def diff(self, old: str, new: str) -> str:
+        """Give the unified diff between two commits."""
+        args = ("diff-tree", "-r", "-p", "-M", "--no-ext-diff", "--no-textconv", "--no-color")
+        return self._git.run(*args, sha(old), sha(new)).stdout.decode("utf-8", "replace")
+
+    def stat(self, old: str, new: str) -> DiffStat:
+        """Say how much two commits differ."""
+        return changes(self._git, old, new)[1]
+
+    # --- refs
+
+    def refs(self, prefix: str = "") -> dict[str, str]:
+        """Give ref -> commit for all refs, or for one ref, or for all below a folder of refs."""
+        pattern = [_ref(prefix)] if prefix else []
+        rows = self._git.run("for-each-ref", "--format=%(objectname) %(refname)", *pattern).line
+        pairs = (row.split(" ", 1) for row in rows.splitlines())
+        return {ref: commit for commit, ref in pairs}
+
+    def update_refs(self, updates: Iterable[tuple[str, str, str | None]]) -> None:
+        """Move refs, all or none: (ref, new, expected old). None expects nothing.
+
+        Raises:
+            GitError: a ref is not where it was expected, or a commit is not here.
+        """
+        lines: list[str] = []
+        for ref, new, old in updates:
+            expected = "" if old is None else sha(old)
+            if new == NO_OBJECT:
+                lines.append(f"delete {_ref(ref)}\0{expected}\0")
+            else:
+                lines.append(f"update {_ref(ref)}\0{sha(new)}\0{expected}\0")
+        data = "".join(lines).encode("utf-8", "surrogateescape")
+        for attempt in range(_LOCK_RETRIES + 1):
+            try:
+                self._git.run("update-ref", "--stdin", "-z", "--no-deref", data=data)
+                return
+            except GitError as error:
+                contended = ".lock': File exists" in error.stderr
+                if not contended or attempt == _LOCK_RETRIES:
+                    raise
+                time.sleep(0.02 * 2**attempt)
+
+    def recover(self) -> None:
+        """Clear the locks of a coordinator that was killed. Only for the holder of the run."""
+        for lock in (*self.path.glob("*.lock"), *self.path.glob("refs/**/*.lock")):
+            lock.unlink(missing_ok=True)
+
+    def compact(self) -> None:
+        """Pack what thousands of experiments left loose; nothing is ever dropped by it."""
+        self._git.run("repack", "-d", "--geometric=2", "-q")
+        self._git.run("pack-refs", "--all")
+
+    # --- delivery
+
+    def deliver(self, top_git_dir: Path, ref: str) -> None:
+        """Bring one branch of the hub into the user's repository, under the same name.
+
+        Nothing else changes there. It is never forced: the branch only grows.
+
+        Raises:
+            RepositoryError: the user's branch cannot take it.
+        """
+        if not ref.startswith("refs/heads/swarm/"):
+            raise GitError(f"not a branch of a run: {ref!r}", status=-1)
+        # One pack, however small: it is whole or absent, and on disk when the branch moves.
+        user = GitDir(top_git_dir, config=(("fetch.unpackLimit", "1"),))
+        try:
+            user.run(
+                *("fetch", "--quiet", "--no-tags", "--no-write-fetch-head"),
+                *("--no-auto-maintenance", "--no-recurse-submodules", "--no-prune"),
+                *("--update-shallow", str(self.path.resolve()), f"{_ref(ref)}:{ref}"),
+            )
+        except GitError as error:
+            raise _undelivered(error, ref, top_git_dir) from error
+
+
+def _undelivered(error: GitError, ref: str, git_dir: Path) -> RepositoryError:
+    branch = ref.removeprefix("refs/heads/")
+    if "refusing to fetch into" in error.stderr:
+        why, hint = "it is checked out", f"switch that checkout to another branch than {branch}"
+    elif "non-fast-forward" in error.stderr:
+        why = "somebody else has moved it"
+        hint = f"keep that work under another name: git branch -m {branch} <name>"
+    elif "cannot lock ref" in error.stderr and "exists" in error.stderr:
+        why, hint = "a branch is in its way", "rename the branch: git branch -m <old> <new>"
+    else:
+        why, hint = error.stderr, None
+    return RepositoryError(
+        f"the branch `{branch}` of `{git_dir}` could not be updated: {why}", hint=hint, path=git_dir
+    )
+
+
+def _ref(name: str) -> str:
+    if not _REF.fullmatch(name):
+        raise GitError(f"not a full ref name: {name!r}", status=-1)
+    return name
