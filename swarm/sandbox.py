@@ -322,8 +322,9 @@ def _remove(directory: Path) -> None:
         # Directories without permissions (Go's module cache is one) cannot be emptied as they are.
         directory.chmod(0o700)
         for parent, names, _ in os.walk(directory):
-            for name in names:
-                os.chmod(os.path.join(parent, name), 0o700, follow_symlinks=False)
+            for path in (os.path.join(parent, name) for name in names):
+                if not os.path.islink(path):
+                    os.chmod(path, 0o700)
         shutil.rmtree(directory)
 
 
@@ -346,35 +347,47 @@ def end_leftover(stamp: ProcessStamp) -> bool:
         process = psutil.Process(stamp.pid)
         if abs(process.create_time() - stamp.started) > _SAME_START_S:
             return False
-        if process.status() == psutil.STATUS_ZOMBIE:
+        if not _lives(process):
             return False
     except psutil.NoSuchProcess:
         return False
-    _end_tree(process)
+    _end_trees([process])
     return True
 
 
-def _end_tree(root: psutil.Process) -> None:
+def _end_trees(roots: list[psutil.Process]) -> None:
     # Stopped first, parents before children: a tree that is killed leaf by leaf forks on, and a
     # root that is killed first scatters its children.
     seen: dict[int, psutil.Process] = {}
-    fresh = [root]
+    fresh = roots
     while fresh:
         for process in fresh:
             seen[process.pid] = process
-            _signal(process, signal.SIGSTOP)
-        with suppress(psutil.Error):
-            fresh = [p for p in root.children(recursive=True) if p.pid not in seen]
-            continue
-        break
+            with suppress(psutil.Error):
+                process.send_signal(signal.SIGSTOP)
+        below = [child for root in roots for child in _below(root)]
+        fresh = [process for process in below if process.pid not in seen]
     for process in seen.values():
-        _signal(process, signal.SIGKILL)
-    psutil.wait_procs(list(seen.values()), timeout=5)
+        with suppress(psutil.Error):
+            process.send_signal(signal.SIGKILL)
+    until = time.monotonic() + 5
+    while any(_lives(p) for p in seen.values()) and time.monotonic() < until:
+        time.sleep(0.005)
 
 
-def _signal(process: psutil.Process, number: signal.Signals) -> None:
-    with suppress(psutil.Error):
-        process.send_signal(number)
+def _below(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.Error:
+        return []
+
+
+def _lives(process: psutil.Process) -> bool:
+    # Who collects an orphan, and when, is not ours to wait for.
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def _sweep(token: str) -> None:
@@ -384,8 +397,7 @@ def _sweep(token: str) -> None:
         found = [p for p in psutil.process_iter() if _carries(p, token)]
         if not found:
             return
-        for process in found:
-            _end_tree(process)
+        _end_trees(found)
 
 
 def _carries(process: psutil.Process, token: str) -> bool:
