@@ -395,7 +395,8 @@ def evaluate(
     if failure is None:
         reading = read_metrics(harness.metric, ending.output, ending.report, harness.also)
         if reading.problem is not None:
-            failure = Failure(kind="invalid", reason=reading.problem, tail=log_tail(log))
+            cut = " (output beyond the limit was cut)" if ending.outcome.truncated else ""
+            failure = Failure(kind="invalid", reason=reading.problem + cut, tail=log_tail(log))
     taken = ending.outcome
     return Result(reading.values, reading.feedback, failure, taken.seconds, taken.peak_memory_mb)
 

@@ -122,11 +122,11 @@ class Sandbox:
 
     def __init__(self, rung: Rung, *, scratch: Path) -> None:
         self.rung = rung
-        self.scratch = scratch
-        self._home = scratch / "home"
-        self._tmp = scratch / "tmp"
+        self.scratch = scratch.absolute()
+        self._home = self.scratch / "home"
+        self._tmp = self.scratch / "tmp"
         self._link: socket.socket | None = None
-        scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._start()
 
     def __enter__(self) -> Self:
@@ -284,7 +284,7 @@ def _enclose(
 def _order(command: Command, argv: tuple[str, ...], env: dict[str, str]) -> dict[str, Any]:
     return {
         "argv": argv,
-        "cwd": str(command.cwd),
+        "cwd": str(command.cwd.absolute()),
         "env": env,
         "timeout_s": command.timeout_s,
         "log": str(command.log.absolute()),

@@ -353,7 +353,9 @@ class Supervisor:
                     # A cancellation that crossed with the answer finds nothing to cancel.
                     if message["op"] == "run":
                         self._send(self._run(message["order"]))
-        except (OwnerGoneError, OSError):
+        except (OwnerGoneError, BrokenPipeError):
+            pass
+        finally:
             self._brood.end(self._grace_s)
 
     def _run(self, order: Order) -> dict[str, Any]:

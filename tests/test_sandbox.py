@@ -186,6 +186,24 @@ def test_a_cancellation_before_the_start_starts_nothing(bench: Bench) -> None:
     assert not bench.log.exists()
 
 
+def test_an_interrupted_owner_leaves_nothing(bench: Bench, tmp_path: Path) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        with pytest.raises(KeyboardInterrupt):
+            bench.sh("echo $$ > pids; sleep 1000 & echo $! >> pids; wait")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    left = pids(tmp_path / "pids")
+    assert len(left) == 2
+    assert not any(map(alive, left))
+    assert bench.sh("true").status == 0
+
+
 def test_commands_are_run_from_threads_that_end(bench: Bench) -> None:
     """What a parent-death signal would break: the thread that started it is gone."""
     for _ in range(2):
