@@ -35,5 +35,5 @@ class Briefing(Noun):
     noise: float | None = None
     """Run-to-run standard deviation of the metric, None until it is known."""
     attempts: tuple[Attempt, ...] = Field(default=(), repr=False)
-    """Every experiment of the target so far by any agent, in order of number, in flight included."""
+    """Every experiment of the target so far, by any agent, in flight included, by number."""
     port: Idea | None = None

@@ -30,7 +30,8 @@ def _reached(target: Target, value: float) -> bool:
 
 
 def room(config: RunConfig, state: RunState, under_way: int) -> int | None:
-    """Give how many more proposals may be started; None is without limit.
+    """
+    Give how many more proposals may be started; None is without limit.
 
     Args:
         config: the run's config.

@@ -1,4 +1,5 @@
-"""The loop of a run: what happened goes to the ledger, the plan says what is next, and it is done.
+"""
+The loop of a run: what happened goes to the ledger, the plan says what is next, and it is done.
 
 The one writer of ledger and hub. Every event is durable before the action that it allows, so a
 kill at any moment loses at most work in flight. Decides nothing: that is `plan`. Knows of Ray and
@@ -52,6 +53,7 @@ from swarm.records import (
     Launched,
     Measured,
     Measurement,
+    MergeOutcome,
     NotMerged,
     Parked,
     Paused,
@@ -64,7 +66,7 @@ from swarm.records import (
     Started,
     Synced,
 )
-from swarm.repo import Conflict, Hub, Identity
+from swarm.repo import Conflict, Hub, Identity, locate
 from swarm.rundir import RunDir
 from swarm.runtime import Done, Lost, Muster, Post, Runtime, Up
 from swarm.sandbox import end_leftover, probe, stamp
@@ -88,8 +90,9 @@ def seed_of(run_seed: int, index: int) -> int:
 def agent_infos(config: RunConfig) -> tuple[AgentInfo, ...]:
     """Name the agents of a config: a1, a2, ... in the order of its groups."""
     target = config.targets[0].name
+    kinds = [group.proposer.kind for group in config.agents]
     return tuple(
-        AgentInfo(name=name, target=target, proposer=config.agents[group].proposer.kind, group=group)
+        AgentInfo(name=name, target=target, proposer=kinds[group], group=group)
         for name, group in config.agent_names()
     )
 
@@ -120,7 +123,8 @@ class Coordinator:
         self._over = False
 
     def run(self) -> RunState:
-        """Start or resume, and go on until the run ends or is interrupted.
+        """
+        Start or resume, and go on until the run ends or is interrupted.
 
         Raises:
             HarnessError: the base of the target cannot be measured.
@@ -151,6 +155,7 @@ class Coordinator:
         for process in self.state.processes:
             if process.host == socket.gethostname() and end_leftover(process):
                 log.warning("ended a leftover of an earlier launch: %s", process.role)
+        self._hub.recover()
         refs = self._hub.refs()
         wanted = self._wanted_refs()
         self._hub.update_refs((r, c, None) for r, c in wanted.items() if refs.get(r) != c)
@@ -499,18 +504,22 @@ class Coordinator:
             )
 
     def _refuse(
-        self, target: Target, experiment: Experiment, outcome: str, reason: str, *, final: bool = True
+        self,
+        target: Target,
+        experiment: Experiment,
+        outcome: MergeOutcome,
+        reason: str,
+        *,
+        final: bool = True,
     ) -> None:
         self._record(
-            NotMerged.model_validate(
-                {
-                    "target": target.info.name,
-                    "number": experiment.number,
-                    "outcome": outcome,
-                    "reason": reason,
-                    "onto": target.best,
-                    "final": final,
-                }
+            NotMerged(
+                target=target.info.name,
+                number=experiment.number,
+                outcome=outcome,
+                reason=reason,
+                onto=target.best,
+                final=final,
             )
         )
 
@@ -539,7 +548,7 @@ class Coordinator:
         for target in self.state.targets.values():
             ref = f"refs/heads/swarm/{self.state.run}/best"
             try:
-                self._hub.deliver(Path(target.info.repo), ref)
+                self._hub.deliver(locate(Path(target.info.repo)).git_dir, ref)
             except (RepositoryError, GitError) as error:
                 log.warning("cannot deliver %s: %s", ref, error)
 
@@ -595,9 +604,15 @@ def _target_site(config: TargetConfig, target: Target, prefix: str) -> TargetSit
         harness=Harness(
             run=config.run,
             guard=config.guard,
-            metric=MetricRule(metric.name, metric.goal, metric.pattern, metric.json_path),
+            metric=MetricRule(
+                name=metric.name,
+                goal=metric.goal,
+                pattern=metric.pattern,
+                json_path=metric.json_path,
+            ),
             timeout_s=config.timeout,
             env=config.env,
+            also=tuple(c.metric for c in config.constraints),
         ),
         setup=config.setup,
         max_files=config.change.max_files,

@@ -1,4 +1,5 @@
-"""Keep or discard: two records in, a ruling out. Pure; knows no run, no clock and no git.
+"""
+Keep or discard: two records in, a ruling out. Pure; knows no run, no clock and no git.
 
 The rule for a scalar metric ("1-2 rule"): measure the candidate against the incumbent's mean.
 Below +1 standard error of the difference: discard. From +2: keep. In between measure both once
@@ -87,7 +88,8 @@ def z_score(gain: float, sigma: float, n_candidate: int, n_incumbent: int) -> fl
 def duel(
     candidate: Sample, incumbent: Sample, spread: Spread, *, sign: int, rule: JudgeConfig
 ) -> Ruling:
-    """Compare a candidate with its incumbent; both must have been measured at least once.
+    """
+    Compare a candidate with its incumbent; both must have been measured at least once.
 
     Args:
         candidate: the primary metric of the candidate.
@@ -124,7 +126,8 @@ def _words(z: float, gain: float, sigma: float, n: int, n_inc: int, rule: JudgeC
 
 
 def shrunken(gain: float, spread: Spread) -> float:
-    """Give what a kept gain is expected to be worth: winners are lucky, so it is shrunk.
+    """
+    Give what a kept gain is expected to be worth: winners are lucky, so it is shrunk.
 
     The share is the starting value of the measured merge rule (facts: git, algorithm); without
     spread there is no luck and nothing to shrink.
@@ -151,7 +154,8 @@ def violated(
     minimum: float | None = None,
     max_regression: float | None = None,
 ) -> str | None:
-    """Say how a mean breaks a constraint, or None.
+    """
+    Say how a mean breaks a constraint, or None.
 
     `max_regression` is a share (0.05) of the baseline's magnitude, for metrics that are costs:
     more is worse.

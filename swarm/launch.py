@@ -1,4 +1,5 @@
-"""Open a run directory: make a new one, or come back to an old one. All or nothing.
+"""
+Open a run directory: make a new one, or come back to an old one. All or nothing.
 
 Owns the rules of run ids and of what may change on a resume, and the checks that a run needs
 before anything is started. Starts nothing itself.
@@ -18,7 +19,7 @@ from swarm.coordinator import agent_infos
 from swarm.errors import ConfigError, PreconditionError, Problem
 from swarm.ledger import Ledger, read
 from swarm.records import MetricSpec, RunStarted, TargetInfo
-from swarm.repo import Source, create_hub, create_run_ignore, inspect, tracked_files
+from swarm.repo import Source, create_hub, create_run_ignore, inspect, locate, tracked_files
 from swarm.rundir import RunDir, runs_folder
 from swarm.scope import Scope
 from swarm.state import RunState
@@ -38,7 +39,8 @@ class Opened:
 
 
 def open_run(config: RunConfig, *, name: str | None = None, wait_s: float = 30.0) -> Opened:
-    """Find or make the run directory that a launch of this config means.
+    """
+    Find or make the run directory that a launch of this config means.
 
     Args:
         config: as loaded, `--set` applied.
@@ -51,17 +53,18 @@ def open_run(config: RunConfig, *, name: str | None = None, wait_s: float = 30.0
         RepositoryError: the target's repository cannot be used.
         RunInUseError: another launch holds the run.
     """
-    source = inspect(config.targets[0].repo, config.targets[0].base, dirty=config.targets[0].dirty)
+    target = config.targets[0]
+    place = locate(target.repo)
     wanted = name or config.name
-    rundir = RunDir(runs_folder(source.top) / wanted)
+    rundir = RunDir(runs_folder(place.top) / wanted)
     while rundir.exists():
         state = RunState(read(rundir.ledger))
         if state.phase != "finished":
-            return _resume(rundir, config, source, wait_s)
+            return _resume(rundir, config, place.prefix, wait_s)
         if name is not None:
-            return Opened(rundir, _stored(rundir), source.prefix, resumed=True, finished=True)
+            return Opened(rundir, _stored(rundir), place.prefix, resumed=True, finished=True)
         rundir = RunDir(rundir.path.with_name(_next_id(rundir.run, wanted)))
-    return _create(rundir, config, source)
+    return _create(rundir, config, inspect(target.repo, target.base, dirty=target.dirty))
 
 
 def _next_id(taken: str, stem: str) -> str:
@@ -72,7 +75,7 @@ def _next_id(taken: str, stem: str) -> str:
 def check_target(config: TargetConfig, source: Source) -> tuple[str, ...]:
     """Give the tracked files in scope on the base, or say what is wrong with the scope."""
     scope = Scope(config.scope)
-    files = tracked_files(source, config.repo)
+    files = tracked_files(source)
     found = tuple(f for f in files if f in scope)
     if not found:
         near = ", ".join(sorted(files)[:6]) or "nothing"
@@ -109,9 +112,7 @@ def _create(rundir: RunDir, config: RunConfig, source: Source) -> Opened:
 
 def _run_started(run: str, config: RunConfig, source: Source) -> RunStarted:
     target = config.targets[0]
-    metric = MetricSpec(
-        name=target.metric.name, goal=target.metric.goal, unit=target.metric.unit
-    )
+    metric = MetricSpec(name=target.metric.name, goal=target.metric.goal, unit=target.metric.unit)
     info = TargetInfo(
         name=target.name,
         metric=metric,
@@ -124,19 +125,22 @@ def _run_started(run: str, config: RunConfig, source: Source) -> RunStarted:
     )
 
 
-def _resume(rundir: RunDir, config: RunConfig, source: Source, wait_s: float) -> Opened:
+def _resume(rundir: RunDir, config: RunConfig, prefix: str, wait_s: float) -> Opened:
     Ledger(rundir.ledger, wait_s=wait_s).close()  # fail early, before anything is started
     stored = _stored(rundir)
     changed = configs.changed_keys(stored, config)
     if changed:
         raise ConfigError(
             config.source,
-            [Problem(f"`{key}` differs from what run `{rundir.run}` was started with") for key in changed],
+            [
+                Problem(f"`{key}` differs from what run `{rundir.run}` began with")
+                for key in changed
+            ],
             hint="only `budget` and `agents` may change on a resume; --name NEW starts another run",
         )
     merged = stored.model_copy(update={"budget": config.budget, "agents": config.agents})
     rundir.config.write_text(configs.dump(merged), encoding="utf-8")
-    return Opened(rundir, merged, source.prefix, resumed=True)
+    return Opened(rundir, merged, prefix, resumed=True)
 
 
 def _stored(rundir: RunDir) -> RunConfig:

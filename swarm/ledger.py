@@ -1,4 +1,5 @@
-"""The run's append-only event log: one JSON object a line, one writer, fsync before every return.
+"""
+The run's append-only event log: one JSON object a line, one writer, fsync before every return.
 
 Owns the file, its lock and the torn last line. Knows events only as things with a `seq`: what they
 mean is `state`'s business. Readers need no lock, so views work while the run lives and after.
@@ -26,7 +27,8 @@ class Ledger:
     """The writer. Holding one is holding the run: a second writer is refused by a file lock."""
 
     def __init__(self, path: Path, *, wait_s: float = 0.0) -> None:
-        """Open or create the ledger, waiting up to `wait_s` seconds for another writer to go.
+        """
+        Open or create the ledger, waiting up to `wait_s` seconds for another writer to go.
 
         Raises:
             RunInUseError: another process still writes it.
@@ -36,7 +38,7 @@ class Ledger:
         self._lock = _lock(path, wait_s)
         try:
             self._size, self._seq = _intact(path)
-            self._file = open(path, "ab", buffering=0)
+            self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - open as long as we are
             self._file.truncate(self._size)
         except BaseException:
             os.close(self._lock)

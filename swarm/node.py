@@ -1,4 +1,5 @@
-"""What one machine of a run owns: its mirror, what `setup` left, its exports; and how it measures.
+"""
+What one machine of a run owns: its mirror, what `setup` left, its exports; and how it measures.
 
 Everything here is rebuildable and lies in node-local scratch. Several processes of one machine
 (slots, agents) open the same `Node`; a file lock guards the steps that must happen once. Knows
@@ -20,7 +21,7 @@ from functools import cached_property
 from pathlib import Path
 
 from swarm.errors import HarnessError, SwarmError
-from swarm.evaluate import Harness, command_argv, environment, evaluate, tail_of
+from swarm.evaluate import Harness, environment, evaluate, log_tail
 from swarm.records import Failure, Measurement, ProcessStamp, Purpose, SlotInfo
 from swarm.repo import Mirror
 from swarm.sandbox import Command, Rung, Sandbox
@@ -122,7 +123,8 @@ class Node:
         return Mirror(self.root / "mirror.git")
 
     def prepare(self) -> None:
-        """Build mirror and set-up results; done once a node, whoever comes first.
+        """
+        Build mirror and set-up results; done once a node, whoever comes first.
 
         Raises:
             HarnessError: `setup` failed; the message carries the end of its output.
@@ -147,9 +149,9 @@ class Node:
         with Sandbox(self.site.rung, scratch=self.root / "setup.tmp") as sandbox:
             outcome = sandbox.run(
                 Command(
-                    argv=command_argv(setup),
+                    argv=("/bin/sh", "-c", setup) if isinstance(setup, str) else setup,
                     cwd=checkout / self.target.prefix,
-                    env={**environment(self.target.harness), **_network_settings()},
+                    env=environment(os.environ, self.target.harness.env, _network_settings()),
                     timeout_s=SETUP_TIMEOUT_S,
                     log=log,
                 )
@@ -158,7 +160,7 @@ class Node:
             how = "timed out" if outcome.timed_out else f"ended with status {outcome.status}"
             raise HarnessError(
                 f"target `{self.target.name}`: setup {how}: {setup!r}\n"
-                f"--- end of its output ---\n{tail_of(log)}",
+                f"--- end of its output ---\n{log_tail(log)}",
                 hint="run the setup command by hand in a clean checkout of the base",
             )
         self._record_left_by_setup(mirror, checkout)
@@ -199,9 +201,7 @@ def _network_settings() -> dict[str, str]:
     """`setup` may reach the network, so it keeps the variables that say how."""
     names = ("PIP_", "UV_", "NPM_CONFIG_", "npm_config_", "SSL_CERT_", "REQUESTS_CA_")
     proxies = ("http_proxy", "https_proxy", "no_proxy")
-    return {
-        k: v for k, v in os.environ.items() if k.startswith(names) or k.lower() in proxies
-    }
+    return {k: v for k, v in os.environ.items() if k.startswith(names) or k.lower() in proxies}
 
 
 class Bench:

@@ -1,4 +1,5 @@
-"""Every decision of a run: `plan(view) -> actions`. Pure; knows no git, no process and no clock.
+"""
+Every decision of a run: `plan(view) -> actions`. Pure; knows no git, no process and no clock.
 
 The coordinator calls `plan`, carries out what it says, folds the events, and calls again until
 nothing is left to do. Decisions come before work, so that work is always chosen from what is
@@ -182,7 +183,13 @@ class _Look(NamedTuple):
 
 
 def _look(
-    view: View, target: Target, commit: str, incumbent: str, machine: str, controls: int, judge: _Judge
+    view: View,
+    target: Target,
+    commit: str,
+    incumbent: str,
+    machine: str,
+    controls: int,
+    judge: _Judge,
 ) -> _Look:
     candidate, reference = target.record(commit, machine), target.record(incumbent, machine)
     spread = target.spread(machine)
@@ -521,7 +528,9 @@ def _wishes(view: View, target: Target) -> Iterator[_Wish]:
         return  # a base that does not run would make every other measurement worthless
     yield from _stack_wishes(view, target)
     yield from _record_wishes(view, target)
-    looked = [(e, _look_at(view, target, e)) for e in target.open.values() if _measurable(target, e)]
+    looked = [
+        (e, _look_at(view, target, e)) for e in target.open.values() if _measurable(target, e)
+    ]
     for experiment, look in looked:
         if experiment.machine is not None:
             yield from _duel_wishes(view, target, experiment, look)
@@ -538,7 +547,9 @@ def _measurable(target: Target, experiment: Experiment) -> bool:
     return tree is not None and target.number_of.get(tree) == experiment.number
 
 
-def _under_way(view: View, purpose: Purpose, experiment: int | None, tree: str | None = None) -> int:
+def _under_way(
+    view: View, purpose: Purpose, experiment: int | None, tree: str | None = None
+) -> int:
     return sum(
         m.purpose == purpose and m.experiment == experiment and tree in (None, m.tree)
         for m in view.crew.measuring.values()

@@ -69,7 +69,9 @@ class Proposer(Protocol):
         ...
 
 
-def make(config: MutateProposer | ScriptedProposer, *, agent: str, index: int, count: int) -> Proposer:
+def make(
+    config: MutateProposer | ScriptedProposer, *, agent: str, index: int, count: int
+) -> Proposer:
     """Build the proposer of agent `index` of the `count` agents of its group."""
     # Imported here: each kind brings its own libraries, and a run needs few of them.
     match config:

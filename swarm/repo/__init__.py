@@ -15,6 +15,7 @@ from swarm.repo.process import (
     read_file,
 )
 from swarm.repo.source import Source, apply, inspect
+from swarm.repo.user import Place, init_repository, locate, tracked_files
 
 __all__ = [
     "NO_OBJECT",
@@ -24,6 +25,7 @@ __all__ = [
     "Hub",
     "Identity",
     "Mirror",
+    "Place",
     "Rejected",
     "Snapshot",
     "Source",
@@ -32,7 +34,10 @@ __all__ = [
     "create_hub",
     "create_run_ignore",
     "git_version",
+    "init_repository",
     "inspect",
     "is_ancestor",
+    "locate",
     "read_file",
+    "tracked_files",
 ]

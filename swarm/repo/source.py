@@ -67,7 +67,7 @@ def inspect(
         RepositoryError: it cannot be used as it is.
     """
     git_version()
-    top, own, common, prefix = _discover(repo)
+    top, own, common, prefix = discover(repo)
     user = GitDir(own, top, config=_user_settings(top))
     head = _resolve(user, "HEAD")
     if head is None:
@@ -93,7 +93,7 @@ def inspect(
     return Source(top, common, prefix, commit, _tree(user, commit))
 
 
-def _discover(repo: Path) -> tuple[Path, Path, Path, str]:
+def discover(repo: Path) -> tuple[Path, Path, Path, str]:
     """Find top level, git directory, common directory and prefix."""
     if not repo.is_dir():
         what = "is not a directory" if repo.exists() else "does not exist"
@@ -269,7 +269,7 @@ def apply(top: Path, ref: str, *, onto: str | None = None) -> str:
     Raises:
         PreconditionError: the tree is dirty, the branch has moved on, or `onto` cannot be made.
     """
-    top, own, common, _ = _discover(top)
+    top, own, common, _ = discover(top)
     user = GitDir(own, top)
     tip, head = _resolve(user, ref), _resolve(user, "HEAD")
     if tip is None or head is None:

@@ -1,0 +1,63 @@
+"""Small questions to the user's repository, and the making of a new one for the demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from swarm.repo.process import SWARM, GitDir, entries, execute
+from swarm.repo.source import Source, discover
+
+
+class Place(NamedTuple):
+    """Where a directory lies in git's eyes."""
+
+    top: Path
+    git_dir: Path
+    """The common directory, absolute."""
+    prefix: str
+
+
+def locate(directory: Path) -> Place:
+    """
+    Find the repository of a directory, whatever state it is in.
+
+    Raises:
+        RepositoryError: it is in none.
+    """
+    top, _, common, prefix = discover(directory)
+    return Place(top, common, prefix)
+
+
+def tracked_files(source: Source) -> tuple[str, ...]:
+    """Give the files of the base commit below the target's directory, relative to it."""
+    if source.snapshot_pack is not None:
+        return _files_on_disk(source)
+    below = f"{source.prefix}/" if source.prefix else ""
+    paths = (e.path for e in entries(GitDir(source.git_dir), source.base_tree))
+    return tuple(p.removeprefix(below) for p in paths if p.startswith(below))
+
+
+def _files_on_disk(source: Source) -> tuple[str, ...]:
+    """A snapshot's tree is not in the user's repository, but what it was made from is."""
+    args = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    out = GitDir(source.git_dir, source.top / source.prefix).run(*args)
+    below = f"{source.prefix}/" if source.prefix else ""
+    paths = {p for p in out.fields if p.startswith(below) and (source.top / p).exists()}
+    return tuple(sorted(p.removeprefix(below) for p in paths))
+
+
+def init_repository(top: Path, message: str) -> None:
+    """Make a repository of a directory, with one commit of all that is in it."""
+    env = {
+        "GIT_AUTHOR_NAME": SWARM.name,
+        "GIT_AUTHOR_EMAIL": SWARM.email,
+        "GIT_COMMITTER_NAME": SWARM.name,
+        "GIT_COMMITTER_EMAIL": SWARM.email,
+    }
+    for args in (
+        ("init", "--quiet", "--initial-branch=main"),
+        ("add", "--all"),
+        ("-c", "commit.gpgSign=false", "commit", "--quiet", "--no-verify", "-m", message),
+    ):
+        execute(args, cwd=top, env=env, strip="local")
