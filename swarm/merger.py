@@ -32,7 +32,8 @@ def next_step(target: Target, experiments: dict[int, Experiment], *, drain: bool
     if target.stack is not None or not target.queue:
         return None
     queued = [experiments[n] for n in target.queue]
-    commits = {e.proposal.commit for e in queued}
+    # A chain is stacked in order, but nothing waits behind a conflict.
+    commits = {e.proposal.commit for e in queued if e.conflict_onto is None}
     ready = [e for e in queued if e.base not in commits and _may_try(e, target, drain)]
     best_tree = target.tree_of[target.best]
     for experiment in sorted(ready, key=lambda e: -(e.gain or 0.0)):

@@ -444,6 +444,8 @@ class RunState:
         experiment = self.experiments[event.number]
         if event.outcome == "conflict":
             experiment.conflict_onto = event.onto
+            # It may wait long for the next best; its agent need not wait with it.
+            self.agents[experiment.agent].queued.discard(event.number)
         if event.final:
             self._leave_queue(target, event.number, event.outcome)
             if event.outcome == "conflict":

@@ -18,6 +18,7 @@ from datetime import datetime
 from pathlib import Path
 
 from swarm.errors import GitError, PreconditionError, RepositoryError
+from swarm.merge3 import merge3
 from swarm.repo.process import (
     NO_OBJECT,
     DiffStat,
@@ -136,7 +137,7 @@ class Hub:
 
     def tree(self, commit: str) -> str:
         """Give the tree of a commit."""
-        return self._git.run("rev-parse", "--verify", f"{sha(commit)}^{{tree}}").line
+        return self._git.run("show", "-s", "--format=%T", sha(commit)).line
 
     def unpack(self, pack: bytes) -> None:
         """Take in what an agent packed."""
@@ -163,12 +164,43 @@ class Hub:
         args = ("commit-tree", f"{sha(onto)}^{{tree}}", "-p", sha(base))
         synthetic = self._git.run(*args, data=b"stack\n").line
         out = self._git.run(
-            *("merge-tree", "--write-tree", "-z", "--name-only", "--no-messages"),
-            *(synthetic, sha(winner)),
+            *("merge-tree", "--write-tree", "-z", "--no-messages", synthetic, sha(winner)),
             accept=(0, 1),
         )
-        tree, *paths = out.fields or [out.line]
-        return tree if out.status == 0 else Conflict(tuple(dict.fromkeys(paths)))
+        if out.status == 0:
+            return out.fields[0] if out.fields else out.line
+        tree, *stages = out.fields
+        return self._by_lines(tree, stages)
+
+    def _by_lines(self, tree: str, stages: Sequence[str]) -> str | Conflict:
+        """Merge by lines what git calls a conflict; gives the tree if all of it can be."""
+        found: dict[str, dict[str, tuple[str, str]]] = {}
+        for row in stages:
+            head, path = row.split("\t", 1)
+            mode, blob, stage = head.split(" ")
+            found.setdefault(path, {})[stage] = (mode, blob)
+        merged: list[str] = []
+        for path, sides in found.items():
+            text = self._merged(sides)
+            if text is None:
+                return Conflict(tuple(found))
+            blob = self._git.run("hash-object", "-w", "--stdin", data=text).line
+            merged.append(f"{sides['2'][0]} {blob}\t{path}\0")
+        data = "".join(merged).encode("utf-8", "surrogateescape")
+        with tempfile.TemporaryDirectory(prefix="stack-", dir=self.path) as private:
+            git = replace(self._git, env=(("GIT_INDEX_FILE", f"{private}/index"),))
+            git.run("read-tree", sha(tree))
+            git.run("update-index", "-z", "--index-info", data=data)
+            return git.run("write-tree").line
+
+    def _merged(self, sides: dict[str, tuple[str, str]]) -> bytes | None:
+        regular = {mode for mode, _ in sides.values()} <= {"100644", "100755"}
+        if sides.keys() != {"1", "2", "3"} or not regular:
+            return None
+        base, ours, theirs = (
+            self._git.run("cat-file", "blob", sha(sides[stage][1])).stdout for stage in "123"
+        )
+        return merge3(base, ours, theirs)
 
     def diff(self, old: str, new: str) -> str:
         """Give the unified diff between two commits."""
@@ -238,7 +270,7 @@ class Hub:
         user = GitDir(top_git_dir, config=(("fetch.unpackLimit", "1"),))
         try:
             user.run(
-                *("fetch", "--quiet", "--no-tags", "--no-write-fetch-head"),
+                *("fetch", "--no-progress", "--no-tags", "--no-write-fetch-head"),
                 *("--no-auto-maintenance", "--no-recurse-submodules", "--no-prune"),
                 *("--update-shallow", str(self.path.resolve()), f"{_ref(ref)}:{ref}"),
             )
