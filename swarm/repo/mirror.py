@@ -18,11 +18,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from swarm.errors import GitError
 from swarm.repo.hub import create_bare
 from swarm.repo.process import (
     REGULAR_MODES,
+    DiffStat,
     GitDir,
     Identity,
     changes,
@@ -111,7 +113,7 @@ class Mirror:
         # Only the owner of a worktree opens it, so its locks are those of a killed git.
         for leftover in (*admin.glob("*.lock"), admin / "index"):
             leftover.unlink(missing_ok=True)
-        worktree = Worktree(GitDir(admin, tree_dir), identity)
+        worktree = Worktree(GitDir(admin, tree_dir), self._git, identity)
         worktree.reset(commit)
         return worktree
 
@@ -208,15 +210,16 @@ def _overlay(
 class Worktree:
     """An agent's files. One thread uses it at a time, and only when its proposer has ended."""
 
-    def __init__(self, git_dir: GitDir, identity: Identity) -> None:
+    def __init__(self, git_dir: GitDir, mirror: GitDir, identity: Identity) -> None:
         assert git_dir.work_tree is not None
         self.path = git_dir.work_tree
         self._git = git_dir
+        self._mirror = mirror
         self._identity = identity
 
     def reset(self, commit: str) -> None:
         """Make the tree exactly `commit`, whatever lies there now."""
-        files, folders = _layout(self._git, sha(commit))
+        files, folders = _layout(self._mirror, sha(commit))
         try:
             _sweep(self.path, files, folders)
         except (OSError, RecursionError):
@@ -240,46 +243,46 @@ class Worktree:
         Nothing that a proposer planted is run: what could be is rejected before git looks at it,
         and every rule is checked on the tree, not on the files.
         """
-        problem = _hazard(self.path, _layout(self._git, sha(base))[1])
-        if problem is None:
-            problem = self._stage()
+        problem = self._stage(*_layout(self._mirror, sha(base)))
         if problem is not None:
             return Rejected(problem)
         tree = self._git.run("write-tree").line
-        found, size = changes(self._git, base, tree)
-        lines = size.added + size.removed
+        found, size = changes(self._mirror, base, tree)
         problem = _unfair([(c.path, c.new_mode) for c in found], prefix, scope)
-        if problem is None and max_files is not None and len(found) > max_files:
-            problem = f"{len(found)} files were changed, more than the {max_files} allowed"
-        if problem is None and max_lines is not None and lines > max_lines:
-            problem = f"{lines} lines were changed, more than the {max_lines} allowed"
+        problem = problem or _oversized(size, max_files, max_lines)
         if problem is not None:
             return Rejected(problem)
         skip = len(prefix) + 1 if prefix else 0
         return Snapshot(tree, tuple(c.path[skip:] for c in found), size.added, size.removed)
 
-    def _stage(self) -> str | None:
+    def _stage(self, files: frozenset[str], folders: frozenset[str]) -> str | None:
         """Bring the index up to what is on disk; says why not."""
-        listing = ("ls-files", "-z", "--others", "--modified", "--deleted", "--exclude-standard")
-        paths = sorted(set(self._git.run(*listing).fields))
-        if not paths:
-            return None
-        if len(paths) > _MAX_PATHS:
-            return f"{len(paths)} files were changed: {few(paths)}"
-        for path in paths:
-            problem = self._unstageable(path)
+        found = _look(self.path, files, folders)
+        if found.hazard is not None:
+            return found.hazard
+        if found.odd:
+            # Perhaps it is ignored, and then it is no matter.
+            problem = self._diagnose()
             if problem is not None:
                 return problem
-        data = "".join(f"{p}\0" for p in paths).encode("utf-8", "surrogateescape")
         try:
-            self._git.run(
-                *("update-index", "--add", "--remove", "--replace", "-z", "--stdin"), data=data
-            )
+            self._git.run("add", "-A", "--", ".")
         except GitError as error:
-            if "nvalid path" in error.stderr:
-                return f"git refuses a name: {error.stderr.splitlines()[0]}"
-            raise
+            problem = self._diagnose()
+            if problem is None and "nvalid path" in error.stderr:
+                problem = f"git refuses a name: {error.stderr.splitlines()[0]}"
+            if problem is None:
+                raise
+            return problem
         return None
+
+    def _diagnose(self) -> str | None:
+        """Look at each path that git would stage, and say what is wrong with the first bad one."""
+        listing = ("ls-files", "-z", "--others", "--modified", "--deleted", "--exclude-standard")
+        paths = sorted(set(self._git.run(*listing).fields))
+        if len(paths) > _MAX_PATHS:
+            return f"{len(paths)} files were changed: {few(paths)}"
+        return next((p for p in map(self._unstageable, paths) if p is not None), None)
 
     def _unstageable(self, path: str) -> str | None:
         full = self.path / path
@@ -289,9 +292,7 @@ class Worktree:
             return None
         if path.endswith("/"):
             return f"{printable(path)} is a git repository of its own"
-        if stat.S_ISLNK(info.st_mode):
-            return f"{printable(path)} is a symbolic link"
-        if stat.S_ISDIR(info.st_mode):
+        if stat.S_ISLNK(info.st_mode) or stat.S_ISDIR(info.st_mode):
             return None
         if not stat.S_ISREG(info.st_mode):
             return f"{printable(path)} is not a regular file"
@@ -303,11 +304,11 @@ class Worktree:
 
     def commit(self, tree: str, parent: str, message: str, at: datetime) -> str:
         """Write a commit by this worktree's identity; no branch moves."""
-        return self._git.commit(tree, [parent], message, self._identity, at)
+        return self._mirror.commit(tree, [parent], message, self._identity, at)
 
     def pack(self, commit: str, have: Sequence[str]) -> bytes:
         """Give what a hub that has the commits `have` needs for `commit`."""
-        return self._git.pack([commit], have)
+        return self._mirror.pack([commit], have)
 
     def files(self, commit: str, prefix: str, scope: Scope) -> tuple[str, ...]:
         """List the regular files in scope, relative to the target's directory, sorted."""
@@ -315,7 +316,7 @@ class Worktree:
         return tuple(
             sorted(
                 e.path[skip:]
-                for e in _entries(self._git, sha(commit))
+                for e in _entries(self._mirror, sha(commit))
                 if e.mode in REGULAR_MODES and _inside(e.path, prefix, scope)
             )
         )
@@ -327,13 +328,25 @@ def _unfair(found: list[tuple[str, str]], prefix: str, scope: Scope) -> str | No
         return "nothing was changed"
     outside = [path for path, _ in found if not _inside(path, prefix, scope)]
     guarded = [path for path in outside if is_guarded(path)]
-    odd = [path for path, mode in found if mode not in (*REGULAR_MODES, "000000")]
-    if odd:
-        return f"not a regular file: {few(odd)}"
+    links = [path for path, mode in found if mode not in (*REGULAR_MODES, "000000")]
+    if links:
+        return f"a symbolic link: {few(links)}"
     if guarded:
         return f"only a scope that names it in full admits {few(guarded)}"
     if outside:
         return f"outside the scope: {few(outside)}"
+    return None
+
+
+def _oversized(size: DiffStat, max_files: int | None, max_lines: int | None) -> str | None:
+    """Say which limit a change is over."""
+    files, lines = len(size.files), size.added + size.removed
+    if max_files is not None and files > max_files:
+        return f"{files} files were changed, more than the {max_files} allowed"
+    if max_lines is not None and size.binary:
+        return f"no lines to count against the {max_lines} allowed: {few(size.binary)}"
+    if max_lines is not None and lines > max_lines:
+        return f"{lines} lines were changed, more than the {max_lines} allowed"
     return None
 
 
@@ -393,11 +406,20 @@ def _sweep(root: Path, files: frozenset[str], folders: frozenset[str]) -> None:
                     os.unlink(entry.path)
 
 
-def _hazard(root: Path, folders: frozenset[str]) -> str | None:
-    """Find on disk what git must not even look at."""
+class _Look(NamedTuple):
+    """What a walk over the files on disk found."""
+
+    hazard: str | None
+    """Git must not even look at the tree."""
+    odd: bool
+    """Something is too large, too much or no file, and so no change unless it is ignored."""
+
+
+def _look(root: Path, files: frozenset[str], folders: frozenset[str]) -> _Look:
+    """Walk over what a proposer left before git does."""
     if root.is_symlink() or not root.is_dir():
-        return "the directory itself was replaced"
-    pending = [""]
+        return _Look("the directory itself was replaced", odd=True)
+    odd, new, pending = False, 0, [""]
     while pending:
         folder = pending.pop()
         try:
@@ -405,14 +427,19 @@ def _hazard(root: Path, folders: frozenset[str]) -> str | None:
                 for entry in found:
                     path = f"{folder}/{entry.name}" if folder else entry.name
                     if entry.name.lower() == ".git":
-                        return f"a git repository of its own: {printable(path)}"
+                        return _Look(f"a git repository of its own: {printable(path)}", odd)
                     if entry.is_dir(follow_symlinks=False):
                         pending.append(path)
-                    elif path in folders and entry.is_symlink():
-                        return f"a symbolic link in place of a directory: {printable(path)}"
+                        continue
+                    if path in folders and entry.is_symlink():
+                        return _Look(f"a link in place of a directory: {printable(path)}", odd)
+                    info = entry.stat(follow_symlinks=False)
+                    special = not stat.S_ISREG(info.st_mode) and not stat.S_ISLNK(info.st_mode)
+                    odd = odd or special or info.st_size > MAX_FILE_BYTES
+                    new += path not in files
         except OSError as error:
-            return f"{printable(folder or '.')} cannot be read: {error.strerror}"
-    return None
+            return _Look(f"{printable(folder or '.')} cannot be read: {error.strerror}", odd)
+    return _Look(None, odd or new > _MAX_PATHS)
 
 
 def _remove(path: Path) -> None:

@@ -350,6 +350,8 @@ class DiffStat:
     files: tuple[str, ...]
     added: int
     removed: int
+    binary: tuple[str, ...] = ()
+    """Those among `files` that have no lines to count."""
 
 
 class Change(NamedTuple):
@@ -363,10 +365,14 @@ class Change(NamedTuple):
 
 
 def changes(git_dir: GitDir, old: str, new: str) -> tuple[list[Change], DiffStat]:
-    """Compare two trees (or commits), path by path, without any guess about renames."""
-    # `--text`: a `.gitattributes` that calls a file binary must not hide its lines.
+    """Compare two trees (or commits), path by path, without any guess about renames.
+
+    Without a working tree, that is without attributes: no file hides its lines by calling itself
+    binary.
+    """
+    assert git_dir.work_tree is None
     out = git_dir.run(
-        *("diff-tree", "-r", "-z", "--raw", "--numstat", "--no-renames", "--no-abbrev", "--text"),
+        *("diff-tree", "-r", "-z", "--raw", "--numstat", "--no-renames", "--no-abbrev"),
         *(sha(old), sha(new)),
     ).fields
     found: list[Change] = []
@@ -376,11 +382,14 @@ def changes(git_dir: GitDir, old: str, new: str) -> tuple[list[Change], DiffStat
         old_mode, new_mode, old_sha, new_sha, _status = out[i][1:].split(" ")
         found.append(Change(out[i + 1], old_mode, new_mode, new_sha, old_sha))
         i += 2
+    binary: list[str] = []
     for row in out[i:]:
-        more, less, _path = row.split("\t", 2)
-        added += int(more) if more.isdigit() else 0
-        removed += int(less) if less.isdigit() else 0
-    return found, DiffStat(tuple(c.path for c in found), added, removed)
+        more, less, path = row.split("\t", 2)
+        if more == "-":
+            binary.append(path)
+        else:
+            added, removed = added + int(more), removed + int(less)
+    return found, DiffStat(tuple(c.path for c in found), added, removed, tuple(binary))
 
 
 class Entry(NamedTuple):
