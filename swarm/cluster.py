@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,7 +36,7 @@ for _name, _value in {
     os.environ.setdefault(_name, _value)
 
 import psutil  # noqa: E402
-import ray  # noqa: E402
+import ray as _ray  # noqa: E402
 from ray.exceptions import GetTimeoutError, RayActorError, RayError  # noqa: E402
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
@@ -49,6 +49,9 @@ from swarm.records import ProcessStamp, SlotInfo  # noqa: E402
 from swarm.rundir import RunDir  # noqa: E402
 from swarm.runtime import Done, Lost, Muster, Post, Up, slot_count  # noqa: E402
 from swarm.sandbox import stamp  # noqa: E402
+
+# Ray's own annotations are partial: what crosses this border is checked by our own types.
+ray: Any = _ray
 
 READY_S = 90.0
 """How long an actor may take to come up before its resources are taken for missing."""
@@ -71,7 +74,6 @@ def _die_with_parent() -> None:
     threading.Thread(target=watch, daemon=True, name="parent-watch").start()
 
 
-@ray.remote(max_restarts=0, max_task_retries=0)
 class NodeActor:
     """One machine's mirror and set-up."""
 
@@ -88,7 +90,6 @@ class NodeActor:
         return machine_kind(_gpu_model() if self._gpus else None), stamp("node")
 
 
-@ray.remote(max_restarts=0, max_task_retries=0)
 class SlotActor:
     """One place to measure."""
 
@@ -107,7 +108,6 @@ class SlotActor:
         return self._bench.measure(job), self._bench.supervisor
 
 
-@ray.remote(max_restarts=0, max_task_retries=0, num_cpus=0)
 class AgentActor:
     """One agent."""
 
@@ -127,7 +127,6 @@ class AgentActor:
         return self._hands.propose(job)
 
 
-@ray.remote(max_restarts=0, max_task_retries=0, num_cpus=0, max_concurrency=2)
 class CoordinatorActor:
     """The coordinator in a process of its own."""
 
@@ -148,6 +147,14 @@ class CoordinatorActor:
         except SwarmError as error:
             return error
         return None
+
+
+_NEVER_AGAIN = {"max_restarts": 0, "max_task_retries": 0}
+"""Retries are ours, by experiment number: Ray's would run a measurement twice."""
+
+
+def _remote(cls: type, **options: Any) -> Any:
+    return ray.remote(**_NEVER_AGAIN, num_cpus=0, **options)(cls)
 
 
 LOG = "%(asctime)s %(levelname)s %(message)s"
@@ -215,8 +222,7 @@ class Actors:
     def _prepare(self, muster: Muster, nodes: list[str]) -> dict[str, str]:
         gpus = bool(muster.slot.gpus)
         actors = {
-            n: NodeActor.options(num_cpus=0, scheduling_strategy=_pin(n)).remote(gpus)
-            for n in nodes
+            n: _remote(NodeActor).options(scheduling_strategy=_pin(n)).remote(gpus) for n in nodes
         }
         self._nodes = list(actors.values())
         answers = {n: a.prepare.remote(muster.site) for n, a in actors.items()}
@@ -318,14 +324,14 @@ def _pin(node: str) -> NodeAffinitySchedulingStrategy:
 
 
 def _slot_maker(site: NodeSite, slot: SlotInfo) -> Any:
-    options = SlotActor.options(
+    options = _remote(SlotActor).options(
         num_cpus=slot.cpus, num_gpus=slot.gpus, scheduling_strategy=_pin(slot.node)
     )
     return lambda: options.remote(site, slot)
 
 
 def _agent_maker(site: NodeSite, post: Post, node: str) -> Any:
-    return lambda: AgentActor.options(scheduling_strategy=_pin(node)).remote(site, post)
+    return lambda: _remote(AgentActor).options(scheduling_strategy=_pin(node)).remote(site, post)
 
 
 def _rooms(slot: SlotConfig, *, local: bool) -> list[tuple[str, int]]:
@@ -440,8 +446,10 @@ class RayRun:
 
     def _start(self) -> None:
         here = ray.get_runtime_context().get_node_id()
-        self._actor = CoordinatorActor.options(scheduling_strategy=_pin(here)).remote(
-            self._rundir, self._config, self._prefix, self._local
+        self._actor = (
+            _remote(CoordinatorActor, max_concurrency=2)
+            .options(scheduling_strategy=_pin(here))
+            .remote(self._rundir, self._config, self._prefix, self._local)
         )
         try:
             ray.get(self._actor.hello.remote(), timeout=READY_S)
@@ -464,7 +472,7 @@ class RayRun:
         if not ready:
             return False
         try:
-            error = ray.get(self._ref)
+            error: SwarmError | None = ray.get(self._ref)
         except RayActorError as died:
             self._restart(died)
             return False
@@ -515,7 +523,7 @@ def _temp_dir() -> Path:
 
 
 @contextmanager
-def _ray_noise_to(path: Path) -> Iterator[None]:
+def _ray_noise_to(path: Path) -> Generator[None]:
     """Send what Ray's libraries print to a file, while Python's own stderr stays the terminal."""
     sys.stderr.flush()
     before: TextIO = sys.stderr

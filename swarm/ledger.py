@@ -50,7 +50,7 @@ class Ledger:
             return []
         now = datetime.now(UTC)
         written = [
-            cast("AnyEvent", e.model_copy(update={"seq": self._seq + i, "at": now}))
+            e.model_copy(update={"seq": self._seq + i, "at": now})
             for i, e in enumerate(events)
         ]
         data = b"".join(e.model_dump_json(exclude_none=True).encode() + b"\n" for e in written)

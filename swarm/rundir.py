@@ -13,7 +13,7 @@ import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from swarm.errors import PreconditionError, UsageError
 
@@ -100,7 +100,7 @@ class RunDir:
                 verb = None
             (folder / name).unlink(missing_ok=True)
             if verb in get_args(Verb):
-                verbs.append(verb)
+                verbs.append(cast("Verb", verb))
         return verbs
 
 

@@ -1,0 +1,58 @@
+# Everything a fresh machine needs, with python3, git and make: `make demo`, `make test`.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+JOBS ?= 2
+
+.PHONY: help setup demo test test-all check fix bench schema clean
+
+help:
+	@echo "make demo      set up, then run the main job with the embedded defaults (no key, no GPU)"
+	@echo "make test      set up, then run the tests"
+	@echo "make test-all  the tests that take longer too"
+	@echo "make check     lint, format, types, layers"
+	@echo "make fix       mend what the linter can mend"
+	@echo "make bench     overhead and slot use, as ratios"
+	@echo "make schema    write configs/schema.json and docs/config.md anew"
+
+setup: $(READY)
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "swarm needs Python 3.11 or newer; set PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	  { echo "cannot make a virtual environment: install python3-venv" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $(READY)
+
+demo: setup
+	$(BIN)/swarm demo
+
+test: setup
+	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadgroup
+
+test-all: setup
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+fix: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup
+	$(BIN)/python scripts/bench_overhead.py
+	$(BIN)/python scripts/bench_slots.py
+
+schema: setup
+	$(BIN)/swarm schema > configs/schema.json
+	$(BIN)/python scripts/make_config_docs.py
+
+clean:
+	rm -rf $(VENV) build dist swarm-demo .pytest_cache .ruff_cache .hypothesis
