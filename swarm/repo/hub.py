@@ -24,6 +24,7 @@ from swarm.repo.process import (
     DiffStat,
     GitDir,
     Identity,
+    about,
     alternates,
     changes,
     sha,
@@ -88,11 +89,13 @@ def create_hub(source: Source, hub: Path, run: str) -> None:
             )
         return
     hub.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in hub.parent.glob(f".{hub.name}-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
     building = Path(tempfile.mkdtemp(prefix=f".{hub.name}-", dir=hub.parent))
     try:
         _fill(create_bare(building), source)
         Hub(building, run).update_refs([(pin, source.base, NO_OBJECT)])
-        building.chmod(0o755)
+        building.chmod(hub.parent.stat().st_mode & 0o777)
         os.rename(building, hub)
     finally:
         shutil.rmtree(building, ignore_errors=True)
@@ -137,7 +140,7 @@ class Hub:
 
     def tree(self, commit: str) -> str:
         """Give the tree of a commit."""
-        return self._git.run("show", "-s", "--format=%T", sha(commit)).line
+        return about(self._git, commit, "%T")
 
     def unpack(self, pack: bytes) -> None:
         """Take in what an agent packed."""
@@ -272,6 +275,7 @@ class Hub:
             user.run(
                 *("fetch", "--no-progress", "--no-tags", "--no-write-fetch-head"),
                 *("--no-auto-maintenance", "--no-recurse-submodules", "--no-prune"),
+                "--no-write-commit-graph",
                 *("--update-shallow", str(self.path.resolve()), f"{_ref(ref)}:{ref}"),
             )
         except GitError as error:

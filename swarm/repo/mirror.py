@@ -83,6 +83,8 @@ class Mirror:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path.with_name(f"{path.name}.lock")):
             if not path.exists():
+                for leftover in path.parent.glob(f".{path.name}-*"):
+                    _remove(leftover)
                 building = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
                 try:
                     git_dir = create_bare(building)
@@ -124,21 +126,18 @@ class Mirror:
         return None
 
     def _add(self, name: str, tree_dir: Path, commit: str) -> Path:
+        # git names its folder after the last part of the path, which need not be ours, and it
+        # leaves a `.git` file there, so it is given another path. Nothing is checked out yet.
+        room = self.path / f"add-{name}"
+        _remove(room)
+        room.mkdir()
+        args = ("worktree", "add", "--no-checkout", "--lock", "--detach", "--quiet")
+        self._git.run(*args, str(room / name), commit)
+        pointer = (room / name / ".git").read_bytes().removesuffix(b"\n")
+        admin = Path(os.fsdecode(pointer.removeprefix(b"gitdir: ")))
+        _remove(room)
         _remove(tree_dir)
-        tree_dir.parent.mkdir(parents=True, exist_ok=True)
-        # git names its folder after the last part of the path, which need not be ours.
-        link = self.path / f"add-{name}" / name
-        _remove(link.parent)
-        link.parent.mkdir()
-        self._git.run(
-            *("worktree", "add", "--quiet", "--no-checkout", "--lock", "--detach"),
-            *(str(link), commit),
-        )
-        pointer = (link / ".git").read_bytes().removesuffix(b"\n").removeprefix(b"gitdir: ")
-        admin = Path(os.fsdecode(pointer))
-        os.rename(link, tree_dir)
-        (tree_dir / ".git").unlink()
-        _remove(link.parent)
+        tree_dir.mkdir(parents=True)
         (admin / "gitdir").write_bytes(os.fsencode(tree_dir / ".git") + b"\n")
         return admin
 
@@ -312,14 +311,7 @@ class Worktree:
 
     def files(self, commit: str, prefix: str, scope: Scope) -> tuple[str, ...]:
         """List the regular files in scope, relative to the target's directory, sorted."""
-        skip = len(prefix) + 1 if prefix else 0
-        return tuple(
-            sorted(
-                e.path[skip:]
-                for e in _entries(self._mirror, sha(commit))
-                if e.mode in REGULAR_MODES and _inside(e.path, prefix, scope)
-            )
-        )
+        return _in_scope(self._mirror, sha(commit), prefix, scope.patterns)
 
 
 def _unfair(found: list[tuple[str, str]], prefix: str, scope: Scope) -> str | None:
@@ -366,6 +358,16 @@ def _inside(path: str, prefix: str, scope: Scope) -> bool:
 # --- files on disk -----------------------------------------------------------------------------
 
 _entries = lru_cache(maxsize=8)(entries)
+
+
+@lru_cache(maxsize=8)
+def _in_scope(
+    git_dir: GitDir, commit: str, prefix: str, patterns: tuple[str, ...]
+) -> tuple[str, ...]:
+    scope, skip = Scope(patterns), len(prefix) + 1 if prefix else 0
+    found = _entries(git_dir, commit)
+    fair = (e.path for e in found if e.mode in REGULAR_MODES and _inside(e.path, prefix, scope))
+    return tuple(sorted(path[skip:] for path in fair))
 
 
 @lru_cache(maxsize=8)

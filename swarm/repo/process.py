@@ -257,6 +257,9 @@ def execute(
     text = stderr.decode("utf-8", "replace").strip()[-_STDERR_TAIL:]
     if process.returncode not in accept:
         words = text or f"exit status {process.returncode}"
+        if _is_full(cwd):
+            # git does not always say why it could not write.
+            words += "\n(no space is left on that disk)"
         raise GitError(
             f"`git {_name(args)}` failed in `{cwd}`: {words}",
             status=process.returncode,
@@ -279,6 +282,14 @@ def _communicate(process: Any, data: bytes, command: Collection[str]) -> tuple[b
             status=-signal.SIGKILL,
             stderr=stderr.decode("utf-8", "replace")[-_STDERR_TAIL:],
         ) from None
+
+
+def _is_full(place: Path) -> bool:
+    try:
+        disk = os.statvfs(place)
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize < 64 * 1024 or (disk.f_files > 0 and disk.f_favail == 0)
 
 
 def _is_leak(name: str, strip: Literal["all", "local"]) -> bool:
@@ -404,6 +415,13 @@ def entries(git_dir: GitDir, tree: str) -> tuple[Entry, ...]:
     """List every file of a tree (or commit), gitlinks included."""
     rows = git_dir.run("ls-tree", "-r", "-z", "--full-tree", sha(tree)).fields
     return tuple(Entry(r[:6], r[7:].split(" ", 1)[1][:40], r.split("\t", 1)[1]) for r in rows)
+
+
+def about(git_dir: GitDir, commit: str, what: str) -> str:
+    """Give one fact of a commit, named as in git's pretty formats."""
+    # Plumbing: `log` and `show` run what a configuration names to verify signatures.
+    args = ("rev-list", "--max-count=1", f"--format={what}", sha(commit), "--")
+    return git_dir.run(*args).line.split("\n", 1)[1]
 
 
 def read_file(git_dir: Path, commit: str, path: str) -> bytes | None:

@@ -13,7 +13,7 @@ import re
 import shutil
 import tempfile
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -23,6 +23,7 @@ from swarm.repo.process import (
     SWARM,
     GitDir,
     Output,
+    about,
     alternates,
     entries,
     execute,
@@ -50,7 +51,7 @@ class Source:
     """The commit that is measured against; a snapshot of the working tree if `snapshot`."""
     base_tree: str
     snapshot: bool = False
-    snapshot_pack: bytes | None = None
+    snapshot_pack: bytes | None = field(default=None, repr=False)
     """The objects of the snapshot, which are nowhere in the user's repository."""
 
 
@@ -90,7 +91,7 @@ def inspect(
         )
     if dirt:
         return _snapshot(user, common, prefix, head)
-    return Source(top, common, prefix, commit, _tree(user, commit))
+    return Source(top, common, prefix, commit, about(user, commit, "%T"))
 
 
 def discover(repo: Path) -> tuple[Path, Path, Path, str]:
@@ -100,7 +101,8 @@ def discover(repo: Path) -> tuple[Path, Path, Path, str]:
         raise RepositoryError(f"`{repo}` {what}", hint="correct `repo` in the config", path=repo)
 
     def ask(*args: str) -> str:
-        return _user_git(repo, "rev-parse", "--path-format=absolute", *args).line
+        args = ("-c", "safe.directory=*", "rev-parse", "--path-format=absolute", *args)
+        return _user_git(repo, *args).line
 
     try:
         inside = ask("--is-inside-work-tree") == "true"
@@ -131,7 +133,7 @@ def discover(repo: Path) -> tuple[Path, Path, Path, str]:
 def _user_git(cwd: Path, *args: str) -> Output:
     """Run git as the user would in `cwd`: their configuration, hooks and identity."""
     env = {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
-    return execute(["-c", "safe.directory=*", *args], cwd=cwd, env=env, strip="local")
+    return execute(args, cwd=cwd, env=env, strip="local")
 
 
 def _user_settings(top: Path) -> tuple[tuple[str, str], ...]:
@@ -140,7 +142,8 @@ def _user_settings(top: Path) -> tuple[tuple[str, str], ...]:
     settings = {"core.excludesFile": f"{home}/git/ignore"}
     for key in ("core.excludesFile", "core.autocrlf", "core.eol"):
         with suppress(GitError):
-            settings[key] = _user_git(top, "config", "--type=path", "--get", key).line
+            args = ("-c", "safe.directory=*", "config", "--type=path", "--get", key)
+            settings[key] = _user_git(top, *args).line
     return tuple(settings.items())
 
 
@@ -151,10 +154,6 @@ def _resolve(user: GitDir, name: str) -> str | None:
     args = ("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
     out = user.run(*args, accept=(0, 1, 128))
     return out.line if out.status == 0 else None
-
-
-def _tree(user: GitDir, commit: str) -> str:
-    return user.run("rev-parse", "--verify", f"{commit}^{{tree}}").line
 
 
 def _top(user: GitDir) -> Path:
@@ -245,7 +244,7 @@ def _snapshot(user: GitDir, common: Path, prefix: str, head: str) -> Source:
         aside.run("add", "-A", "--", ".", _NOT_OURS)
         tree = aside.run("write-tree", "--missing-ok").line
         aside = replace(user, env=tuple((env | alternates(common / "objects")).items()))
-        seconds = int(aside.run("show", "-s", "--format=%ct", head).line)
+        seconds = int(about(aside, head, "%ct"))
         # The time of HEAD, so that the same files make the same base again.
         at = datetime.fromtimestamp(seconds, UTC)
         base = aside.commit(tree, [head], "Snapshot of the working tree\n", SWARM, at)
