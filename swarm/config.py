@@ -104,8 +104,7 @@ class ConstraintConfig(Section):
     min: Number | None = None
     """Smallest value allowed."""
     max_regression: Percent | None = None
-    """How much worse than the base it may become. Worse is more, except for the target's own
-    metric, which has a goal."""
+    """How much above its value on the base it may go: for metrics that are costs."""
 
     @model_validator(mode="after")
     def _limits(self) -> ConstraintConfig:
@@ -225,17 +224,18 @@ def _is_file(path: Path) -> bool:
 class MutateProposer(Section):
     """Changes constants and settings in the code, learning from the run so far. Needs no key."""
 
-    kind: Literal["mutate"] = "mutate"
+    kind: Literal["mutate"]
     """Changes constants and settings, no model involved."""
 
 
 class ScriptedProposer(Section):
     """Applies patch files in order: for tests, replays and hand-made candidates."""
 
-    kind: Literal["scripted"] = "scripted"
+    kind: Literal["scripted"]
     """Applies patch files, in order."""
     patches: tuple[Path, ...]
-    """A directory of `*.patch` and `*.diff` files, taken in order of name, or a list of files."""
+    """A directory of `*.patch`, `*.diff` and `*.json` files, taken in order of name, or a list of
+    files."""
     loop: Flag = False
     """Begin again after the last patch."""
 
@@ -254,16 +254,17 @@ class ScriptedProposer(Section):
             if info.context is None or _is_file(path):
                 found.append(path)
             elif single and path.is_dir():
-                found += sorted(p for p in path.iterdir() if p.suffix in (".patch", ".diff"))
+                found += sorted(p for p in path.iterdir() if p.suffix in PATCHES)
             else:
                 raise wrong(f"no such file: {path}")
         if not found:
             where = patches if single else "an empty list"
-            raise wrong(f"no `*.patch` or `*.diff` file in {where}")
+            raise wrong(f"no patch file ({', '.join(PATCHES)}) in {where}")
         return tuple(map(str, found))
 
 
 ProposerConfig = MutateProposer | ScriptedProposer
+PATCHES = (".patch", ".diff", ".json")
 PROPOSERS = ("mutate", "scripted")
 PROPOSERS_LATER = ("messages", "headless")
 
@@ -307,7 +308,7 @@ class AgentGroup(Section):
         BeforeValidator(
             _by_kind, json_schema_input_type=Literal["mutate"] | MutateProposer | ScriptedProposer
         ),
-    ] = MutateProposer()
+    ] = MutateProposer(kind="mutate")
     """Where their changes come from; a word is short for `{kind: word}`."""
     scope: Globs | None = None
     """A narrower scope: their part of the system."""

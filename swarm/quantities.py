@@ -267,7 +267,11 @@ def _commands(value: Any) -> Any:
 
 
 def _globs(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, list | tuple):
+        raise wrong(f"a glob or a list of globs is wanted, not {show(value)}")
+    return cast("list[object]", value)
 
 
 def _not_empty(value: Any) -> Any:

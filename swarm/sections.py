@@ -98,17 +98,18 @@ def _locate(root: type[Section], loc: tuple[int | str, ...]) -> tuple[Loc, type[
     owner, path = root, list[int | str]()
     for part in loc:
         if len(here) > 1 and isinstance(part, str):  # the tag of a union, not a key
-            here = [s for s in here if s.model_fields["kind"].default == part]
+            here = [s for s in here if get_args(s.model_fields["kind"].annotation) == (part,)]
         elif part != "[key]":  # pydantic's mark for an error in the key itself
             path.append(part)
             if isinstance(part, str) and here:
                 owner = here[0]
                 fields = (f for n, f in owner.model_fields.items() if part in (n, f.alias))
-                here = [s for field in fields for s in _sections_in(field.annotation)]
+                here = [s for field in fields for s in sections_in(field.annotation)]
     return tuple(path), owner
 
 
-def _sections_in(annotation: Any) -> list[type[Section]]:
+def sections_in(annotation: Any) -> list[type[Section]]:
+    """Give the sections that a field's type is made of."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return [annotation]
-    return [s for inner in get_args(annotation) for s in _sections_in(inner)]
+    return [s for inner in get_args(annotation) for s in sections_in(inner)]

@@ -25,7 +25,7 @@ from yaml.scanner import Scanner
 from swarm.errors import ConfigError, Problem
 
 MAX_CHARACTERS = 1 << 20
-MAX_VALUES = 20_000
+MAX_VALUES = 10_000
 """Counted after aliases are expanded, so a billion laughs end here."""
 MAX_DEPTH = 50
 
@@ -52,6 +52,9 @@ _WORDS: dict[str, tuple[re.Pattern[str], list[str]]] = {
     ),
     _MERGE: (re.compile(r"<<\Z"), ["<"]),
 }
+
+
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 class _Resolver(BaseResolver):
@@ -87,6 +90,19 @@ class _Loader(Reader, Scanner, Parser, Composer, _Resolver):
             return super().compose_node(parent, index)
         finally:
             self._depth -= 1
+
+    def compose_scalar_node(self, anchor: dict[Any, Node]) -> ScalarNode:
+        node = super().compose_scalar_node(anchor)
+        text = cast("str", node.value)
+        if _SURROGATE.search(text):
+            # JSON writes such a character as two escapes; YAML reads these as two characters.
+            try:
+                node.value = text.encode("utf-16", "surrogatepass").decode("utf-16")
+            except UnicodeDecodeError:
+                mark = cast("Mark", node.start_mark)
+                problem = "half of a surrogate pair is no character"
+                raise MarkedYAMLError(problem=problem, problem_mark=mark) from None
+        return node
 
     def _refuse(self, why: str) -> NoReturn:
         event = cast("Event", self.peek_event())  # pyright: ignore[reportUnknownMemberType]
@@ -136,7 +152,7 @@ class Document:
         # What is missing in a section is missed at the section's own key.
         at_key = at_key or (near != loc and isinstance(self._value(near), dict))
         spot = place.key if place.key and at_key else place.value
-        self._note(message, spot, place.override, suggestion)
+        self.note(message, spot, place.override, suggestion)
 
     def _value(self, loc: Loc) -> Any:
         value: Any = self.data
@@ -144,11 +160,15 @@ class Document:
             value = value[part]
         return value
 
-    def _note(
+    def note(
         self, message: str, spot: Spot, override: str | None, suggestion: str | None = None
     ) -> None:
+        """Note a problem with what is written at a spot."""
         if override is not None:
-            problem = Problem(f"in `--set {override}`: {message}", suggestion=suggestion)
+            message = f"in `--set {override}`: {message}"
+        message = _UNPRINTABLE.sub(" ", message)
+        if override is not None:
+            problem = Problem(message, suggestion=suggestion)
         else:
             problem = Problem(
                 message, spot.line, spot.column, _excerpt(self.lines, spot), suggestion
@@ -171,17 +191,17 @@ class Document:
         dotted, equals, value = text.partition("=")
         parts = dotted.strip().split(".")
         if not equals or not all(parts):
-            self._note("write `path.to.key=value`", Spot(1, 1), text)
+            self.note("write `path.to.key=value`", Spot(1, 1), text)
             return
         try:
             node = _Loader(value).get_single_node() if _fits(value) else None
         except YAMLError as error:
-            self._note(f"{dotted}: not YAML: {_explain(error)[0]}", Spot(1, 1), text)
+            self.note(f"{dotted}: not YAML: {_explain(error)[0]}", Spot(1, 1), text)
             return
         try:
             self._graft(parts, node or ScalarNode(_NULL, "", Mark("", 0, 0, 0, None, 0)), text)
         except (_NoSuchPlaceError, _TooManyError) as error:
-            self._note(f"{dotted}: {error}", Spot(1, 1), text)
+            self.note(f"{dotted}: {error}", Spot(1, 1), text)
 
     def _graft(self, parts: list[str], node: Node, text: str) -> None:
         here: Any = self.data
@@ -194,6 +214,8 @@ class Document:
                     del self.places[gone]
                 _put(here, key, self.build(node, loc, text))
             elif (here[key] if _has(here, key) else None) is None:
+                if after.isdecimal():
+                    _step([], after, loc)
                 _put(here, key, [] if after.isdecimal() else {})
                 self.places[loc] = Place(None, Spot(1, 1), text)
             if after is not None:
@@ -214,7 +236,8 @@ def _step(here: Any, part: str, loc: Loc) -> str | int:
     size = len(cast("list[Any]", here))
     # The next free index appends, so a list can be grown from the command line.
     if not part.isdecimal() or len(part) > 6 or int(part) > size:
-        raise _NoSuchPlaceError(f"`{label}` is a list: use an index from 0 to {size}, not {part!r}")
+        indices = f"an index from 0 to {size}" if size else "index 0 first"
+        raise _NoSuchPlaceError(f"`{label}` is a list: use {indices}, not {part!r}")
     return int(part)
 
 
@@ -239,20 +262,18 @@ class _Builder:
     def __init__(self, document: Document, override: str | None) -> None:
         self._document = document
         self._override = override
+        self._work = 0
         self._open: set[int] = set()
         """Nodes being built: meeting one again means that an alias contains itself."""
 
     def value(self, node: Node, loc: Loc, key: Node | None) -> Any:
         document = self._document
         document.places[loc] = Place(_spot(key) if key else None, _spot(node), self._override)
-        if len(document.places) > MAX_VALUES:
-            raise _TooManyError(f"more than {MAX_VALUES} values, aliases expanded")
+        self._count()
         if isinstance(node, ScalarNode):
             return self._scalar(node, loc)
-        if id(node) in self._open or len(loc) > MAX_DEPTH:
-            self._note(loc, "an alias here contains itself", node)
+        if not self._enter(node, loc):
             return None
-        self._open.add(id(node))
         try:
             if isinstance(node, SequenceNode) and node.tag == _PREFIX + "seq":
                 items = enumerate(cast("list[Node]", node.value))
@@ -265,12 +286,29 @@ class _Builder:
         self._unknown_tag(node, loc)
         return None
 
+    def _count(self) -> None:
+        self._work += 1
+        if self._work > MAX_VALUES:
+            raise _TooManyError(f"more than {MAX_VALUES} values, aliases expanded")
+
+    def _enter(self, node: Node, loc: Loc) -> bool:
+        """Open a node whose parts come next, or note why that must not be."""
+        if id(node) in self._open:
+            self._note(loc, "an alias here contains itself", node)
+        elif len(self._open) > MAX_DEPTH:
+            self._note(loc, f"nested more than {MAX_DEPTH} levels deep", node)
+        else:
+            self._open.add(id(node))
+            return True
+        return False
+
     def _pairs(self, node: MappingNode, loc: Loc) -> dict[str, tuple[Node, Node]]:
         """Give the mapping's keys with the nodes of key and value, merge keys resolved."""
         own: dict[str, tuple[Node, Node]] = {}
         merged: dict[str, tuple[Node, Node]] = {}
         seen: dict[str, Node] = {}
         for key, value in cast("list[tuple[Node, Node]]", node.value):
+            self._count()
             if not isinstance(key, ScalarNode):
                 self._note(loc, "a key is one word, not a list or a mapping", key)
                 continue
@@ -294,10 +332,7 @@ class _Builder:
         for source in reversed(sources):  # the first of a list wins
             if not isinstance(source, MappingNode):
                 self._note((*loc, "<<"), "`<<` merges mappings only", source)
-            elif id(source) in self._open:
-                self._note((*loc, "<<"), "an alias here contains itself", source)
-            else:
-                self._open.add(id(source))
+            elif self._enter(source, (*loc, "<<")):
                 merged.update(self._pairs(source, loc))
                 self._open.discard(id(source))
         return merged
@@ -308,9 +343,10 @@ class _Builder:
             return text
         if tag not in _WORDS:
             self._unknown_tag(node, loc)
-        elif not _WORDS[tag][0].match(text) or len(text) > 400:
-            # 400: past any finite float, and below Python's own limit for digits of an int.
-            self._note(loc, f"not a {tag.removeprefix(_PREFIX)}: {text[:40]!r}", node)
+        elif not _WORDS[tag][0].match(text):
+            self._note(loc, f"{text[:40]!r} is not what its tag says", node)
+        elif tag in (_INT, _FLOAT) and len(text) > 300:
+            return text  # Python refuses to read longer ones; a model will say what it wants
         elif tag == _BOOL:
             return text.lower() == "true"
         elif tag == _INT:
@@ -325,7 +361,7 @@ class _Builder:
 
     def _note(self, loc: Loc, message: str, node: Node) -> None:
         label = ".".join(map(str, loc))
-        self._document._note(  # pyright: ignore[reportPrivateUsage]
+        self._document.note(
             f"{label}: {message}" if label else message, _spot(node), self._override
         )
 
@@ -335,10 +371,12 @@ def _spot(node: Node) -> Spot:
     return Spot(mark.line + 1, mark.column + 1)
 
 
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
-def _excerpt(lines: list[str], spot: Spot) -> str:
+def _excerpt(lines: list[str], spot: Spot) -> str | None:
+    if spot.column > 200:
+        return None
     line = lines[spot.line - 1] if spot.line <= len(lines) else ""
     # One column for each character, or the caret points elsewhere; nothing that steers a terminal.
     return _UNPRINTABLE.sub(" ", line)[: max(120, spot.column + 40)].rstrip()
@@ -348,6 +386,18 @@ def _fits(text: str) -> bool:
     return len(text) <= MAX_CHARACTERS
 
 
+_SYNTAX = (
+    (r"'\t'", "a tab cannot indent YAML: use spaces"),
+    ("that cannot start any token", "a text cannot start with this character: quote it"),
+    ("found another document", "a config is one YAML document, and here begins another"),
+    ("mapping values", "a `:` is not allowed here: quote the text, or check the indentation"),
+    ("could not find expected ':'", "this is neither `key: value` nor part of what is above it"),
+    ("expected <block end>", "this does not fit what is above it: check the indentation"),
+    ("expected '<document start>'", "this does not fit what is above it: check the indentation"),
+)
+"""What the parser says, and what it means."""
+
+
 def _explain(error: YAMLError) -> tuple[str, Spot | None]:
     """Say in plain words what a syntax error is, and where."""
     if isinstance(error, ReaderError):
@@ -355,16 +405,12 @@ def _explain(error: YAMLError) -> tuple[str, Spot | None]:
     if not isinstance(error, MarkedYAMLError):
         return str(error), None
     problem, mark = error.problem or "not valid YAML", error.problem_mark
-    spot = Spot(mark.line + 1, mark.column + 1) if mark else None
-    if r"'\t'" in problem:
-        problem = "a tab cannot indent YAML: use spaces"
-    elif "but found another document" in problem:
-        problem = "a config is one YAML document, and here begins another"
-    elif "mapping values are not allowed" in problem:
-        problem = "a `:` is not allowed here: quote the text, or check the indentation"
-    elif problem == "could not find expected ':'":
-        problem = "this line is neither `key: value` nor part of the value above it"
-    return problem, spot
+    if "quoted scalar" in (error.context or "") and "end of stream" in problem:
+        problem, mark = "a quote is opened here and never closed", error.context_mark
+    for symptom, wording in _SYNTAX:
+        if symptom in problem:
+            problem = wording
+    return problem, Spot(mark.line + 1, mark.column + 1) if mark else None
 
 
 def read(path: Path) -> str:

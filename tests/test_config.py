@@ -1,0 +1,634 @@
+"""The config: what is read, what is refused, and how that is said."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from swarm.config import (
+    MutateProposer,
+    RunConfig,
+    ScriptedProposer,
+    changed_keys,
+    dump,
+    load,
+    parse,
+    restore,
+    schema,
+)
+from swarm.errors import ConfigError
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = sorted((ROOT / "configs").glob("**/*.yaml"))
+
+BASE = """\
+target:
+  scope: train.py
+  run: python train.py
+  metric: {name: loss, goal: minimize}
+"""
+
+
+def good(text: str, *overrides: str) -> RunConfig:
+    config = parse(text, Path("run.yaml"), overrides)
+    assert restore(dump(config)) == config
+    return config
+
+
+def bad(text: str, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse(text, Path("run.yaml"), overrides)
+    return caught.value.message
+
+
+# --- what is read ------------------------------------------------------------------------------
+
+
+def test_defaults() -> None:
+    config = good(BASE)
+    target = config.target
+    assert config.name == "run"
+    assert config.source == Path("run.yaml").absolute()
+    assert config.targets == (target,)
+    assert (target.name, target.base, target.dirty) == ("main", "HEAD", "refuse")
+    assert target.repo == Path.cwd()
+    assert target.scope == ("train.py",)
+    assert (target.setup, target.guard, target.run) == (None, (), "python train.py")
+    assert target.timeout == 600
+    assert (target.slot.gpus, target.slot.cpus, target.slot.count) == (0, 1, "auto")
+    assert target.metric.spec.sign == -1
+    assert config.agent_names() == [("a1", 0), ("a2", 0)]
+    assert config.agents[0].proposer == MutateProposer(kind="mutate")
+    assert config.budget.model_dump() == dict.fromkeys(("experiments", "time", "stale", "target"))
+    assert (config.lookahead, config.sandbox.mode, config.merge.sync) == (1, "auto", "best")
+
+
+def test_everything() -> None:
+    config = good(
+        """\
+name: tiny-gpt
+target:
+  name: gpt
+  base: v1.0
+  dirty: snapshot
+  scope: [train.py, 'src/**/*.py']
+  program: Make it fast.
+  setup: pip install -r requirements.txt
+  guard: [pytest -q, [ruff, check]]
+  run: [python, train.py, --lr, 1e-3]
+  metric: {name: val_bpb, goal: maximize, pattern: '^val_bpb:\\s*(\\S+)', unit: bpb}
+  constraints: [{metric: vram, max: 40000}, {metric: p95, max_regression: 5.5%}]
+  change: {max_files: 2, max_lines: 100}
+  timeout: 1.5h
+  slot: {gpus: 0.5, cpus: 4, count: 3}
+agents:
+  - {count: 2, proposer: {kind: mutate}, scope: src/, budget: {experiments: 1k}}
+  - {proposer: mutate}
+lookahead: 0
+judge: {keep_above: 2.5}
+merge: {sync: none}
+budget: {experiments: 5M, time: 2d, stale: 1e3, target: -0.95}
+sandbox: off
+cluster: {address: head:6379}
+"""
+    )
+    target, budget = config.target, config.budget
+    assert target.guard == ("pytest -q", ("ruff", "check"))
+    assert target.run == ("python", "train.py", "--lr", "1e-3")
+    assert target.constraints[1].max_regression == 0.055
+    assert target.timeout == 5400
+    assert config.agent_names() == [("a1", 0), ("a2", 0), ("a3", 1)]
+    assert config.agents[0].budget.experiments == 1000
+    values = (budget.experiments, budget.time, budget.stale, budget.target)
+    assert values == (5_000_000, 172800, 1000, -0.95)
+    assert config.sandbox.mode == "off"
+    assert config.merge.sync == "none"
+
+
+def test_empty_sections_are_not_given() -> None:
+    config = good(BASE + "budget:\njudge:\n  # all of it commented out\nsandbox:\nname:\n")
+    assert config.judge.baseline == 5
+    assert config.name == "run"
+
+
+def test_env_is_text_as_written() -> None:
+    env = good(
+        BASE + "  env: {A: 3.10, B: no, C: 007, D: true, E: 1e-3, F: 'x', G: 1_000, H: 12:30:00}\n"
+    ).target.env
+    assert list(env.values()) == ["3.10", "no", "007", "true", "1e-3", "x", "1_000", "12:30:00"]
+
+
+def test_single_commands_and_words() -> None:
+    config = good(BASE + "  guard: pytest -q\nagents: [{proposer: mutate}]\n")
+    assert config.target.guard == ("pytest -q",)
+    assert config.agents[0].count == 1
+
+
+def test_anchors_and_merge_keys() -> None:
+    config = good(
+        BASE + "agents:\n"
+        "  - &group {count: 3, scope: src/}\n"
+        "  - <<: *group\n    count: 4\n"
+        "  - <<: [{count: 7}, *group]\n"
+        "  - *group\n",
+        "agents.3.count=5",
+    )
+    assert [g.count for g in config.agents] == [3, 4, 7, 5]
+    assert {g.scope for g in config.agents} == {("src/",)}
+
+
+def test_paths_are_relative_to_the_config(tmp_path: Path) -> None:
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf/program.md").write_text("goal")
+    (tmp_path / "patches").mkdir()
+    for name in ("b.patch", "a.diff", "c.json", "notes.txt"):
+        (tmp_path / "patches" / name).write_text("")
+    path = tmp_path / "conf/My run.yaml"
+    path.write_text(
+        BASE + "  repo: ../code\n  program: program.md\nname: x\n"
+        "agents:\n- {proposer: {kind: scripted, patches: ../patches, loop: true}}\n"
+        "- {proposer: {kind: scripted, patches: [../patches/b.patch]}}\n"
+    )
+    config = load(path)
+    assert config.target.repo == tmp_path / "code"
+    assert config.target.program_file == tmp_path / "conf/program.md"
+    first, second = (g.proposer for g in config.agents)
+    assert isinstance(first, ScriptedProposer)
+    assert isinstance(second, ScriptedProposer)
+    assert [p.name for p in first.patches] == ["a.diff", "b.patch", "c.json"]
+    assert second.patches == (tmp_path / "patches/b.patch",)
+    assert config.source == path
+    (tmp_path / "conf/program.md").unlink()
+    assert restore(dump(config)) == config
+
+
+def test_a_program_is_a_text_or_an_existing_file() -> None:
+    assert good(BASE, "target.program=Be quick").target.program_file is None
+    text = "/ is slow:\nfix it"
+    assert good(BASE, f"target.program={json.dumps(text)}").target.program_file is None
+    for typo in ("progam.md", "./nothing", "/nothing/here"):
+        assert "no such file: /" in bad(BASE, f"target.program={typo}")
+
+
+# --- YAML 1.1's traps --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [("1e-3", 0.001), ("-2.5E+2", -250.0), ("3", 3.0), (".5", 0.5), ("+7.", 7.0)],
+)
+def test_numbers(written: str, value: float) -> None:
+    assert good(BASE + f"budget: {{target: {written}}}\n").budget.target == value
+
+
+@pytest.mark.parametrize("written", ["no", "on", "yes", "off", "017", "0o17", "0x1f", "1:30", "y"])
+def test_text_that_yaml_1_1_reads_otherwise(written: str) -> None:
+    assert good(BASE + f"  program: {written}\n").target.program == written
+    message = bad(BASE + f"budget: {{target: {written}}}\n")
+    assert f"budget.target: a number is wanted, not '{written}'" in message
+
+
+@pytest.mark.parametrize("written", [".inf", "-.inf", ".nan", "1e999"])
+def test_numbers_are_finite(written: str) -> None:
+    message = bad(BASE + f"budget: {{target: {written}}}\n")
+    assert "run.yaml:5:18: budget.target: a finite number is wanted, not" in message
+
+
+def test_booleans_are_no_numbers_and_text_is_no_number() -> None:
+    assert "a whole number is wanted, not true" in bad(BASE + "lookahead: true\n")
+    assert "a whole number is wanted, not '1'" in bad(BASE + "lookahead: '1'\n")
+    assert "a number is wanted, not false" in bad(BASE + "budget: {target: false}\n")
+    assert "a text is wanted, not 123; quote it" in bad(BASE + "name: 123\n")
+    assert "a whole number is wanted, not 1.0" in bad(BASE + "lookahead: 1.0\n")
+    huge = "9" * 5000
+    assert f"lookahead: a whole number is wanted, not '{huge[:57]}...'" in bad(
+        BASE + f"lookahead: {huge}\n"
+    )
+
+
+# --- files that are no config ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "run.yaml: the file is empty; a config needs a `target`"),
+        ("# nothing\n", "run.yaml: the file is empty; a config needs a `target`"),
+        ("- a\n", "run.yaml:1:1: a config is a mapping of `key: value` lines, not a list"),
+        ("word\n", "run.yaml:1:1: a config is a mapping of `key: value` lines, not a single value"),
+        ("a:\n\tb: 1\n", "run.yaml:2:1: a tab cannot indent YAML: use spaces"),
+        ("a: b: c\n", "run.yaml:1:5: a `:` is not allowed here: quote the text, or check the"),
+        ("a: [1, 2\nb: 3\n", "run.yaml:2:2: expected ',' or ']', but got ':'"),
+        ("a: 1\n  b: 2\n", "run.yaml:2:4: a `:` is not allowed here"),
+        ("  a: 1\nb: 2\n", "run.yaml:2:1: this does not fit what is above it"),
+        ("a: 'x\n\n\n", "run.yaml:1:4: a quote is opened here and never closed"),
+        ("a: @x\n", "run.yaml:1:4: a text cannot start with this character: quote it"),
+        ("a: *x\n", "run.yaml:1:4: found undefined alias 'x'"),
+        ("a: 1\n---\nb: 2\n", "run.yaml:2:1: a config is one YAML document, and here begins"),
+        ("a: 1\nb: \x07\n", "run.yaml:2:4: the character #x0007 is not allowed in YAML"),
+        ("a: " + "[" * 5000, "run.yaml:1:53: nested more than 50 levels deep"),
+        ("x" * 2_000_000, "run.yaml: larger than 1 MiB"),
+        ("? [a]\n: 1\n", "run.yaml:1:3: a key is one word, not a list or a mapping"),
+        ("a: &a [*a]\n", "run.yaml:1:4: a.0: an alias here contains itself"),
+        ("a: &a {<<: *a}\n", "run.yaml:1:4: a.<<: an alias here contains itself"),
+        ("<<: 3\n", "run.yaml:1:5: <<: `<<` merges mappings only"),
+        ("a: !!python/name:os.system x\n", "run.yaml:1:4: a: the tag `!!python/name:os.system`"),
+        ('a: "\\ud800"\n', "run.yaml:1:4: half of a surrogate pair is no character"),
+        ("a: !!int x\n", "run.yaml:1:4: a: 'x' is not what its tag says"),
+    ],
+)
+def test_not_a_config(text: str, message: str) -> None:
+    assert message in bad(text)
+
+
+def test_the_line_with_a_caret() -> None:
+    assert bad(BASE + "lookahaed: 2\n") == (
+        "run.yaml:5:1: lookahaed: unknown key\n    lookahaed: 2\n    ^\n  did you mean `lookahead`?"
+    )
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    def message(path: Path) -> str:
+        with pytest.raises(ConfigError) as caught:
+            load(path)
+        return caught.value.message
+
+    assert message(tmp_path / "no.yaml") == f"{tmp_path}/no.yaml: no such file"
+    assert message(tmp_path) == f"{tmp_path}: this is a directory; name a config file in it"
+    latin = tmp_path / "latin.yaml"
+    latin.write_bytes(b"a: 1\nname: caf\xe9\n")
+    assert message(latin) == f"{latin}:2:10: not UTF-8: byte 0xe9; save the file as UTF-8"
+    latin.write_bytes(BASE.encode("utf-16"))
+    assert message(latin).startswith(f"{latin}:1:1: not UTF-8")
+    latin.write_bytes(b"\xef\xbb\xbf" + BASE.encode())
+    assert load(latin).name == "latin"
+
+
+@pytest.mark.parametrize("link", ["[{previous}]", "{{<<: [{previous}]}}"])
+def test_a_billion_laughs_end(link: str) -> None:
+    lines = ["a0: &a0 {k: 1}"]
+    for i in range(1, 40):
+        nine = ", ".join([f"*a{i - 1}"] * 9)
+        lines.append(f"a{i}: &a{i} " + link.format(previous=nine))
+    start = time.monotonic()
+    assert "more than 10000 values, aliases expanded" in bad("\n".join(lines))
+    assert time.monotonic() - start < 5
+
+
+def test_long_chains_of_aliases_end() -> None:
+    chain = "\n".join(f"a{i}: &a{i} [*a{i - 1}]" for i in range(1, 100))
+    assert "nested more than 50 levels deep" in bad("a0: &a0 1\n" + chain)
+
+
+# --- keys --------------------------------------------------------------------------------------
+
+
+def test_all_problems_at_once_in_the_order_of_the_file() -> None:
+    message = bad(
+        "target:\n"
+        "  scop: train.py\n"
+        "  run: python train.py\n"
+        "  metric: {name: loss, goal: min}\n"
+        "  timeout: 1:30\n"
+        "  timeout: 5m\n"
+        "sandbox: require\n"
+        "agents:\n"
+        "- {count: 2, proposer: {kind: messages}}\n"
+    )
+    assert [line for line in message.splitlines() if line.startswith("run.yaml")] == [
+        "run.yaml:1:1: target.scope: this key is required",
+        "run.yaml:2:3: target.scop: unknown key",
+        "run.yaml:4:30: target.metric.goal: one of minimize, maximize is wanted, not 'min'",
+        "run.yaml:5:12: target.timeout: a duration such as 90s, 3m or 4h is wanted, not '1:30'",
+        "run.yaml:6:3: target.timeout: the key is given twice, first on line 5",
+        "run.yaml:7:10: sandbox.mode: no rung above `process` exists yet, so `require` cannot be"
+        " met; use auto",
+        "run.yaml:9:31: agents.0.proposer.kind: proposer kind 'messages' is not supported yet;"
+        " use mutate",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("agents:\n- count: 1\n- modle: x\n", "run.yaml:7:3: agents.1.modle: unknown key"),
+        ("agents: [{count: 1}, {cuont: 2}]\n", "run.yaml:5:23: agents.1.cuont: unknown key"),
+        ("agents: [{}, {proposer: mutat}]\n", "run.yaml:5:25: agents.1.proposer.kind: there is no"),
+        ("agents:\n- {}\n- proposer: 3\n", "run.yaml:7:13: agents.1.proposer: a mapping of keys"),
+        (
+            "agents: [{proposer: {kind: scripted}}]\n",
+            "run.yaml:5:11: agents.0.proposer.patches: this key is required",
+        ),
+        (
+            "agents: [{proposer: {loop: true}}]\n",
+            "run.yaml:5:11: agents.0.proposer.kind: this key is required",
+        ),
+        (
+            "agents: [{proposer: {kind: headless, cli: claude}}]\n",
+            "run.yaml:5:28: agents.0.proposer.kind: proposer kind 'headless' is not supported yet",
+        ),
+        ("agents: []\n", "run.yaml:5:9: agents: at least one is needed"),
+        ("agents: {count: 3}\n", "run.yaml:5:9: agents: a list is wanted, not a mapping"),
+        ("agents: [{count: 0}]\n", "run.yaml:5:18: agents.0.count: 1 or more is wanted, not 0"),
+        ("repair: 2\n", "run.yaml:5:1: repair: this key is not supported yet"),
+        ("budget: {usd: 20}\n", "run.yaml:5:10: budget.usd: this key is not supported yet"),
+        ("source: x\n", "run.yaml:5:1: source: unknown key"),
+        ("merge: best\n", "run.yaml:5:8: merge: a mapping of keys is wanted, not 'best'"),
+        ("name: Best\n", "run.yaml:5:7: name: 'Best' cannot be used: a name becomes part of a git"),
+        ("name: a..b\n", "'a..b' cannot be used"),
+        ("name: a.lock\n", "'a.lock' cannot be used"),
+        ("name: ''\n", "'' cannot be used"),
+        ("judge: {drop_below: 3}\n", "judge.drop_below: `drop_below` (3) must not be above `keep"),
+        ("judge: {keep_above: 4}\n", "run.yaml:5:21: judge.keep_above: `keep_above` (4) must not"),
+        ("judge: {baseline: 1}\n", "judge.baseline: 2 or more is wanted, not 1"),
+        ("lookahead: 2\n", "lookahead: 1 or less is wanted, not 2"),
+        ("sandbox: false\n", "run.yaml:5:10: sandbox.mode: one of auto, off is wanted, not false"),
+        ("cluster: {address: h:99999}\n", "`local` or `host:port` is wanted, not 'h:99999'"),
+        ("budget: {experiments: 0.5}\n", "a whole number above 0 such as 100, 10k or 5M is wanted"),
+        ("budget: {time: -3}\n", "a duration such as 90s, 3m or 4h is wanted, not -3"),
+    ],
+)
+def test_refused_at_top_level(text: str, message: str) -> None:
+    assert message in bad(BASE + text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: best", "run.yaml:5:9: target.name: a target cannot be called `best`"),
+        ("hide: [x]", "run.yaml:5:3: target.hide: this key is not supported yet"),
+        ("env: {SWARM_X: 1}", "run.yaml:5:9: target.env.SWARM_X: swarm sets this variable itself"),
+        ("env: {CUDA_VISIBLE_DEVICES: 1}", "swarm sets this variable itself"),
+        ("env: {a b: 1}", "an environment variable's name is made of letters, digits and `_`"),
+        ("env: {A: [1]}", "target.env.A: a text is wanted, not a list"),
+        ("env: {A: }", 'target.env.A: a text is wanted, not nothing; use "" for an empty one'),
+        ("guard: [pytest, -q]", "target.guard: this is a list of commands, and '-q' is none"),
+        ("guard: ['']", "target.guard.0: a command is wanted: a text for the shell, or a list"),
+        ("slot: {gpus: 1.5}", "a share of one GPU or a whole number of them is wanted, not 1.5"),
+        ("slot: {count: 0}", "`auto` or a whole number above 0 is wanted, not 0"),
+        ("constraints: [{metric: a}]", "a constraint needs `max`, `min` or `max_regression`"),
+        ("constraints: [{metric: a, max: 1, min: 2}]", "target.constraints.0.min: above `max` (1)"),
+        ("constraints: [{metric: a, max_regression: 5}]", "a percentage such as 5% is wanted"),
+        ("change: {max_files: 0}", "target.change.max_files: 1 or more is wanted, not 0"),
+        ("setup: [pip, {a: b}]", "target.setup: a command is wanted"),
+        ("repo: [x]", "target.repo: a path is wanted, not a list"),
+        ("dirty: refsue", "one of refuse, snapshot is wanted, not 'refsue'"),
+    ],
+)
+def test_refused_in_target(text: str, message: str) -> None:
+    assert message in bad(BASE + f"  {text}\n")
+
+
+@pytest.mark.parametrize(
+    ("scope", "message"),
+    [
+        ("[]", "target.scope: at least one is needed"),
+        ("[a, /etc/x]", "target.scope.1: '/etc/x' must lie below `repo`"),
+        ("../x", "target.scope.0: '../x' must lie below `repo`"),
+        ("['!a']", "exclusions do not exist"),
+        ("['']", "a path or glob is wanted"),
+        ("{a: b}", "a glob or a list of globs is wanted, not a mapping"),
+    ],
+)
+def test_refused_scopes(scope: str, message: str) -> None:
+    assert message in bad(BASE.replace("train.py\n", f"{scope}\n", 1))
+
+
+@pytest.mark.parametrize(
+    ("rest", "message"),
+    [
+        (", pattern: '(a'", "run.yaml:4:49: target.metric.pattern: not a regular expression: miss"),
+        (", pattern: abc", "must have exactly one group, the number: this has none"),
+        (", pattern: '(a)(b)'", "must have exactly one group, the number: this has 2"),
+        (", pattern: '(a)', json: x", "target.metric.json: give `pattern` or `json`, not both"),
+        (", unit: 3", "target.metric.unit: a text is wanted, not 3"),
+    ],
+)
+def test_refused_metrics(rest: str, message: str) -> None:
+    assert message in bad(BASE.replace("minimize", f"minimize{rest}"))
+
+
+def test_missing_keys_point_at_the_parents_key() -> None:
+    message = bad("name: x\ntarget:\n  metric: {}\n")
+    assert "run.yaml:2:1: target.scope: this key is required\n    target:\n    ^" in message
+    assert "run.yaml:3:3: target.metric.name: this key is required" in message
+    assert "run.yaml:1:1: target: this key is required" in bad("name: x\n")
+
+
+def test_a_file_with_an_unusable_stem_needs_a_name() -> None:
+    with pytest.raises(ConfigError, match="the file's stem 'My run' cannot be used, so give one"):
+        parse(BASE, Path("My run.yaml"))
+    assert parse(BASE, Path("My run.yaml"), ["name=x"]).name == "x"
+
+
+# --- overrides ---------------------------------------------------------------------------------
+
+
+def test_overrides() -> None:
+    config = good(
+        BASE + "agents: [{count: 1}]\n",
+        "agents.0.count=3",
+        "agents.1.scope=[src/]",
+        "target.env.V=3.10",
+        "target.metric.pattern='^x: (.*)=$'",
+        "budget.time=90s",
+        "budget.time=2m",
+        "sandbox=off",
+        "name=",
+    )
+    assert [g.count for g in config.agents] == [3, 1]
+    assert config.agents[1].scope == ("src/",)
+    assert config.target.env == {"V": "3.10"}
+    assert config.target.metric.pattern == "^x: (.*)=$"
+    assert config.budget.time == 120
+    assert good(BASE, "agents.0.count=3").agent_names()[-1] == ("a3", 0)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("lookahead", "write `path.to.key=value`"),
+        ("a..b=1", "write `path.to.key=value`"),
+        ("sandbx=off", "sandbx: unknown key\n  did you mean `sandbox`?"),
+        ("budget.time=1z", "budget.time: a duration such as 90s, 3m or 4h is wanted, not '1z'"),
+        ("judge.runs=[", "judge.runs: not YAML: expected the node content"),
+        (
+            "target.run.0=x",
+            "`target.run` is 'python train.py', which has no keys; set `target.run`",
+        ),
+        ("agents.1.count=2", "`agents` is a list: use index 0 first, not '1'"),
+        ("target.scope=", "target.scope: a glob or a list of globs is wanted, not nothing"),
+        ("budget={time: 3, time: 4}", "budget.time: the key is given twice"),
+        ("budget.\x1b[2J=1", "unknown key"),
+    ],
+)
+def test_refused_overrides(override: str, message: str) -> None:
+    text = bad(BASE, override)
+    assert message in text
+    assert text.startswith(f"run.yaml: in `--set {override}`: ".replace("\x1b", " "))
+
+
+def test_an_override_can_mend_the_file() -> None:
+    assert good(BASE + "budget: {time: soon}\n", "budget.time=1h").budget.time == 3600
+
+
+# --- stored and compared -----------------------------------------------------------------------
+
+
+def test_changed_keys() -> None:
+    old = good(BASE + "  env: {A: 1}\n")
+    same = parse("# a comment\n" + BASE + "  env: {A: '1'}\nname: other\n", Path("other.yaml"))
+    assert changed_keys(old, same) == []
+    free = good(BASE + "  env: {A: 1}\nbudget: {time: 3}\nagents: [{count: 9}]\n")
+    assert changed_keys(old, free) == []
+    new = good(
+        BASE.replace("train.py\n", "[train.py, b.py]\n", 1) + "  env: {B: 1}\njudge: {runs: 4}\n"
+    )
+    assert changed_keys(old, new) == ["target.scope", "target.env.A", "target.env.B", "judge.runs"]
+
+
+def test_a_stored_config_of_another_version() -> None:
+    data = json.loads(dump(good(BASE)))
+    data["judge"]["magic"] = 1
+    with pytest.raises(ConfigError, match=r"judge\.magic") as caught:
+        restore(json.dumps(data))
+    assert caught.value.hint is not None
+
+
+words = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1)
+durations = st.tuples(st.integers(1, 10_000), st.sampled_from(["ms", "s", "m", "h", "d"]))
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> dict[str, Any]:
+    """Draw a config as plain data; JSON is YAML."""
+    thresholds = sorted(draw(st.tuples(numbers, numbers, numbers)))
+    percent = draw(st.decimals(0, 1000, places=draw(st.integers(0, 4))))
+    return {
+        "target": {
+            "scope": draw(
+                st.lists(st.from_regex(r"[a-z*]{1,5}(/[a-z*]{1,5})?", fullmatch=True), min_size=1)
+            ),
+            "run": draw(words.filter(str.strip) | st.lists(words, min_size=1)),
+            "program": draw(words.map(lambda w: f"Goal:\n{w}")),
+            "metric": {"name": "m", "goal": "maximize", "unit": draw(words | st.none())},
+            "constraints": [{"metric": "c", "max": draw(numbers), "max_regression": f"{percent}%"}],
+            "timeout": "{}{}".format(*draw(durations)),
+            "slot": {"count": draw(st.just("auto") | st.integers(1))},
+            "env": draw(
+                st.dictionaries(
+                    st.from_regex(r"[A-R_][A-Z0-9_]*", fullmatch=True).filter(
+                        lambda n: not n.startswith("CUDA")
+                    ),
+                    words,
+                )
+            ),
+        },
+        "agents": [{"count": draw(st.integers(1, 50))}],
+        "judge": dict(zip(("drop_below", "keep_above", "once"), thresholds, strict=True)),
+        "budget": {"time": draw(st.none() | numbers.filter(lambda n: n > 0))},
+    }
+
+
+@settings(max_examples=60, deadline=None)
+@given(configs())
+def test_dump_and_restore_are_inverse(data: dict[str, Any]) -> None:
+    config = parse(json.dumps(data), Path("run.yaml"))
+    again = restore(dump(config))
+    assert again == config
+    assert changed_keys(config, again) == []
+    assert dump(again) == dump(config)
+    assert dict(config.target.env) == data["target"]["env"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(durations)
+def test_durations(duration: tuple[int, str]) -> None:
+    amount, unit = duration
+    seconds = amount * {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}[unit]
+    assert good(BASE, f"budget.time={amount}{unit}").budget.time == pytest.approx(seconds)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_a_mistyped_key_is_guessed(data: st.DataObject) -> None:
+    key = data.draw(st.sampled_from(["lookahead", "sandbox", "cluster", "budget", "agents"]))
+    at = data.draw(st.integers(0, len(key) - 1))
+    typo = key[:at] + data.draw(st.sampled_from("qjz")) + key[at + 1 :]
+    message = bad(BASE + f"{typo}: 1\n")
+    assert f"run.yaml:5:1: {typo}: unknown key" in message
+    assert f"did you mean `{key}`?" in message
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(st.sampled_from("ab:-[]{}&*!'\"#|>%@ \n\t,?<=1.~"), max_size=40))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    for overrides in ((), (text,)):
+        with pytest.raises(ConfigError):
+            parse(text if not overrides else BASE, Path("run.yaml"), [*overrides, "repair=1"])
+
+
+# --- what is committed -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
+def test_every_config_in_the_repository_loads(path: Path) -> None:
+    assert load(path).target.scope
+
+
+def _generator() -> Any:
+    spec = importlib.util.spec_from_file_location("docs", ROOT / "scripts/make_config_docs.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_committed_schema_and_page_are_current() -> None:
+    text = (ROOT / "configs/schema.json").read_text(encoding="utf-8")
+    assert text == json.dumps(schema(), indent=2) + "\n", "run scripts/make_config_docs.py"
+    page = (ROOT / "docs/config.md").read_text(encoding="utf-8")
+    assert page == _generator().page(), "run scripts/make_config_docs.py"
+
+
+def test_every_key_has_a_doc_line() -> None:
+    whole = schema()
+    for section in (whole, *whole["$defs"].values()):
+        for key, value in section["properties"].items():
+            assert value.get("description") or "$ref" in value, key
+    assert "source" not in whole["properties"]
+    assert whole["required"] == ["target"]
+
+
+def test_the_schema_agrees_with_the_loader() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    check = jsonschema.Draft202012Validator(schema())
+    example = {
+        "target": {
+            "scope": "a.py",
+            "run": ["python", "a.py"],
+            "guard": ["pytest -q", ["ruff", "check"]],
+            "metric": {"name": "m", "goal": "minimize", "json": "a.b"},
+            "timeout": "10m",
+            "slot": {"count": "auto", "gpus": 0.5},
+            "env": {"A": "1"},
+        },
+        "agents": [{"proposer": "mutate"}, {"proposer": {"kind": "mutate"}}],
+        "budget": {"experiments": "10k", "time": 90, "stale": None},
+        "sandbox": "off",
+    }
+    check.validate(example)
+    good(json.dumps(example))
+    for path, value in (("timeout", "soon"), ("scope", []), ("nothing", 1), ("env", [1])):
+        wrong = {**example, "target": {**example["target"], path: value}}
+        assert not check.is_valid(wrong)
+        bad(json.dumps(wrong))
