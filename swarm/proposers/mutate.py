@@ -33,6 +33,7 @@ from swarm.proposers import (
     mutate_python,
     mutate_text,
 )
+from swarm.proposers.mutate_names import compiles
 from swarm.proposers.mutate_sites import Edit, Site, position
 from swarm.records import Attempt
 
@@ -172,11 +173,7 @@ class _Trying:
             return False
         self._seen.add((path, new))
         # A file that could not be parsed before is edited as text, and cannot get worse.
-        if (
-            path.endswith(".py")
-            and not mutate_python.compiles(path, new)
-            and mutate_python.compiles(path, old)
-        ):
+        if path.endswith(".py") and not compiles(path, new) and compiles(path, old):
             return False
         file = self._workspace.root / path
         file.write_bytes(new.encode())
@@ -420,22 +417,26 @@ _DOING = {"up": "raising it", "down": "lowering it", "remove": "removing it", "d
 def _reason(edit: Edit, history: _History, briefing: Briefing) -> str:
     """Say in one sentence why this site and this direction, now."""
     trials = [t for t in history.trials.get(edit.site.key, []) if t.verdict is not None]
-    same = [t for t in trials if t.direction == edit.direction]
-    other = [t for t in trials if t.direction != edit.direction]
-    if same and same[-1].verdict == "keep":
-        return f"{_told(same[-1], briefing)}; going further."
-    if same and other and not any(t.verdict == "keep" for t in (same[-1], other[-1])):
-        numbers = " and ".join(str(n) for n in sorted((same[-1].number, other[-1].number)))
+    same = next((t for t in reversed(trials) if t.direction == edit.direction), None)
+    other = next((t for t in reversed(trials) if t.direction != edit.direction), None)
+    stepped = edit.direction in ("up", "down")
+    if not trials:
+        telling = edit.site.weight >= 0.5
+        return f"Not tried yet{', and constants of this name often matter' * telling}."
+    if same and same.verdict == "keep":
+        return f"{_told(same, briefing)}; {'going further' if stepped else 'trying it again'}."
+    if same and other and stepped and other.verdict != "keep":
+        numbers = " and ".join(str(n) for n in sorted((same.number, other.number)))
         return f"Neither direction won in experiments {numbers}; trying another step."
     if same:
-        return f"{_told(same[-1], briefing)}; the step or the incumbent is another now."
-    if other and other[-1].verdict == "keep":
-        return f"{_told(other[-1], briefing)}; checking that it did not go too far."
-    if other:
-        return f"{_told(other[-1], briefing)}; trying the other way."
-    if edit.site.weight >= 0.5:
-        return "Not tried yet, and constants of this name often matter."
-    return "Not tried yet."
+        what = "the step or the incumbent" if stepped else "the incumbent"
+        return f"{_told(same, briefing)}; {what} is another now."
+    assert other is not None
+    if not stepped:
+        return f"{_told(other, briefing)}; trying `{edit.to}`."
+    if other.verdict == "keep":
+        return f"{_told(other, briefing)}; checking that it did not go too far."
+    return f"{_told(other, briefing)}; trying the other way."
 
 
 def _told(trial: _Trial, briefing: Briefing) -> str:

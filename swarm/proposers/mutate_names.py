@@ -1,15 +1,18 @@
 """What the names of a Python file say: alternatives of strings, required arguments, dead weight.
 
-Built on the standard library's `ast`; pure. Knows neither sites nor spans of tokens beyond the
-start of a statement.
+Built on the standard library's `ast`; pure. Also names places in the structure, which is what the
+keys of sites are made of. Knows no tokens: `mutate_python` does.
 """
 
 from __future__ import annotations
 
 import ast
 import re
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import accumulate
 
 _TELLING = re.compile(
     r"synchronize|empty_cache|collect|sleep|log_|_log|report|check|validate|evaluate|debug|"
@@ -21,11 +24,76 @@ _NEVER = re.compile(
     r"info|debug|warning|error|manual_seed|seed|simplefilter|filterwarnings|flush|close|chdir)\("
 )
 
+# Calls whose arguments are text for people, places on disk, seeds, or shapes that must fit.
+OPAQUE = re.compile(
+    "print|input|open|Path|join|exists|mkdir|exit|isinstance|issubclass|getattr|setattr|hasattr|"
+    "delattr|super|TypeVar|NewType|namedtuple|getenv|get_logger|getLogger|seed|manual_seed|"
+    "manual_seed_all|default_rng|Random|RandomState|PRNGKey|set_seed|warn|debug|info|warning|"
+    "error|exception|critical|log|format|strftime|strptime|load|save|read_csv|findall|sub|match|"
+    "search|fullmatch|finditer|split|rsplit|startswith|endswith|replace|encode|decode|insert|pop|"
+    "get|import_module"
+)
+SHAPED = re.compile(
+    "view|reshape|permute|transpose|squeeze|unsqueeze|size|shape|flatten|unflatten|movedim|chunk|"
+    "expand|repeat|stack|cat|concat|concatenate|swapaxes|select|narrow|gather|scatter|"
+    "index_select|enumerate|round|int|float|len|iter|next"
+)
+# Calls that pass a value on: its name is that of what it is assigned to.
+PASSING = re.compile("int|float|bool|str|max|min|abs|tuple|list|sorted|sum|field|Field|range")
+
 
 def callee(code: str) -> str:
     """Give the last name of a dotted expression: `nn.Linear` is called `Linear`."""
     found = re.search(r"(\w+)\W*$", code)
     return found[1] if found else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the walk is: the enclosing definitions, the name a value goes by, how central it is."""
+
+    scope: str = ""
+    name: str = ""
+    """What the value is called: `LEARNING_RATE`, `Linear#2.bias`."""
+    short: str = ""
+    """The last word of it, for the hints: `bias`."""
+    factor: float = 1.0
+    choice: bool = False
+    """Whether a string here is a value of its own rather than part of an expression."""
+    removable: bool = True
+
+    @property
+    def full(self) -> str:
+        return ".".join(part for part in (self.scope, self.name) if part)
+
+    def named(self, name: str, short: str | None = None, factor: float = 1.0) -> Place:
+        joined = name if not self.name or not name.startswith(("[", ".")) else self.name + name
+        return replace(
+            self,
+            name=joined,
+            short=name if short is None else short,
+            factor=self.factor * factor,
+            choice=True,
+        )
+
+    def part(self, factor: float) -> Place:
+        return replace(self, factor=self.factor * factor, choice=False)
+
+    def within(self, definition: str) -> Place:
+        scope = f"{self.scope}.{definition}" if self.scope else definition
+        return Place(scope=scope, factor=1.0)
+
+
+class Offsets:
+    """Byte offsets of UTF-8 text -> offsets in characters."""
+
+    def __init__(self, text: str) -> None:
+        self._starts = (
+            None if text.isascii() else list(accumulate((len(c.encode()) for c in text), initial=0))
+        )
+
+    def __getitem__(self, offset: int) -> int:
+        return offset if self._starts is None else bisect_left(self._starts, offset)
 
 
 class Names:
@@ -71,12 +139,10 @@ class Names:
         others = dict.fromkeys(o for g in sorted(held) for o in g if o != value)
         return False, list(others)
 
-    def is_table(self, keys: list[object]) -> bool:
+    def is_table(self, keys: Iterable[str]) -> bool:
         """Tell whether a dict of these keys is a table that some name chooses from."""
-        words = tuple(k for k in keys if isinstance(k, str))
-        if len(words) < 2:
-            return False
-        return any(set(words) <= group for group in self._groups.values())
+        words = set(keys)
+        return len(words) > 1 and any(words <= group for group in self._groups.values())
 
     def _read(self, node: ast.AST) -> None:
         match node:
@@ -264,3 +330,12 @@ def _required(args: ast.arguments) -> set[str]:
     needed = {a.arg for a in plain[: len(plain) - len(args.defaults)]}
     pairs = zip(args.kwonlyargs, args.kw_defaults, strict=True)
     return needed | {a.arg for a, default in pairs if default is None}
+
+
+def compiles(path: str, text: str) -> bool:
+    """Tell whether the text is still a program."""
+    try:
+        compile(text.removeprefix("\ufeff"), path, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError):
+        return False
+    return True

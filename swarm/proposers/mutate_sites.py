@@ -273,7 +273,7 @@ _HINTS: tuple[tuple[str, Hint], ...] = (
     (r"activation|act|optimizer|optim|schedule|scheduler|loss|pool|reduction", Hint(0.8)),
     (r"solver|method|mode|strategy|policy|algorithm|backend|nonlinearity", Hint(0.6)),
 )
-_COMPILED = tuple((re.compile(rf"(?:^| )(?:{p})(?: |$)"), hint) for p, hint in _HINTS)
+_COMPILED = tuple((re.compile(rf"(?:^| )(?:{p})s?(?: |$)"), hint) for p, hint in _HINTS)
 _PLAIN = Hint(0.4)
 # Changing these makes a number look better without making anything better: a lucky seed, a model
 # that sees the answer.
@@ -386,3 +386,27 @@ def relatives(value: str, families: tuple[tuple[str, ...], ...] = FAMILIES) -> l
     """Give the other members of the known families that a word belongs to."""
     found = [o for family in families if value in family for o in family if o != value]
     return list(dict.fromkeys(found))
+
+
+def listed(comment: str, word: str) -> list[str]:
+    """Read the alternatives that a comment lists: `relu | gelu | silu`."""
+    for group in re.findall(r"[\w.+-]+(?:\s*[|/]\s*[\w.+-]+)+", re.sub("[\"'`]", "", comment)):
+        members = re.split(r"\s*[|/]\s*", group)
+        if word in members:
+            return [m for m in dict.fromkeys(members) if m != word and is_choice(m)]
+    return []
+
+
+def comment_after(text: str, end: int) -> str:
+    """Give the comment that follows on the line."""
+    line = re.compile(r"[^\r\n]*").match(text, end)
+    return line.group().partition("#")[2] if line else ""
+
+
+def whole_lines(text: str, start: int, end: int) -> tuple[int, int] | None:
+    """Widen a span to its whole lines, the newline included; None if it shares them."""
+    begin = max(text.rfind("\n", 0, start), text.rfind("\r", 0, start)) + 1
+    rest = re.compile(r"[ \t]*(?:#[^\r\n]*)?(?:\r\n|\r|\n|\Z)").match(text, end)
+    if text[begin:start].strip(" \t\f\ufeff") or rest is None:
+        return None
+    return begin, rest.end()

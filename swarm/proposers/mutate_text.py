@@ -17,8 +17,10 @@ import yaml
 from swarm.proposers.mutate_sites import (
     Option,
     Site,
+    comment_after,
     hint,
     is_choice,
+    listed,
     number_site,
     read_number,
     relatives,
@@ -115,21 +117,8 @@ def _options(raw: str, near: str) -> tuple[list[Option], str | bool, str]:
     word = raw[len(quote) : len(raw) - len(quote)]
     if not is_choice(word):
         return [], word, "choice"
-    others = _listed(near, word) or relatives(word)
+    others = listed(near, word) or relatives(word)
     return [Option(o, f"{quote}{o}{quote}") for o in others], word, "choice"
-
-
-def _listed(comment: str, word: str) -> list[str]:
-    for group in re.findall(r"[\w.+-]+(?:\s*[|/]\s*[\w.+-]+)+", comment):
-        words = re.split(r"\s*[|/]\s*", group)
-        if word in words:
-            return [w for w in dict.fromkeys(words) if w != word and is_choice(w)]
-    return []
-
-
-def _comment(text: str, end: int) -> str:
-    line = re.compile(r"[^\r\n]*").match(text, end)
-    return line.group().partition("#")[2] if line else ""
 
 
 # --- JSON --------------------------------------------------------------------------------------
@@ -213,7 +202,7 @@ def _yaml_node(
             raw = text[start:end]
             # A tag or an anchor before the scalar belongs to the node's span: leave those alone.
             if raw == node.value or raw[1:-1] == node.value:
-                yield _Token(start, end, keys, _comment(text, end))
+                yield _Token(start, end, keys, comment_after(text, end))
         case _:
             pass
 
@@ -260,7 +249,7 @@ def _toml_line(text: str, position: int, table: tuple[str, ...]) -> Generator[_T
             pending += token  # still before the `=`: a key, perhaps dotted
         elif found.lastgroup != "block":
             path = (*keys, *(f"[{d}]" for d in depth if isinstance(d, int)))
-            yield _Token(found.start(), found.end(), path, _comment(text, found.end()))
+            yield _Token(found.start(), found.end(), path, comment_after(text, found.end()))
     return position
 
 

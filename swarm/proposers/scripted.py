@@ -10,7 +10,7 @@ import json
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from pydantic import ConfigDict, Field, ValidationError
@@ -126,7 +126,9 @@ class _Hunk:
 class _Change:
     old_path: str | None
     new_path: str | None
-    hunks: list[_Hunk]
+    hunks: list[_Hunk] = field(default_factory=list[_Hunk])
+    open: bool = False
+    """Whether only `diff --git` has named it yet."""
 
 
 _RANGE = re.compile(rb"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
@@ -146,21 +148,18 @@ def apply_diff(text: str, root: Path) -> list[str]:
     for change in changes:
         old = _inside(change.old_path, root) if change.old_path is not None else None
         new = _inside(change.new_path, root) if change.new_path is not None else None
-        if old is None:
-            assert new is not None
-            if new.exists():
-                raise PatchError(f"{change.new_path} exists already")
-            before = b""
-        else:
-            if not old.is_file():
-                raise PatchError(f"{change.old_path} does not exist")
-            before = results.get(old) or old.read_bytes()
-        after = _patched(before, change)
-        if old is not None and old != new:
-            if new is None and after:
-                raise PatchError(f"{change.old_path} is deleted but has more lines")
-            results[old] = None
+        if old is not None and not old.is_file():
+            raise PatchError(f"{change.old_path} does not exist")
+        if new is not None and new != old and new.exists():
+            raise PatchError(f"{change.new_path} exists already")
+        after = _patched(old.read_bytes() if old is not None else b"", change)
+        if new is None and after:
+            raise PatchError(f"{change.old_path} is deleted but has more lines")
+        if old is not None:
+            results.setdefault(old, None)
         if new is not None:
+            if results.get(new) is not None:
+                raise PatchError(f"{change.new_path} is changed twice")
             results[new] = after
     for file, content in results.items():
         if content is None:
@@ -172,7 +171,7 @@ def apply_diff(text: str, root: Path) -> list[str]:
 
 
 def _patched(before: bytes, change: _Change) -> bytes:
-    lines = before.splitlines(keepends=True) if b"\r" not in before else _lines(before)
+    lines = _lines(before)
     done: list[bytes] = []
     position = 0
     for hunk in change.hunks:
@@ -206,24 +205,13 @@ def parse_diff(text: str) -> list[_Change]:
             raise PatchError("binary content and copies are not supported")
         if line.startswith(b"diff --git "):
             index = _git_header(lines, index, changes)
-        elif (
-            line.startswith(b"--- ")
-            and lines[index + 1 : index + 2][0:1]
-            and lines[index + 1].startswith(b"+++ ")
-        ):
+        elif line.startswith(b"--- ") and b"".join(lines[index + 1 : index + 2])[:4] == b"+++ ":
             old, new = _name(line[4:], "a/"), _name(lines[index + 1][4:], "b/")
-            if (
-                changes
-                and not changes[-1].hunks
-                and (new or old)
-                in (
-                    changes[-1].old_path,
-                    changes[-1].new_path,
-                )
-            ):
-                changes[-1].old_path, changes[-1].new_path = old, new
-            else:
-                changes.append(_Change(old, new, []))
+            # Below a `diff --git` these lines repeat its names, and say them more exactly.
+            if not (changes and changes[-1].open):
+                changes.append(_Change(old, new))
+            changes[-1].old_path, changes[-1].new_path = old, new
+            changes[-1].open = False
             index += 2
         elif line.startswith(b"@@ ") and changes:
             index = _hunk(lines, index, changes[-1])
@@ -239,7 +227,7 @@ def _git_header(lines: list[bytes], index: int, changes: list[_Change]) -> int:
     rest = lines[index][len(b"diff --git ") :].rstrip(b"\r\n").decode()
     half = re.fullmatch(r"a/(.+) b/\1", rest)
     name = half[1] if half else None
-    change = _Change(name, name, [])
+    change = _Change(name, name, open=True)
     index += 1
     while index < len(lines) and not lines[index].startswith((b"diff --git ", b"--- ", b"@@ ")):
         line = lines[index]
@@ -254,8 +242,10 @@ def _git_header(lines: list[bytes], index: int, changes: list[_Change]) -> int:
         elif line.startswith(b"rename to "):
             change.new_path = _name(line[10:], "")
         index += 1
-    if change.old_path is not None or change.new_path is not None:
+    if index < len(lines) and lines[index].startswith(b"--- "):
         changes.append(change)
+    elif change.old_path != change.new_path:
+        changes.append(change)  # an empty file, or a rename of the same content
     return index
 
 
