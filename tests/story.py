@@ -147,7 +147,7 @@ class Story:
             busy_seconds=self.seconds + 1,
             measurement=measurement,
         )
-        self.add(event, self.seconds / self._slots)
+        self.add(event, 1.2 * self.seconds / self._slots)
 
     def value(self, value: float, memory_mb: float = 2048.0, **others: float) -> dict[str, Any]:
         name = self.target.info.metric.name

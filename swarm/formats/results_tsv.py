@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,11 +125,9 @@ def append(path: Path, state: RunState, number: int) -> None:
     target = state.targets[state.experiments[number].target]
     if target.primary(target.info.base).n == 0:
         return
-    if not _sound(path):
-        _replace(path, table(state, target.info.name))
-        return
-    with open(path, "a", encoding="utf-8", newline="\n") as file:
-        file.write(row(state, number))
+    whole = _sound(path)
+    with open(path, "a" if whole else "w", encoding="utf-8", newline="\n") as file:
+        file.write(row(state, number) if whole else table(state, target.info.name))
 
 
 def _sound(path: Path) -> bool:
@@ -141,18 +138,6 @@ def _sound(path: Path) -> bool:
             return file.read(1) == b"\n"
     except OSError:  # not there, or empty
         return False
-
-
-def _replace(path: Path, text: str) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with open(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _target(state: RunState, name: str | None) -> Target:

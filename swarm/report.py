@@ -1,0 +1,348 @@
+"""What a run has come to, in words: the closing summary and the files beside the ledger.
+
+The summary opens with the block that this family of tools prints, then says what that block
+cannot: how sure the gain is, how small a gain could have been seen, what the merger did, what it
+cost, and what the sandbox left open. Reads `RunState` only, and decides nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from swarm.config import JudgeConfig, RunConfig
+from swarm.formats import results_tsv
+from swarm.formats.text import count, duration, number, one_line, sanitise, signed
+from swarm.picture import progress_png
+from swarm.records import VERDICTS
+from swarm.rundir import RunDir
+from swarm.state import Experiment, RunState, Target
+from swarm.views import merges, own_record, sd, standing
+
+__all__ = ["progress_png", "summary_markdown", "summary_text", "write_views"]
+
+log = logging.getLogger("swarm")
+
+TOP = 5
+"""Improvements and failures listed in a summary."""
+SUMMARY = 100
+"""Characters of an experiment's summary in a list."""
+SURE = 2.0
+"""Standard errors from which a fresh gain is told apart from nothing."""
+
+
+# --- the facts, one sentence each --------------------------------------------------------------
+
+
+def _value(target: Target, value: float | None) -> str:
+    unit = target.info.metric.unit
+    return number(value) + (f" {one_line(unit, 20)}" if unit and value is not None else "")
+
+
+def _improvement(target: Target) -> str:
+    """Say what the records claim, as the family's block does."""
+    where = standing(target)
+    if where.gain is None:
+        return "not measured"
+    if _unmoved(target):
+        return "none"
+    percent = "" if where.gain_pct is None else f", {signed(where.gain_pct, 3)} %"
+    return f"{signed(where.gain, 4)}{percent}"
+
+
+def _unmoved(target: Target) -> bool:
+    return target.tree_of[target.best] == target.info.base_tree
+
+
+def fresh_line(target: Target) -> str:
+    """Say what the run has reached, as honestly as can be said now."""
+    if _unmoved(target):
+        return "no improvement was found"
+    result = target.result
+    if result is None:
+        where = standing(target)
+        gain = f"{signed(where.gain, 4)} ± {number(where.gain_se, 2)}"
+        return f"best − base = {gain} by the records, not yet measured afresh"
+    gain = f"{signed(result.gain, 4)} ± {number(result.se, 2)}"
+    doubt = "" if result.gain >= SURE * result.se else "; it cannot be told from no improvement"
+    return f"best − base = {gain} (n={result.n}+{result.n}, measured afresh, + is better){doubt}"
+
+
+def _noise_lines(target: Target, rule: JudgeConfig) -> Iterator[str]:
+    where = standing(target)
+    if where.baseline.n == 0:
+        yield "baseline: not measured"
+        return
+    mean = _value(target, where.baseline.mean)
+    yield f"baseline: {mean} ± {number(sd(where.baseline), 2)} (sd, n={where.baseline.n})"
+    sigma = where.spread.sigma
+    if sigma is None:
+        return
+    if where.spread.deterministic:
+        yield "noise: none, all repeats agreed exactly"
+        return
+    # The judge keeps a candidate of `runs` measurements from `keep_above` standard errors on.
+    smallest = max(rule.min_delta, rule.keep_above * sigma * (2 / rule.runs) ** 0.5)
+    yield (
+        f"noise: one measurement varies by {number(sigma, 2)} (sd, {where.spread.freedom} degrees "
+        f"of freedom); smallest detectable gain ≈ {number(smallest, 2)} "
+        f"with {rule.runs}+{rule.runs} runs"
+    )
+
+
+def _merge_line(state: RunState, target: Target) -> str:
+    done = merges(state, target)
+    parts = [f"{done.merged} on best ({done.forward} fast-forward, {done.stacked} stacked)"]
+    if not done.merged:
+        parts = ["none on best"]
+    parts += [f"{n} {outcome}" for outcome, n in done.refused.items()]
+    if done.queued:
+        parts.append(f"{done.queued} waiting")
+    return "merges: " + ", ".join(parts)
+
+
+def _verdict_line(target: Target) -> str:
+    counts = [f"{target.verdicts[v]} {v}" for v in VERDICTS if target.verdicts[v]]
+    return "verdicts: " + (", ".join(counts) or "none yet")
+
+
+def _spend_lines(state: RunState) -> Iterator[str]:
+    spend = state.spend
+    wall = state.elapsed(state.last_at) if state.last_at else spend.seconds
+    line = f"spend: {duration(wall)}, {spend.experiments} experiments, {spend.measurements} "
+    line += "measurements"
+    if spend.usd:
+        line += f", ${spend.usd:.2f}"
+    if spend.tokens:
+        line += f", {count(spend.tokens)} tokens"
+    yield line
+    if state.slots and wall > 0:
+        share = min(1.0, spend.busy_seconds / (wall * len(state.slots)))
+        plural = "slot" if len(state.slots) == 1 else "slots"
+        yield f"slots: {len(state.slots)} {plural}, busy {share:.0%} of the time"
+
+
+def _trust_lines(state: RunState) -> Iterator[str]:
+    if state.launch is not None:
+        open_ = ", ".join(state.launch.sandbox_open)
+        kept = f"candidates are NOT kept from {open_}" if open_ else "nothing is left open"
+        yield f"sandbox: {state.launch.sandbox}; {kept}"
+    yield "trust: the metric is self-reported by the code under test; nothing re-computes it"
+
+
+def _facts(state: RunState, target: Target, rule: JudgeConfig) -> list[str]:
+    """Give swarm's own lines of a summary."""
+    return [
+        f"result: {fresh_line(target)}",
+        *_noise_lines(target, rule),
+        _verdict_line(target),
+        _merge_line(state, target),
+        *_spend_lines(state),
+        *_trust_lines(state),
+    ]
+
+
+def _how_it_ended(state: RunState) -> str:
+    reason = one_line(state.reason, 200)
+    return f"run `{state.run}`: {state.phase}" + (f" ({reason})" if reason else "")
+
+
+# --- which experiments to name -----------------------------------------------------------------
+
+
+def _of(state: RunState, target: Target) -> list[Experiment]:
+    return [e for e in state.experiments.values() if e.target == target.info.name]
+
+
+def _improvements(state: RunState, target: Target) -> list[Experiment]:
+    """Give the keeps worth naming: those on `best` first, the largest gain first."""
+    keeps = [e for e in _of(state, target) if e.verdict == "keep"]
+    return sorted(keeps, key=lambda e: (_landed(e) is None, -(e.gain or 0.0)))[:TOP]
+
+
+def _landed(experiment: Experiment) -> str | None:
+    """Give the sha under which an experiment is on `best`."""
+    merged = experiment.merged
+    words = (None, "queued", "conflict", "redundant", "antagonistic")
+    return None if merged in words else merged
+
+
+def _failed_ideas(state: RunState, target: Target) -> list[Experiment]:
+    """Give the latest experiments that came to nothing and were measured or broke."""
+    verdicts = ("discard", "crash", "timeout", "guard_failed", "constraint_failed")
+    return [e for e in _of(state, target) if e.verdict in verdicts][-TOP:]
+
+
+def _improvement_line(state: RunState, target: Target, experiment: Experiment) -> str:
+    commit = _landed(experiment) or experiment.proposal.commit or ""
+    sample = own_record(state, experiment).primary
+    gain = f"{signed(experiment.gain, 3)} on its incumbent"
+    fate = "" if _landed(experiment) else f", {experiment.merged or 'not merged'}"
+    value = _value(target, sample.mean if sample.n else None)
+    what = one_line(experiment.proposal.summary, SUMMARY) or "(no summary)"
+    return (
+        f"{commit[:7]} — {what} — {value} ({gain}, #{experiment.number} {experiment.agent}{fate})"
+    )
+
+
+def _counts(state: RunState, target: Target) -> dict[str, int]:
+    """Count verdicts in the family's words; aborted experiments are none."""
+    counts = {"keep": 0, "discard": 0, "crash": 0}
+    for verdict, n in target.verdicts.items():
+        if verdict != "aborted":
+            counts[results_tsv.status(verdict)] += n
+    return counts
+
+
+# --- the summary -------------------------------------------------------------------------------
+
+
+def summary_text(state: RunState, config: RunConfig | None = None) -> str:
+    """Give the closing summary, as it is printed.
+
+    Args:
+        state: what the ledger tells.
+        config: for the judge's thresholds; without it, its defaults.
+    """
+    rule = config.judge if config else JudgeConfig()
+    blocks = [
+        "\n".join([*_block(state, target), "", *_facts(state, target, rule)])
+        for target in state.targets.values()
+    ]
+    return sanitise("\n\n".join([*blocks, _how_it_ended(state)])) + "\n"
+
+
+def _block(state: RunState, target: Target) -> Iterator[str]:
+    """The block of `formats.md` 6, word for word."""
+    where, counts = standing(target), _counts(state, target)
+    yield "=== Autoresearch Summary ==="
+    yield f"Branch: swarm/{state.run}/best"
+    yield f"Experiments run: {sum(counts.values())}"
+    yield f"Kept: {counts['keep']}"
+    yield f"Discarded: {counts['discard']}"
+    yield f"Crashed: {counts['crash']}"
+    yield f"Baseline metric: {_value(target, where.baseline.mean if where.baseline.n else None)}"
+    best = _value(target, where.best.mean if where.best.n else None)
+    yield f"Best metric: {best} (improvement: {_improvement(target)})"
+    yield ""
+    yield "Top improvements:"
+    named = _improvements(state, target)
+    for place, experiment in enumerate(named, 1):
+        yield f"{place}. {_improvement_line(state, target, experiment)}"
+    if not named:
+        yield "none"
+    failed = _failed_ideas(state, target)
+    if failed:
+        yield ""
+        yield "Failed ideas (for reference):"
+    for experiment in failed:
+        what = one_line(experiment.proposal.summary, SUMMARY) or "(no summary)"
+        yield f"- {what} — {experiment.verdict}: {one_line(experiment.reason, SUMMARY)}"
+
+
+def summary_markdown(state: RunState, config: RunConfig | None = None) -> str:
+    """Give the summary as a page: the result first, then the facts, then what was tried."""
+    rule = config.judge if config else JudgeConfig()
+    parts = [f"# Run `{state.run}`", _markdown(_how_it_ended(state).split(": ", 1)[1])]
+    for target in state.targets.values():
+        parts += _target_page(state, target, rule)
+    return sanitise("\n\n".join(parts)) + "\n"
+
+
+def _target_page(state: RunState, target: Target, rule: JudgeConfig) -> Iterator[str]:
+    metric, where = target.info.metric, standing(target)
+    yield f"## {_markdown(target.info.name)}: {metric.goal} {_markdown(metric.name)}"
+    yield f"**{_markdown(_sentence(fresh_line(target)))}**"
+    best = _value(target, where.best.mean if where.best.n else None)
+    base = _value(target, where.baseline.mean if where.baseline.n else None)
+    branch = f"branch `swarm/{state.run}/best`, commit `{target.best}`"
+    yield f"Best: {best} on {branch}. Baseline: {base}."
+    yield "![progress](progress.png)"
+    yield "\n".join(f"- {_markdown(line)}" for line in _facts(state, target, rule)[1:])
+    keeps = sorted((e for e in _of(state, target) if e.verdict == "keep"), key=lambda e: e.number)
+    if keeps:
+        yield "### Kept"
+        yield "\n".join(_table(state, target, keeps))
+    failed = _failed_ideas(state, target)
+    if failed:
+        yield "### Failed ideas (the latest)"
+        yield "\n".join(
+            f"- #{e.number} {_markdown(one_line(e.proposal.summary, SUMMARY))}: "
+            f"{e.verdict}, {_markdown(one_line(e.reason, SUMMARY))}"
+            for e in failed
+        )
+
+
+def _table(state: RunState, target: Target, keeps: list[Experiment]) -> Iterator[str]:
+    yield f"| # | agent | {_markdown(target.info.metric.name)} | n | gain | change | merged |"
+    yield "|---:|---|---:|---:|---:|---|---|"
+    for e in keeps:
+        sample = own_record(state, e).primary
+        landed = _landed(e)
+        merged = f"`{landed[:7]}`" if landed else e.merged or ""
+        what = _markdown(one_line(e.proposal.summary, SUMMARY))
+        yield (
+            f"| {e.number} | {e.agent} | {number(sample.mean if sample.n else None)} | {sample.n} "
+            f"| {signed(e.gain, 3)} | {what} | {merged} |"
+        )
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _markdown(text: str) -> str:
+    """Escape text of strangers for a page: no markup, no link, no HTML."""
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = text.replace("://", "&#58;//")  # pages make links of bare addresses
+    return re.sub(r"([\\`*_\[\]#|!~$])", r"\\\1", text)
+
+
+# --- files -------------------------------------------------------------------------------------
+
+
+def write_views(rundir: RunDir, state: RunState, config: RunConfig | None = None) -> None:
+    """Write `results.tsv`, `progress.png` and `summary.md` anew.
+
+    Views can be made again at any time, so one that fails is a warning and the others are written.
+    """
+    target = next(iter(state.targets.values()), None)
+    if target is None:
+        return
+    name = target.info.name
+
+    def text(made: Callable[[], str]) -> Callable[[Path], None]:
+        return lambda path: _write_text(path, made())
+
+    views: list[tuple[Path, Callable[[Path], None]]] = [
+        (rundir.results, text(lambda: results_tsv.table(state, name))),
+        (rundir.summary, text(lambda: summary_markdown(state, config))),
+        (rundir.progress, lambda path: progress_png(state, name, path)),
+    ]
+    for path, make in views:
+        try:
+            _atomically(path, make)
+        except Exception as error:
+            log.warning("could not write %s: %s: %s", path, type(error).__name__, error)
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _atomically(path: Path, make: Callable[[Path], None]) -> None:
+    """Make a file beside its place and move it there, so that no reader sees half of it."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        make(temporary)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

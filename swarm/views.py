@@ -1,0 +1,292 @@
+"""A run in the shapes that `--json` prints, and the readings that all views share.
+
+Owns what "gain", "what an agent is doing" and "the state of a run that nobody writes" mean to a
+reader. Decides nothing and draws nothing; the shapes are an interface, so nothing is added lightly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from swarm.errors import UsageError
+from swarm.judge import Record, Sample, Spread
+from swarm.state import Agent, Experiment, Phase, RunState, Target, verdict_counts
+
+OUTSIDE = ("seconds", "peak_memory_mb")
+"""What swarm takes from outside stands in a record beside the harness's own metrics."""
+ENDED: frozenset[Phase] = frozenset({"finished", "failed", "interrupted"})
+
+
+class Standing(NamedTuple):
+    """Where a target is, read on the one kind of machine that can compare best with base."""
+
+    machine: str | None
+    baseline: Sample
+    best: Sample
+    spread: Spread
+    gain: float | None
+    """Best mean minus baseline mean, signed so that positive is better."""
+
+    @property
+    def gain_pct(self) -> float | None:
+        """The gain as a percentage of the baseline's magnitude, None at zero."""
+        if self.gain is None or self.baseline.mean == 0:
+            return None
+        return 100 * self.gain / abs(self.baseline.mean)
+
+    @property
+    def gain_se(self) -> float | None:
+        """Standard error of the gain by the records."""
+        sigma = self.spread.sigma
+        if sigma is None or not self.baseline.n or not self.best.n:
+            return None
+        return sigma * math.sqrt(1 / self.baseline.n + 1 / self.best.n)
+
+
+def standing(target: Target) -> Standing:
+    """Read how far a target has come."""
+
+    def sample(commit: str, machine: str) -> Sample:
+        return target.record(commit, machine).primary
+
+    base, best = target.info.base, target.best
+    machine = max(
+        target.spreads,
+        key=lambda m: (min(sample(base, m).n, sample(best, m).n), sample(base, m).n),
+        default=None,
+    )
+    if machine is None:
+        return Standing(None, Sample(), Sample(), Spread(), None)
+    before, after = sample(base, machine), sample(best, machine)
+    gain = None
+    if before.n and after.n:
+        gain = target.info.metric.sign * (after.mean - before.mean) + 0.0
+    return Standing(machine, before, after, target.spread(machine), gain)
+
+
+def sd(sample: Sample) -> float | None:
+    """Give the standard deviation of one commit's own measurements, None below two."""
+    return math.sqrt(max(0.0, sample.m2) / (sample.n - 1)) if sample.n > 1 else None
+
+
+def phase(state: RunState, *, live: bool) -> Phase:
+    """Give the run's state: `interrupted` when it should go on but no process writes it."""
+    return state.phase if live or state.phase in ENDED else "interrupted"
+
+
+def doing(state: RunState, agent: Agent, *, live: bool) -> str:
+    """Give what an agent is doing, as far as the ledger tells."""
+    if agent.parked is not None:
+        return "parked"
+    now = phase(state, live=live)
+    if now in ENDED:
+        return "stopped"
+    if agent.open:
+        return "measuring"
+    return "proposing" if now == "running" and agent.prepared is None else "waiting"
+
+
+def own_record(state: RunState, experiment: Experiment) -> Record:
+    """Give the record of an experiment's commit; empty if it was not measured for it."""
+    target, proposal = state.targets[experiment.target], experiment.proposal
+    if proposal.commit is None or experiment.machine is None:
+        return Record()
+    return target.record(proposal.commit, experiment.machine)
+
+
+# --- status ------------------------------------------------------------------------------------
+
+
+def status_json(state: RunState, *, live: bool, dir: Path, now: datetime) -> dict[str, Any]:  # noqa: A002
+    """Give what `swarm status --json` prints.
+
+    Args:
+        state: what the ledger tells.
+        live: whether a process writes the ledger now.
+        dir: the run directory.
+        now: for the time spent by a launch that still runs.
+    """
+    at = now if live or state.last_at is None else state.last_at
+    launch = state.launch
+    return {
+        "run": state.run,
+        "dir": str(dir),
+        "state": phase(state, live=live),
+        "targets": [_target_json(t) for t in state.targets.values()],
+        "agents": [
+            {
+                "name": name,
+                "state": doing(state, agent, live=live),
+                "proposer": agent.info.proposer,
+                "experiments": agent.experiments,
+                "keeps": agent.keeps,
+                "usd": agent.usd,
+            }
+            for name, agent in state.agents.items()
+        ],
+        "spend": {
+            "experiments": state.spend.experiments,
+            "measurements": state.spend.measurements,
+            "seconds": state.elapsed(at),
+            "busy_seconds": state.spend.busy_seconds,
+            "usd": state.spend.usd,
+            "tokens": state.spend.tokens,
+        },
+        "sandbox": {
+            "rung": launch.sandbox if launch else None,
+            "open": list(launch.sandbox_open) if launch else [],
+        },
+    }
+
+
+def _target_json(target: Target) -> dict[str, Any]:
+    metric, where, result = target.info.metric, standing(target), target.result
+    baseline, best = where.baseline, where.best
+    return {
+        "name": target.info.name,
+        "metric": metric.name,
+        "goal": metric.goal,
+        "baseline": {
+            "mean": baseline.mean if baseline.n else None,
+            "sd": sd(baseline),
+            "n": baseline.n,
+        },
+        "best": {
+            "commit": target.best,
+            "mean": best.mean if best.n else None,
+            "se": where.spread.se(best.n),
+            "n": best.n,
+            "gain": where.gain,
+            "gain_pct": where.gain_pct,
+        },
+        "result": None if result is None else {"gain": result.gain, "se": result.se},
+        "experiments": verdict_counts(target),
+    }
+
+
+# --- experiments -------------------------------------------------------------------------------
+
+
+def experiments_json(state: RunState) -> list[dict[str, Any]]:
+    """Give what `swarm experiments --json` prints, in order of number."""
+    return [_experiment(state, state.experiments[n]) for n in sorted(state.experiments)]
+
+
+def _experiment(state: RunState, experiment: Experiment) -> dict[str, Any]:
+    proposal, record = experiment.proposal, own_record(state, experiment)
+    name = state.targets[experiment.target].info.metric.name
+    values = {k: s.mean for k, s in record.others.items() if k not in OUTSIDE}
+    if record.primary.n:
+        values = {name: record.primary.mean, **values}
+    return {
+        "number": experiment.number,
+        "target": experiment.target,
+        "agent": experiment.agent,
+        "base": proposal.base,
+        "commit": proposal.commit,
+        "summary": proposal.summary,
+        "verdict": experiment.verdict,
+        "values": values,
+        "n": record.primary.n,
+        "z": experiment.z,
+        "seconds": experiment.seconds,
+        "usd": experiment.usd,
+        "tokens": experiment.tokens,
+        "merged": experiment.merged,
+    }
+
+
+def experiment_json(state: RunState, number: int) -> dict[str, Any]:
+    """Give all there is to know about one experiment, for `swarm show`.
+
+    Raises:
+        UsageError: there is no such experiment.
+    """
+    experiment = state.experiments.get(number)
+    if experiment is None:
+        known = f"there are 1 to {max(state.experiments)}" if state.experiments else "none yet"
+        raise UsageError(f"run `{state.run}` has no experiment {number}", hint=known)
+    target, proposal = state.targets[experiment.target], experiment.proposal
+    record = own_record(state, experiment)
+    incumbent = Sample()
+    if experiment.machine is not None:
+        incumbent = target.record(experiment.base, experiment.machine).primary
+    return {
+        **_experiment(state, experiment),
+        "at": experiment.at.isoformat() if experiment.at else None,
+        "tree": proposal.tree,
+        "rationale": proposal.rationale,
+        "reason": experiment.reason or proposal.invalid or "",
+        "gain": experiment.gain,
+        "sd": sd(record.primary),
+        "se": target.spread(experiment.machine).se(record.primary.n)
+        if experiment.machine is not None
+        else None,
+        "incumbent": {
+            "commit": experiment.base,
+            "mean": incumbent.mean if incumbent.n else None,
+            "n": incumbent.n,
+        },
+        "machine": experiment.machine,
+        "controls": experiment.controls,
+        "peak_memory_mb": experiment.peak_memory_mb,
+        "files": list(proposal.files),
+        "lines_added": proposal.lines_added,
+        "lines_removed": proposal.lines_removed,
+        "usage": proposal.usage.model_dump(),
+        "edit": proposal.edit,
+        "logs": list(experiment.logs),
+        "failure": _failure(experiment),
+        "port_of": proposal.port_of,
+        "ported_by": experiment.ported_by,
+        "stacked": _stacked(target, number),
+    }
+
+
+def _failure(experiment: Experiment) -> dict[str, Any] | None:
+    failed = experiment.failed
+    if failed is None or failed.failure is None:
+        return None
+    return {**failed.failure.model_dump(), "log": failed.log}
+
+
+def _stacked(target: Target, number: int) -> bool | None:
+    """Tell how an experiment reached `best`: on a stack, or as it was; None if it did not."""
+    return next((p.stacked for p in target.promotions if p.number == number), None)
+
+
+# --- merging -----------------------------------------------------------------------------------
+
+
+class Merges(NamedTuple):
+    """What the merger made of the keeps of a target."""
+
+    forward: int
+    stacked: int
+    refused: dict[str, int]
+    """Outcome -> count."""
+    queued: int
+
+    @property
+    def merged(self) -> int:
+        """Experiments that reached `best`."""
+        return self.forward + self.stacked
+
+
+def merges(state: RunState, target: Target) -> Merges:
+    """Count what became of the keeps of a target."""
+    stacked = sum(p.stacked for p in target.promotions)
+    mine = (e for e in state.experiments.values() if e.target == target.info.name)
+    refused = Counter(
+        e.merged for e in mine if e.merged in ("conflict", "redundant", "antagonistic")
+    )
+    return Merges(
+        len(target.promotions) - stacked,
+        stacked,
+        {str(k): v for k, v in sorted(refused.items(), key=lambda item: str(item[0]))},
+        len(target.queue),
+    )
