@@ -1,0 +1,397 @@
+"""The command line: what can be typed, and the one place where an error becomes an exit code.
+
+Owns names, options and help of all commands. Each is a few lines that import what does the work
+when it is called, so that `swarm --help` loads nothing else. Knows no ledger, no git and no Ray.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from swarm import __version__
+from swarm.errors import SwarmError, UsageError
+from swarm.terminal import ReaderGone, emit, emit_json, say, silence_stdout
+
+app = typer.Typer(
+    help="Parallel agents that search over git branches: propose, measure, keep or discard, "
+    "and merge the wins.",
+    epilog="RUN is a run's name, the newest run by default. stdout is data, stderr is talk; "
+    "every command takes --json. Start with: swarm demo",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+# --- parameters that many commands share --------------------------------------------------------
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+Dir = Annotated[
+    Path | None,
+    typer.Option("--dir", metavar="DIR", help="A run directory, or where to search for runs."),
+]
+RunArgument = Annotated[
+    str | None, typer.Argument(metavar="RUN", help="Name of the run.", show_default="the newest")
+]
+RunOption = Annotated[
+    str | None,
+    typer.Option("--run", "-r", metavar="RUN", help="Name of the run.", show_default="the newest"),
+]
+Number = Annotated[int, typer.Argument(metavar="N", help="Number of the experiment.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; touch nothing.")]
+Inline = Annotated[
+    bool,
+    typer.Option("--inline", help="Run everything in this process, without Ray; for debugging."),
+]
+Overrides = Annotated[
+    list[str],
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Set a key of the config, as in budget.experiments=20."
+    ),
+]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        emit(f"swarm {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        emit(context.get_help())
+
+
+# --- starting -----------------------------------------------------------------------------------
+
+
+@app.command()
+def launch(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The config file.")],
+    set_: Overrides = [],  # noqa: B006  typer copies it
+    name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="RUN", help="Name of the run, instead of the config's."),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address", metavar="HOST:PORT", help="Join this Ray cluster instead of an own one."
+        ),
+    ] = None,
+    inline: Inline = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Start a run, or resume it where it stopped.
+
+    Example: swarm launch swarm.yaml --set budget.experiments=50
+    """
+    from swarm.foreground import Order, dry_run_of, launch_config
+
+    order = Order(config, tuple(set_), name=name, address=address, inline=inline, json=json)
+    if dry_run:
+        dry_run_of(order)
+    else:
+        raise typer.Exit(launch_config(order))
+
+
+@app.command()
+def demo(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Where to make it.", show_default="./swarm-demo")
+    ] = Path("swarm-demo"),
+    set_: Overrides = [],  # noqa: B006  typer copies it
+    inline: Inline = False,
+    json: Json = False,
+) -> None:
+    """Try swarm on a small bundled target: no key, no GPU needed.
+
+    Example: swarm demo /tmp/swarm-demo
+    """
+    from swarm.demo import prepare
+    from swarm.foreground import Order, launch_config
+
+    config = prepare(directory)
+    raise typer.Exit(launch_config(Order(config, tuple(set_), inline=inline, json=json)))
+
+
+# --- looking ------------------------------------------------------------------------------------
+
+
+@app.command()
+def status(run: RunArgument = None, directory: Dir = None, json: Json = False) -> None:
+    """Show how far a run has come: baseline, best, agents, spend.
+
+    Example: swarm status
+    """
+    from swarm import commands
+
+    commands.status(commands.look(run, directory), json=json)
+
+
+@app.command()
+def watch(run: RunArgument = None, directory: Dir = None, json: Json = False) -> None:
+    """Follow a run until it ends; Ctrl-C leaves it running. With --json, its events as they come.
+
+    Example: swarm watch demo
+    """
+    from swarm import commands
+
+    commands.watch(commands.look(run, directory), json=json)
+
+
+@app.command()
+def experiments(
+    run: RunArgument = None,
+    verdict: Annotated[
+        str | None,
+        typer.Option("--verdict", metavar="VERDICT", help="Only those with this verdict."),
+    ] = None,
+    directory: Dir = None,
+    json: Json = False,
+) -> None:
+    """List the experiments of a run, one a line.
+
+    Example: swarm experiments --verdict keep
+    """
+    from swarm import commands
+
+    commands.experiments(commands.look(run, directory), verdict=verdict, json=json)
+
+
+@app.command()
+def show(number: Number, run: RunOption = None, directory: Dir = None, json: Json = False) -> None:
+    """Show one experiment: its idea, values, verdict and why.
+
+    Example: swarm show 12
+    """
+    from swarm import commands
+
+    commands.show(commands.look(run, directory), number, json=json)
+
+
+@app.command()
+def diff(number: Number, run: RunOption = None, directory: Dir = None, json: Json = False) -> None:
+    """Print the change of one experiment as a patch.
+
+    Example: swarm diff 12 | git apply
+    """
+    from swarm import commands
+
+    commands.diff(commands.look(run, directory), number, json=json)
+
+
+@app.command()
+def logs(
+    number: Annotated[
+        int, typer.Argument(metavar="N", help="Number of the experiment; 0 for the base.")
+    ],
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Wait for more until the verdict.")
+    ] = False,
+    every: Annotated[
+        bool, typer.Option("--all", "-a", help="All measurements, not the newest only.")
+    ] = False,
+    run: RunOption = None,
+    directory: Dir = None,
+    json: Json = False,
+) -> None:
+    """Print what the harness printed for an experiment.
+
+    Example: swarm logs 12 --all
+    """
+    from swarm import commands
+
+    seen = commands.look(run, directory)
+    commands.logs(seen, number, follow=follow, every=every, json=json)
+
+
+# --- steering -----------------------------------------------------------------------------------
+
+
+@app.command()
+def pause(run: RunArgument = None, directory: Dir = None, json: Json = False) -> None:
+    """Start nothing new until `swarm resume`.
+
+    What is being measured is finished.
+
+    Example: swarm pause
+    """
+    from swarm import commands
+
+    commands.ask(commands.look(run, directory), "pause", json=json)
+
+
+@app.command()
+def resume(run: RunArgument = None, directory: Dir = None, json: Json = False) -> None:
+    """Go on after `swarm pause`. A run that is not alive is resumed by `swarm launch`.
+
+    Example: swarm resume
+    """
+    from swarm import commands
+
+    commands.ask(commands.look(run, directory), "resume", json=json)
+
+
+@app.command()
+def stop(run: RunArgument = None, directory: Dir = None, json: Json = False) -> None:
+    """Finish a run in good order.
+
+    What is in flight is measured, what waits is merged, and the result is measured afresh.
+
+    Example: swarm stop demo
+    """
+    from swarm import commands
+
+    commands.ask(commands.look(run, directory), "stop", json=json)
+
+
+@app.command()
+def apply(
+    run: RunArgument = None,
+    onto: Annotated[
+        str | None,
+        typer.Option("--onto", metavar="BRANCH", help="Make this new branch instead."),
+    ] = None,
+    directory: Dir = None,
+    json: Json = False,
+) -> None:
+    """Fast-forward your branch to the best of a run.
+
+    With --onto, make a new branch there instead and leave yours alone.
+
+    Example: swarm apply --onto faster
+    """
+    from swarm import commands
+
+    commands.apply_best(commands.look(run, directory), onto=onto, json=json)
+
+
+# --- housekeeping -------------------------------------------------------------------------------
+
+
+@app.command()
+def clean(
+    run: Annotated[
+        str | None, typer.Argument(metavar="RUN", help="Only this run.", show_default="all runs")
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Unfinished runs too; a live run is never removed.")
+    ] = False,
+    keep_gb: Annotated[
+        float | None,
+        typer.Option(
+            "--keep-gb",
+            metavar="GB",
+            min=0,
+            help="Keep the newest runs that fit in this much disk.",
+        ),
+    ] = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    directory: Dir = None,
+    json: Json = False,
+) -> None:
+    """Remove finished runs, and scratch files not in use.
+
+    Example: swarm clean --keep-gb 5 --dry-run
+    """
+    from swarm.clean import clean_up
+
+    clean_up(run, directory, every=every, keep_gb=keep_gb, yes=yes, dry_run=dry_run, as_json=json)
+
+
+@app.command()
+def schema(json: Json = False) -> None:
+    """Print the JSON Schema of the config file.
+
+    Example: swarm schema > swarm.schema.json
+    """
+    from swarm import config
+
+    emit_json(config.schema())
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """Check what swarm needs on this machine, with remedies.
+
+    Example: swarm doctor
+    """
+    from swarm.doctor import examine
+
+    raise typer.Exit(examine(as_json=json))
+
+
+# --- the error boundary -------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command line and exit: every way in leads here, and every way out."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json" in words
+    try:
+        code = _run(words, as_json=as_json)
+        sys.stdout.flush()
+    except (ReaderGone, BrokenPipeError):
+        silence_stdout()
+        code = 0
+    sys.exit(code)
+
+
+def _run(words: list[str], *, as_json: bool) -> int:
+    try:
+        outcome: Any = app(args=words, prog_name="swarm", standalone_mode=False)
+        return outcome if isinstance(outcome, int) else 0
+    except SwarmError as error:
+        return _report(error, as_json=as_json)
+    except typer.TyperException as error:
+        context = getattr(error, "ctx", None)
+        command = "swarm" if context is None else context.command_path
+        usage = UsageError(error.format_message(), hint=f"`{command} --help` shows what it takes")
+        return _report(usage, as_json=as_json)
+    except typer.Abort:
+        say("swarm: nothing done")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except (ReaderGone, BrokenPipeError):
+        raise
+    except Exception as error:
+        return _report_unexpected(error, as_json=as_json)
+
+
+def _report(error: SwarmError, *, as_json: bool) -> int:
+    if as_json:
+        emit_json(error.to_json(), line=True)
+    else:
+        say(f"swarm: {error}")
+    return error.exit_code
+
+
+def _report_unexpected(error: Exception, *, as_json: bool) -> int:
+    say("".join(traceback.format_exception(error)).rstrip())
+    # Whoever knows where the log is has noted it on the exception.
+    hint = "; ".join(["this is a fault of swarm's own", *getattr(error, "__notes__", [])])
+    wrapped = SwarmError(f"unexpected {type(error).__name__}: {error}", hint=hint)
+    return _report(wrapped, as_json=as_json)
+
+
+if __name__ == "__main__":
+    main()

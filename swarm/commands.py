@@ -1,0 +1,320 @@
+"""What the commands do that look at a run or speak to one, whether it lives, is dead, or a copy.
+
+Owns how a run directory is read for a command and what goes to stdout. Starts no run and writes to
+none, save for requests to its coordinator; changes the user's repository in `apply` alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from swarm import config as configs
+from swarm import tables, views
+from swarm.errors import PreconditionError, UsageError
+from swarm.ledger import Tail, is_live
+from swarm.records import VERDICTS, AnyEvent, Decided, Measured
+from swarm.rundir import RunDir, find, runs_folder
+from swarm.state import RunState
+from swarm.terminal import emit, emit_foreign, emit_json, say, width
+
+POLL_S = 0.5
+ANSWER_S = 10.0
+"""How long a coordinator may take to answer a request before we go without its answer."""
+
+
+@dataclass
+class Seen:
+    """A run as its directory tells it, and the reader that brings what comes next."""
+
+    rundir: RunDir
+    state: RunState
+    tail: Tail
+
+    @property
+    def live(self) -> bool:
+        """Tell whether a process writes the ledger now."""
+        return is_live(self.rundir.ledger)
+
+    @property
+    def over(self) -> bool:
+        """Tell whether nothing more will come unless somebody launches the run again."""
+        return self.state.phase in views.ENDED or not self.live
+
+    def news(self) -> Iterator[AnyEvent]:
+        """Fold and give what was written since the last look."""
+        for event in self.tail.poll():
+            self.state.apply(event)
+            yield event
+
+
+def look(name: str | None, directory: Path | None) -> Seen:
+    """Find a run and read its ledger.
+
+    Raises:
+        PreconditionError: there is no such run, or it cannot be read.
+        UsageError: the name cannot be a run's.
+    """
+    rundir = find(name, directory)
+    tail, state = Tail(rundir.ledger), RunState()
+    for event in tail.poll():
+        state.apply(event)
+    return Seen(rundir, state, tail)
+
+
+# --- looking ------------------------------------------------------------------------------------
+
+
+def status(seen: Seen, *, json: bool) -> None:
+    """Show how far a run has come."""
+    found = _status(seen)
+    if json:
+        emit_json(found)
+    else:
+        emit(tables.status(found, seen.state, width()))
+
+
+def _status(seen: Seen) -> dict[str, Any]:
+    now = datetime.now(UTC)
+    return views.status_json(seen.state, live=seen.live, dir=seen.rundir.path, now=now)
+
+
+def experiments(seen: Seen, *, verdict: str | None, json: bool) -> None:
+    """List the experiments.
+
+    Raises:
+        UsageError: there is no such verdict.
+    """
+    if verdict is not None and verdict not in VERDICTS:
+        raise UsageError(f"{verdict!r} is not a verdict", hint=f"there are: {', '.join(VERDICTS)}")
+    rows = views.experiments_json(seen.state)
+    rows = [row for row in rows if verdict is None or row["verdict"] == verdict]
+    if json:
+        emit_json(rows)
+    elif rows:
+        emit(tables.experiments(rows, seen.state, width()))
+    else:
+        say("swarm: no experiments" + (f" with the verdict {verdict}" if verdict else " yet"))
+
+
+def show(seen: Seen, number: int, *, json: bool) -> None:
+    """Show all about one experiment.
+
+    Raises:
+        UsageError: there is no such experiment.
+    """
+    found = views.experiment_json(seen.state, number)
+    if json:
+        emit_json(found)
+    else:
+        metric = seen.state.targets[found["target"]].info.metric.name
+        emit(tables.experiment(found, metric, width()))
+
+
+def diff(seen: Seen, number: int, *, json: bool) -> None:
+    """Print the change of one experiment.
+
+    Raises:
+        UsageError: there is no such experiment.
+        PreconditionError: it has no commit, or the run's repository is gone.
+    """
+    from swarm.repo import Hub
+
+    found = views.experiment_json(seen.state, number)
+    if found["commit"] is None:
+        raise PreconditionError(
+            f"experiment {number} has no commit: {found['reason'] or 'nothing was proposed'}",
+            hint=f"swarm show {number}",
+        )
+    if not seen.rundir.hub.exists():
+        raise PreconditionError(
+            f"the run's repository {seen.rundir.hub} is gone", path=seen.rundir.hub
+        )
+    patch = Hub(seen.rundir.hub, seen.state.run).diff(found["base"], found["commit"])
+    if json:
+        wanted = ("number", "base", "commit", "files", "lines_added", "lines_removed")
+        emit_json({**{key: found[key] for key in wanted}, "diff": patch})
+    else:
+        emit_foreign(patch, patch=True)
+
+
+# --- logs ---------------------------------------------------------------------------------------
+
+
+def logs(seen: Seen, number: int, *, follow: bool, every: bool, json: bool) -> None:
+    """Print the logs of an experiment's measurements, or of the base's for number 0.
+
+    Raises:
+        UsageError: there is no such experiment.
+        PreconditionError: it has no log.
+    """
+    if number != 0:
+        views.experiment_json(seen.state, number)
+    found = [e for e in Tail(seen.rundir.ledger).poll() if _logged(e, number)]
+    if not found and not follow:
+        raise PreconditionError(
+            f"experiment {number} has no log yet" if number else "the base was not measured yet",
+            hint=f"swarm show {number}" if number else "swarm status",
+        )
+    shown = [_log(seen.rundir, e) for e in (found if every or follow else found[-1:])]
+    if json and not follow:
+        emit_json(shown)
+        return
+    for log in shown:
+        _print_log(log, titled=every or follow, json=json)
+    while (
+        follow and not seen.over and (number == 0 or seen.state.experiments[number].verdict is None)
+    ):
+        for event in seen.news():
+            if _logged(event, number):
+                _print_log(_log(seen.rundir, event), titled=True, json=json)
+            if isinstance(event, Decided) and event.number == number:
+                say(f"swarm: experiment {number}: {event.verdict}: {event.reason}")
+        time.sleep(POLL_S)
+
+
+def _logged(event: AnyEvent, number: int) -> bool:
+    return isinstance(event, Measured) and event.measurement.log.startswith(f"logs/{number}/")
+
+
+def _log(rundir: RunDir, event: AnyEvent) -> dict[str, Any]:
+    assert isinstance(event, Measured)
+    result = event.measurement
+    path = rundir.path / result.log
+    try:
+        text = path.read_bytes().decode("utf-8", "replace")
+    except OSError as error:
+        text = f"(cannot read {path}: {error.strerror})\n"
+    return {
+        "path": str(path),
+        "purpose": event.purpose,
+        "index": result.index,
+        "failure": result.failure.kind if result.failure else None,
+        "seconds": result.seconds,
+        "text": text,
+    }
+
+
+def _print_log(log: dict[str, Any], *, titled: bool, json: bool) -> None:
+    if json:
+        emit_json(log, line=True)
+        return
+    if titled:
+        emit(f"==> {Path(log['path']).name} <==")
+    emit_foreign(log["text"])
+
+
+# --- watching -----------------------------------------------------------------------------------
+
+
+def watch(seen: Seen, *, json: bool) -> None:
+    """Follow a run until it ends."""
+    if json:
+        _stream(seen)
+        return
+    from swarm.live import LiveView
+
+    config = configs.restore(seen.rundir.config.read_text(encoding="utf-8"))
+    with LiveView(seen.rundir, config) as view:
+        view.tick(datetime.now(UTC))
+        while not seen.over:
+            time.sleep(POLL_S)
+            for _ in seen.news():
+                pass
+            view.tick(datetime.now(UTC))
+    status(seen, json=False)
+
+
+def _stream(seen: Seen) -> None:
+    """Print the events of a run as they come, from its beginning to its end."""
+    tail = Tail(seen.rundir.ledger)
+    while True:
+        over = seen.over  # asked first: what is written before the end must not be missed
+        for event in tail.poll():
+            emit_json(event.model_dump(mode="json", exclude_none=True), line=True)
+        if over:
+            return
+        for _ in seen.news():
+            pass
+        time.sleep(POLL_S)
+
+
+# --- steering -----------------------------------------------------------------------------------
+
+Verb = Literal["pause", "resume", "stop"]
+_REACHED: dict[Verb, frozenset[str]] = {
+    "pause": frozenset({"paused"}),
+    "resume": frozenset({"running"}),
+    "stop": frozenset({"draining", "finished"}),
+}
+
+
+def ask(seen: Seen, verb: Verb, *, json: bool) -> None:
+    """Ask the coordinator of a run for something, and wait a little for it to do so.
+
+    Asking for what is the case already is no error.
+
+    Raises:
+        PreconditionError: no process carries the run out.
+    """
+    run, reached = seen.rundir.run, _REACHED[verb]
+    if seen.state.phase not in reached or (verb == "resume" and not seen.live):
+        if not seen.live:
+            state = views.phase(seen.state, live=False)
+            raise PreconditionError(
+                f"cannot {verb} run `{run}`: it is {state}, no process carries it out",
+                hint="`swarm launch CONFIG` resumes a run that is not finished",
+            )
+        if verb != "stop" and seen.state.phase == "draining":
+            raise PreconditionError(
+                f"cannot {verb} run `{run}`: it is ending", hint="`swarm watch` shows its end"
+            )
+        seen.rundir.request(verb)
+        _await_answer(seen, reached)
+    state = views.phase(seen.state, live=seen.live)
+    answered = state in reached
+    if json:
+        emit_json({"run": run, "asked": verb, "state": state, "answered": answered})
+    else:
+        words = f"run {run} is {state}"
+        emit(words if answered else f"{words}; it was asked to {verb} and has not answered yet")
+
+
+def _await_answer(seen: Seen, reached: frozenset[str]) -> None:
+    deadline = time.monotonic() + ANSWER_S
+    while seen.state.phase not in reached and seen.live and time.monotonic() < deadline:
+        time.sleep(0.1)
+        for _ in seen.news():
+            pass
+
+
+def apply_best(seen: Seen, *, onto: str | None, json: bool) -> None:
+    """Bring the user's branch to the best of a run.
+
+    Raises:
+        PreconditionError: nothing was won, or the repository cannot take it as it is.
+    """
+    from swarm.repo import apply
+
+    run, target = seen.state.run, next(iter(seen.state.targets.values()))
+    if not target.promotions:
+        raise PreconditionError(
+            f"run `{run}` has not improved on its base: there is nothing to apply",
+            hint="`swarm experiments` shows what was tried",
+        )
+    top = _repository(seen.rundir, Path(target.info.repo))
+    done = apply(top, f"refs/heads/swarm/{run}/best", onto=onto)
+    if json:
+        emit_json({"run": run, "repo": str(top), "commit": target.best, "done": done})
+    else:
+        emit(done)
+
+
+def _repository(rundir: RunDir, noted: Path) -> Path:
+    """Give the user's repository: where the run lies now, or, for a copy, where it was noted."""
+    top = rundir.path.parent.parent.parent
+    return top if rundir.path.parent == runs_folder(top) and (top / ".git").exists() else noted

@@ -1,0 +1,471 @@
+"""`swarm launch` as a process: from a config file to an exit code.
+
+Owns the first words and the last, signals, the log file, and the loop that shows a run while it
+goes on. Knows nothing of how a run is carried out: `RayRun` and `InlineRun` look the same here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+from swarm import config as configs
+from swarm.clean import remove_scratch
+from swarm.config import RunConfig
+from swarm.coordinator import Coordinator
+from swarm.errors import (
+    HarnessError,
+    PreconditionError,
+    SwarmError,
+    UsageError,
+)
+from swarm.formats.text import duration
+from swarm.launch import Opened, check_target, discard, open_run
+from swarm.ledger import is_live, read
+from swarm.quantities import NAME_RULE, is_ref_part
+from swarm.rundir import RunDir, runs_folder
+from swarm.runtime import Inline, local_gpus, slot_count
+from swarm.state import RunState
+from swarm.terminal import ReaderGone, emit, emit_json, say
+from swarm.views import status_json
+
+POLL_S = 0.2
+
+
+@dataclass(frozen=True)
+class Order:
+    """What `swarm launch` was asked for."""
+
+    config: Path
+    overrides: tuple[str, ...] = ()
+    name: str | None = None
+    address: str | None = None
+    inline: bool = False
+    json: bool = False
+
+    def load(self) -> RunConfig:
+        """Read the config, `--set` applied.
+
+        Raises:
+            ConfigError: it is wrong.
+            UsageError: the command line is.
+        """
+        if self.name is not None and not is_ref_part(self.name):
+            raise UsageError(f"--name {self.name!r} cannot be used: {NAME_RULE}")
+        if self.inline and self.address is not None:
+            raise UsageError("--inline runs without Ray, so --address means nothing with it")
+        if self.config.is_dir() or self.config.suffix == ".md":
+            raise UsageError(
+                f"`{self.config}` is not a config file; launching from a directory or a Markdown "
+                "file is not supported yet",
+                hint="name a YAML file; `swarm demo` makes one to start from",
+            )
+        return configs.load(self.config, self.overrides)
+
+
+class Running(Protocol):
+    """A run that is being carried out somewhere."""
+
+    def __enter__(self) -> Running:
+        """Start it. In the main thread."""
+        ...
+
+    def poll(self, timeout_s: float) -> bool:
+        """Wait a little; True when it has ended. Raises what it ended with."""
+        ...
+
+    def kill(self) -> None:
+        """End everything at once."""
+        ...
+
+    def __exit__(self, *_: object) -> None:
+        """Take everything down."""
+        ...
+
+
+class InlineRun:
+    """A run in this process: the coordinator in a thread of its own."""
+
+    def __init__(self, rundir: RunDir, config: RunConfig, *, prefix: str) -> None:
+        self._runtime = Inline()
+        self._coordinator = Coordinator(rundir, config, self._runtime, prefix=prefix)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="coordinator", daemon=True)
+
+    def _work(self) -> None:
+        try:
+            self._coordinator.run()
+        except BaseException as error:  # raised again by `poll`, in the main thread
+            self._error = error
+
+    def __enter__(self) -> InlineRun:
+        self._thread.start()
+        return self
+
+    def poll(self, timeout_s: float) -> bool:
+        """Wait a little; True when the run has ended. Raises what it ended with."""
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            return False
+        if self._error is not None:
+            raise self._error
+        return True
+
+    def kill(self) -> None:
+        """Cancel what is under way and leave."""
+        self._coordinator.interrupt("killed")
+        self._runtime.close()
+        self._thread.join(2)
+
+    def __exit__(self, *_: object) -> None:
+        if self._thread.is_alive():
+            self.kill()
+
+
+# --- signals ------------------------------------------------------------------------------------
+
+
+class Stopped(Exception):
+    """A signal came while there was nothing yet that could be finished."""
+
+
+class Signals:
+    """Counts SIGINT and SIGTERM: the first asks for a drain, the second ends at once."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.last = signal.SIGINT
+        self.draining = False
+        """Set once there is a loop that looks at `count`."""
+
+    @property
+    def exit_code(self) -> int:
+        """128 and the signal's number, as shells have it."""
+        return 128 + self.last
+
+    def take_over(self) -> None:
+        """Handle the signals here from now on. Ray sets handlers of its own when it starts."""
+        for which in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(which, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+        self.last = signal.Signals(number)
+        if not self.draining:
+            raise Stopped
+
+
+@contextmanager
+def _signals() -> Generator[Signals, None, None]:
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    signals = Signals()
+    signals.take_over()
+    try:
+        yield signals
+    finally:
+        for which, handler in before.items():
+            signal.signal(which, handler)
+
+
+# --- the log ------------------------------------------------------------------------------------
+
+
+def log_path(rundir: RunDir) -> Path:
+    """Give the file where swarm itself logs, whatever process the coordinator is in."""
+    return rundir.path / "swarm.log"
+
+
+@contextmanager
+def _logging_to(path: Path) -> Generator[None, None, None]:
+    logger = logging.getLogger("swarm")
+    handler = logging.FileHandler(path, encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    propagated, logger.propagate = logger.propagate, False
+    try:
+        yield
+    finally:
+        logger.propagate = propagated
+        logger.removeHandler(handler)
+        handler.close()
+
+
+class Warnings:
+    """Says on stderr what is written to the log as a warning or worse from now on."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = path.stat().st_size if path.exists() else 0
+
+    def tell(self) -> None:
+        """Say what is new."""
+        try:
+            with open(self._path, "rb") as file:
+                file.seek(self._offset)
+                data = file.read()
+        except FileNotFoundError:
+            return
+        data = data[: data.rfind(b"\n") + 1]
+        self._offset += len(data)
+        for line in data.decode("utf-8", "replace").splitlines():
+            words = line.split(" ", 3)
+            if len(words) == 4 and words[2] in ("WARNING", "ERROR", "CRITICAL"):
+                say(f"swarm: warning: {words[3]}")
+
+
+# --- launching ----------------------------------------------------------------------------------
+
+
+def launch_config(order: Order) -> int:
+    """Do what `swarm launch` does, and give the exit code.
+
+    Raises:
+        SwarmError: it could not be started, or it failed.
+    """
+    opened = open_run(order.load(), name=order.name)
+    if opened.finished:
+        _tell_end(opened, order)
+        return 0
+    opened.rundir.requests()  # what was asked of an earlier launch is not meant for this one
+    _tell_start(opened, order)
+    log = log_path(opened.rundir)
+    try:
+        with _logging_to(log), _signals() as signals:
+            code = _carry_out(opened, order, signals)
+    except SwarmError as error:
+        if not (_is_refusal(error) and _leave_nothing(opened)):
+            _write_views(opened)
+        raise
+    except Exception as error:
+        error.add_note(f"the log of the run is {log}")
+        raise
+    return code
+
+
+def _carry_out(opened: Opened, order: Order, signals: Signals) -> int:
+    try:
+        with _runner(opened, order) as running:
+            signals.take_over()
+            signals.draining = True
+            killed = _follow(running, opened, signals)
+    except Stopped:
+        killed = True
+    if killed:
+        gone = _leave_nothing(opened)
+        say("swarm: ended at once; " + ("nothing is left of it" if gone else _how_to_resume(order)))
+        return signals.exit_code
+    _write_views(opened)
+    phase = _tell_end(opened, order)
+    return signals.exit_code if signals.count and phase != "finished" else 0
+
+
+def _runner(opened: Opened, order: Order) -> Running:
+    if order.inline:
+        return InlineRun(opened.rundir, opened.config, prefix=opened.prefix)
+    from swarm.cluster import RayRun
+
+    return RayRun(opened.rundir, opened.config, prefix=opened.prefix, address=order.address)
+
+
+def _follow(running: Running, opened: Opened, signals: Signals) -> bool:
+    """Go along with the run to its end; True if it was killed."""
+    from swarm.live import LiveView
+
+    warnings, drained = Warnings(log_path(opened.rundir)), False
+    with LiveView(opened.rundir, opened.config) as view:
+        while not running.poll(POLL_S):
+            warnings.tell()
+            if signals.count > 1:
+                running.kill()
+                return True
+            if signals.count and not drained:
+                drained = True
+                opened.rundir.request("interrupt")
+                say("swarm: finishing what is being measured; again to stop at once")
+            view.tick(datetime.now(UTC))
+        warnings.tell()
+        view.tick(datetime.now(UTC))
+    return False
+
+
+def _is_refusal(error: SwarmError) -> bool:
+    return isinstance(error, HarnessError) or type(error) is PreconditionError
+
+
+def _leave_nothing(opened: Opened) -> bool:
+    """Remove a new run in which nothing was tried yet: there is nothing to resume."""
+    with suppress(SwarmError):
+        if opened.resumed or is_live(opened.rundir.ledger) or _state(opened).experiments:
+            return False
+        remove_scratch(opened.rundir)
+        discard(opened)
+        return True
+    return False
+
+
+def _state(opened: Opened) -> RunState:
+    return RunState(read(opened.rundir.ledger))
+
+
+def _write_views(opened: Opened) -> None:
+    """Write the reports. A report that cannot be written must not hide how the run ended."""
+    from swarm.report import write_views
+
+    try:
+        write_views(opened.rundir, _state(opened), opened.config)
+    except Exception as error:
+        logging.getLogger("swarm").exception("the views could not be written")
+        say(f"swarm: warning: the views could not be written: {error}")
+
+
+# --- words --------------------------------------------------------------------------------------
+
+
+def _tell_start(opened: Opened, order: Order) -> None:
+    config, target = opened.config, opened.config.targets[0]
+    agents = ", ".join(f"{g.count} {g.proposer.kind}" for g in config.agents)
+    verb = "resuming" if opened.resumed else "starting"
+    say(
+        f"swarm: {verb} run {opened.rundir.run}\n"
+        f"  target  {target.name}: {target.metric.goal} {target.metric.name} by changing "
+        f"{', '.join(target.scope)}\n"
+        f"  agents  {agents}; slots {_slots(config)}\n"
+        f"  budget  {_budget(config)}\n"
+        f"  files   {opened.rundir.path}"
+    )
+    if order.json:
+        _announce(
+            {
+                "event": "launched",
+                "run": opened.rundir.run,
+                "dir": str(opened.rundir.path),
+                "resumed": opened.resumed,
+                "pid": os.getpid(),
+            }
+        )
+
+
+def _announce(event: dict[str, Any]) -> None:
+    # A run goes on when nobody reads its announcements any more.
+    with suppress(ReaderGone):
+        emit_json(event, line=True)
+
+
+def _slots(config: RunConfig) -> str:
+    slot = config.targets[0].slot
+    each = f"{slot.cpus:g} CPU" + (f" and {slot.gpus:g} GPU" if slot.gpus else "")
+    return f"{slot.count} with {each} each"
+
+
+def _budget(config: RunConfig) -> str:
+    set_ = config.budget.model_dump(exclude_none=True)
+    limits = [f"{k} {duration(v) if k == 'time' else format(v, 'g')}" for k, v in set_.items()]
+    return ", ".join(limits) or "none: it runs until it is stopped (Ctrl-C, or `swarm stop`)"
+
+
+def _tell_end(opened: Opened, order: Order) -> str:
+    """Print how the run stands now, say what can be done next, and give its phase."""
+    from swarm.report import summary_text
+
+    state, rundir = _state(opened), opened.rundir
+    improved = any(t.promotions for t in state.targets.values())
+    with suppress(ReaderGone):
+        if order.json:
+            now = datetime.now(UTC)
+            views = (rundir.summary, rundir.results, rundir.progress)
+            record = {
+                "event": "done",
+                "status": status_json(state, live=False, dir=rundir.path, now=now),
+                "files": {path.name: str(path) for path in views if path.exists()},
+            }
+            emit_json(record, line=True)
+        else:
+            emit(summary_text(state, opened.config))
+    for line in _what_next(state, order, improved):
+        say(line)
+    return state.phase
+
+
+def _what_next(state: RunState, order: Order, improved: bool) -> Iterator[str]:
+    name = state.run
+    why = f": {state.reason}" if state.reason not in ("", state.phase) else ""
+    yield f"swarm: run {name} is {state.phase}{why}"
+    if improved:
+        base = next(iter(state.targets.values())).info.base
+        yield f"  see what was won:        git diff {base[:10]} swarm/{name}/best"
+        yield f"  bring it to your branch: swarm apply {name}"
+    if state.experiments:
+        yield f"  see all that was tried:  swarm experiments {name}, then swarm show N"
+    if state.phase != "finished":
+        yield f"  {_how_to_resume(order)}"
+
+
+def _how_to_resume(order: Order) -> str:
+    name = f" --name {order.name}" if order.name else ""
+    return f"resume it: swarm launch {order.config}{name}"
+
+
+# --- dry run ------------------------------------------------------------------------------------
+
+
+def dry_run_of(order: Order) -> None:
+    """Print the resolved config, and say what a launch would start. Nothing is touched.
+
+    Raises:
+        SwarmError: the launch would be refused.
+    """
+    import json
+
+    from swarm.repo import inspect
+
+    config = order.load()
+    target = config.targets[0]
+    source = inspect(target.repo, target.base, dirty=target.dirty)
+    files = check_target(target, source)
+    for group in config.agents:
+        if group.scope is not None:
+            check_target(target.model_copy(update={"scope": group.scope}), source)
+    own = order.inline or (order.address is None and config.cluster.address == "local")
+    slots = None
+    if own:
+        slots = slot_count(target.slot, cpus=os.cpu_count() or 1, gpus=local_gpus())
+    rundir = RunDir(runs_folder(source.top) / (order.name or config.name))
+    before = RunState(read(rundir.ledger)).phase if rundir.exists() else None
+    if order.json:
+        plan = {
+            "run": rundir.run,
+            "before": before,
+            "repo": str(source.top),
+            "base": source.base,
+            "files": files,
+            "agents": [name for name, _ in config.agent_names()],
+            "slots": slots,
+        }
+        emit_json({"plan": plan, "config": json.loads(configs.dump(config))})
+        return
+    emit(configs.dump(config), end="")
+    shown = ", ".join(files[:6]) + (f" and {len(files) - 6} more" if len(files) > 6 else "")
+    room = "as many slots as the cluster has" if slots is None else f"{slots} slots"
+    say(
+        f"swarm: nothing was started. A launch would {_would(before, order)} run {rundir.run}:\n"
+        f"  repository {source.top} at {source.base}\n"
+        f"  {len(files)} files in scope: {shown}\n"
+        f"  {len(config.agent_names())} agents, {room}"
+    )
+
+
+def _would(before: str | None, order: Order) -> str:
+    if before is None:
+        return "start"
+    if before != "finished":
+        return "resume"
+    return "only print the summary of" if order.name else "start a numbered successor of"

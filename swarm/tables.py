@@ -1,0 +1,222 @@
+"""A run as text for a person: pure functions from the JSON of `report`, and from state, to lines.
+
+Owns columns and widths. Every word that an agent or a candidate wrote passes `one_line` or
+`sanitise` on its way. Knows no terminal: the width is an argument, None for no limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from swarm.formats.text import count, duration, number, one_line, sanitise, signed
+from swarm.records import VERDICTS
+from swarm.state import RunState, Target
+
+Json = Mapping[str, Any]
+
+
+def table(rows: Sequence[Sequence[str]], *, right: frozenset[int], width: int | None) -> str:
+    """Lay out rows in columns; the last column gets what room is left, and is cut to it."""
+    columns = len(rows[0])
+    wide = [max(len(row[i]) for row in rows) for i in range(columns - 1)]
+    room = None if width is None else max(8, width - sum(wide) - 2 * len(wide))
+    lines: list[str] = []
+    for row in rows:
+        cells = [
+            cell.rjust(w) if i in right else cell.ljust(w)
+            for i, (cell, w) in enumerate(zip(row[:-1], wide, strict=True))
+        ]
+        lines.append("  ".join([*cells, one_line(row[-1], room)]).rstrip())
+    return "\n".join(lines if width is None else (one_edge(line, width) for line in lines))
+
+
+def one_edge(line: str, width: int) -> str:
+    """Cut a line that is still too long; leading blanks stay, they are layout."""
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+# --- status -------------------------------------------------------------------------------------
+
+
+def status(found: Json, state: RunState, width: int | None) -> str:
+    """Lay out `status_json`; `state` adds why a run is where it is."""
+    head = f"{found['run']}  {found['state']}"
+    if state.reason not in ("", found["state"]):
+        head += f": {one_line(state.reason)}"
+    lines = [head]
+    if state.hint:
+        lines.append(f"  hint: {one_line(state.hint)}")
+    for target in found["targets"]:
+        lines += _target(target, state.targets[target["name"]])
+    lines += ["", _agents(found["agents"], width)]
+    spend = state.spend
+    parts = [
+        f"{spend.experiments} experiments",
+        f"{spend.measurements} measurements",
+        duration(found["spend"].get("seconds") or spend.seconds),
+    ]
+    if spend.usd:
+        parts.append(f"${spend.usd:.2f}")
+    if spend.tokens:
+        parts.append(f"{count(spend.tokens)} tokens")
+    lines += ["", f"spend    {', '.join(parts)}"]
+    if state.launch is not None:
+        lines.append(f"sandbox  {_sandbox(state)}")
+    lines.append(f"files    {found['dir']}")
+    return "\n".join(line if width is None else one_edge(line, width) for line in lines)
+
+
+def _target(found: Json, target: Target) -> list[str]:
+    metric = target.info.metric
+    unit = f" {metric.unit}" if metric.unit else ""
+    lines = ["", f"{found['name']}: {metric.goal} {metric.name}{unit}"]
+    baseline, best, result = found["baseline"], found["best"], found["result"]
+    if baseline and baseline.get("n"):
+        lines.append(f"  baseline  {_mean(baseline['mean'], baseline['sd'], baseline['n'], 'sd')}")
+    if best and best.get("n") and target.promotions:
+        line = f"  best      {_mean(best['mean'], best['se'], best['n'], 'se')}"
+        if best["gain"] is not None:
+            line += f"  gain {signed(best['gain'], 4)}"
+            percent = best["gain_pct"]
+            line += f" ({signed(percent, 3)}%)" if percent is not None else ""
+        lines += [line, f"            {best['commit'][:10]}"]
+    if result is not None:
+        line = f"  result    {signed(result['gain'], 4)} ± {number(result['se'], 2)}"
+        lines.append(f"{line}, measured afresh at the end")
+    counts = found["experiments"]
+    some = [f"{counts[v]} {v}" for v in VERDICTS if counts.get(v)]
+    flying = len(target.open)
+    if flying:
+        some.append(f"{flying} in flight")
+    lines.append(f"  tried     {counts['total']}" + (f": {', '.join(some)}" if some else ""))
+    return lines
+
+
+def _mean(mean: float | None, spread: float | None, n: int, what: str) -> str:
+    if spread is None:
+        return f"{number(mean)} (n={n})"
+    return f"{number(mean)} ± {number(spread, 2)} {what} (n={n})"
+
+
+def _agents(agents: Sequence[Json], width: int | None) -> str:
+    rows = [("agent", "experiments", "keeps", "state", "proposer")]
+    rows += [
+        (
+            a["name"],
+            str(a["experiments"]),
+            str(a["keeps"]),
+            one_line(str(a["state"])),
+            a["proposer"],
+        )
+        for a in agents
+    ]
+    return table(rows, right=frozenset({1, 2}), width=width)
+
+
+def _sandbox(state: RunState) -> str:
+    launch = state.launch
+    assert launch is not None
+    if not launch.sandbox_open:
+        return launch.sandbox
+    return f"{launch.sandbox}: candidates are NOT kept from {', '.join(launch.sandbox_open)}"
+
+
+# --- experiments --------------------------------------------------------------------------------
+
+
+def experiments(rows: Sequence[Json], state: RunState, width: int | None) -> str:
+    """Lay out `experiments_json`, one experiment a line."""
+    metrics = {name: target.info.metric.name for name, target in state.targets.items()}
+    heading = next(iter(metrics.values())) if len(set(metrics.values())) == 1 else "value"
+    columns = ["n", "verdict", heading, "agent", "z", "merged", "summary"]
+    lines = [columns, *(_row(row, metrics[row["target"]]) for row in rows)]
+    while width is not None and len(columns) > 4 and _fixed(lines) + MIN_SUMMARY > width:
+        columns = [*columns[:-2], columns[-1]]
+        lines = [[*line[:-2], line[-1]] for line in lines]
+    return table(lines, right=frozenset({0, 2, 4}), width=width)
+
+
+MIN_SUMMARY = 30
+"""Columns that a summary needs to say something; lesser columns give way on a narrow terminal."""
+
+
+def _fixed(lines: Sequence[Sequence[str]]) -> int:
+    return sum(max(len(line[i]) for line in lines) + 2 for i in range(len(lines[0]) - 1))
+
+
+def _row(row: Json, metric: str) -> list[str]:
+    value = row["values"].get(metric)
+    return [
+        str(row["number"]),
+        row["verdict"] or "in flight",
+        "" if value is None else number(value),
+        row["agent"],
+        "" if row["z"] is None else signed(row["z"], 3),
+        _merged(row["merged"]),
+        row["summary"],
+    ]
+
+
+def _merged(merged: str | None) -> str:
+    if merged is None:
+        return ""
+    return merged[:10] if len(merged) == 40 else merged
+
+
+# --- one experiment -----------------------------------------------------------------------------
+
+
+def experiment(found: Json, metric: str, width: int | None) -> str:
+    """Lay out `experiment_json`; `metric` is the name of the primary one."""
+    verdict, reason = found["verdict"] or "in flight", one_line(found["reason"])
+    lines = [
+        f"experiment {found['number']}  {verdict}" + (f": {reason}" if reason else ""),
+        f"  {one_line(found['summary'] or 'no summary')}",
+        "",
+        f"agent    {found['agent']}",
+        f"base     {found['base']}",
+        f"commit   {found['commit'] or 'none'}",
+    ]
+    if found["files"]:
+        files = ", ".join(one_line(f) for f in found["files"])
+        lines.append(f"changes  +{found['lines_added']} -{found['lines_removed']} in {files}")
+    if found["port_of"] is not None:
+        lines.append(f"port of  experiment {found['port_of']}")
+    lines += _measured(found, metric)
+    if found["merged"] is not None:
+        how = " (stacked with others)" if found["stacked"] else ""
+        lines.append(f"merged   {found['merged']}{how}")
+    lines += [f"log      {one_line(path)}" for path in found["logs"]]
+    lines = [line if width is None else one_edge(line, width) for line in lines]
+    if found["rationale"]:
+        lines += ["", sanitise(found["rationale"]).rstrip()]
+    failure = found["failure"]
+    if failure is not None:
+        lines += ["", f"{failure['kind']}: {one_line(failure['reason'])}"]
+        if failure["tail"]:
+            lines += ["", sanitise(failure["tail"]).rstrip()]
+    return "\n".join(lines)
+
+
+def _measured(found: Json, metric: str) -> list[str]:
+    values, lines = dict(found["values"]), list[str]()
+    if metric in values:
+        lines.append(
+            f"value    {metric} {_mean(values.pop(metric), found['se'], found['n'], 'se')}"
+        )
+    lines += [f"         {one_line(name)} {number(value)}" for name, value in values.items()]
+    incumbent = found["incumbent"]
+    if incumbent["n"]:
+        lines.append(f"against  {_mean(incumbent['mean'], None, incumbent['n'], '')}")
+    if found["gain"] is not None:
+        z = "" if found["z"] is None else f", z {signed(found['z'], 3)}"
+        lines.append(f"gain     {signed(found['gain'], 4)}{z} (positive is better)")
+    parts = [duration(found["seconds"])]
+    if found["peak_memory_mb"]:
+        parts.append(f"{number(found['peak_memory_mb'], 4)} MiB at most")
+    if found["usd"]:
+        parts.append(f"${found['usd']:.2f}")
+    if found["tokens"]:
+        parts.append(f"{count(found['tokens'])} tokens")
+    return [*lines, f"took     {', '.join(parts)}"]
