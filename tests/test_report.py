@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -356,3 +358,8 @@ def test_one_view_that_fails_does_not_cost_the_others(
     assert rundir.progress.exists()
     assert rundir.results.exists()
     assert "could not write" in caplog.text
+
+
+def test_matplotlib_is_not_loaded_before_a_picture_is_drawn() -> None:
+    code = "import sys, swarm.report; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

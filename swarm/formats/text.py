@@ -11,7 +11,8 @@ import re
 
 _SEQUENCES = re.compile(
     # Strings that a terminal swallows up to their end: OSC (links, titles), DCS, SOS, PM, APC.
-    r"(?:\x1b[\]PX^_]|[\x90\x98\x9d\x9e\x9f])[^\x07\x1b\x9c]*+(?:\x07|\x1b\\|\x9c)"
+    # The next beginning ends the search for an end, else many of them take quadratic time.
+    r"(?:\x1b[\]PX^_]|[\x90\x98\x9d\x9e\x9f])[^\x07\x1b\x90\x98\x9c-\x9f]*+(?:\x07|\x1b\\|\x9c)"
     r"|(?:\x1b\[|\x9b)[0-?]*+[ -/]*+[@-~]?"  # CSI: colours, cursor, screen
     r"|\x1b[ -/]*+[0-~]?"  # all other escapes
 )

@@ -1,0 +1,431 @@
+"""A run while it goes on, for one person at a terminal: a panel, or a line for each event.
+
+Reads the ledger and nothing else, so it works for `launch` and `watch` alike, near and far. What is
+in flight is not on the ledger; what an agent does is derived from what it has not finished yet.
+Decides nothing, and no trouble of its own may reach the run.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta, tzinfo
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from swarm import budget
+from swarm.config import RunConfig
+from swarm.errors import SwarmError
+from swarm.formats.text import duration, number, one_line, signed
+from swarm.ledger import Tail
+from swarm.records import (
+    AnyEvent,
+    Decided,
+    Draining,
+    Failed,
+    Finished,
+    Interrupted,
+    Launched,
+    Measured,
+    NotMerged,
+    Parked,
+    Paused,
+    Promoted,
+    Resumed,
+    Verdict,
+)
+from swarm.rundir import RunDir
+from swarm.state import Agent, Experiment, RunState, Target
+from swarm.views import doing, own_record, sd, standing
+
+log = logging.getLogger("swarm")
+
+REDRAW = timedelta(seconds=0.25)
+BACKLOG = 20
+"""Lines of what was before, shown to one who joins a run."""
+RECENT = 8
+SUMMARY = 120
+REASON = 200
+WIDE = 90
+"""Columns from which there is room for everything."""
+COLOURS: dict[Verdict, str] = {
+    "keep": "green",
+    "crash": "red",
+    "timeout": "red",
+    "aborted": "red",
+    "guard_failed": "yellow",
+    "constraint_failed": "yellow",
+    "invalid": "yellow",
+}
+
+
+# --- one line an event -------------------------------------------------------------------------
+
+
+def plain_line(event: AnyEvent, state: RunState, zone: tzinfo | None = None) -> str | None:
+    """Say an event in one line, or None if nobody would miss it.
+
+    Args:
+        event: as read from the ledger.
+        state: the run with this event folded in.
+        zone: of the clock shown; the local one by default.
+    """
+    words = _words(event, state)
+    if words is None or event.at is None:
+        return words
+    return f"[{event.at.astimezone(zone):%H:%M:%S}] {words}"
+
+
+def _words(event: AnyEvent, state: RunState) -> str | None:
+    match event:
+        case Decided():
+            return _decided(state, state.experiments[event.number])
+        case Measured():
+            return _measured(event, state)
+        case Promoted():
+            return _promoted(event, state)
+        case NotMerged():
+            again = "" if event.final else "; it is tried again on the next best"
+            agent = state.experiments[event.number].agent
+            reason = one_line(event.reason, REASON)
+            return f"#{event.number} {agent} not merged  {event.outcome}: {reason}{again}"
+        case Parked():
+            return f"{event.agent} parked  {one_line(event.reason, REASON)}"
+        case _:
+            return _turn(event, state)
+
+
+def _turn(event: AnyEvent, state: RunState) -> str | None:
+    """Say an event in the life of the run itself."""
+    match event:
+        case Launched():
+            slots = f"{len(event.slots)} slot{'s' * (len(event.slots) != 1)}"
+            open_ = one_line(", ".join(event.sandbox_open), REASON)
+            open_ = f", open: {open_}" if open_ else ""
+            agents = f"{len(event.agents)} agent{'s' * (len(event.agents) != 1)}"
+            return f"launched  {agents}, {slots}, sandbox {event.sandbox}{open_}"
+        case Paused():
+            return "paused"
+        case Resumed():
+            return "resumed"
+        case Draining():
+            return f"draining  {one_line(event.reason, REASON)}"
+        case Interrupted():
+            return f"interrupted  {one_line(event.reason, REASON)}"
+        case Finished():
+            return f"finished  {one_line(event.reason, REASON)}{_results(state)}"
+        case Failed():
+            return f"failed  {one_line(event.error, REASON)}"
+        case _:
+            return None
+
+
+def _decided(state: RunState, experiment: Experiment) -> str:
+    target, verdict = state.targets[experiment.target], experiment.verdict
+    head = f"#{experiment.number} {experiment.agent} {verdict}  "
+    summary = one_line(experiment.proposal.summary, SUMMARY)
+    ours = own_record(state, experiment).primary
+    if verdict not in ("keep", "discard") or not ours.n or experiment.machine is None:
+        return f"{head}{one_line(experiment.reason, REASON)}  {summary}".rstrip()
+    theirs = target.record(experiment.base, experiment.machine).primary
+    before = f"{number(theirs.mean)} -> " if theirs.n else ""
+    z = "" if experiment.z is None else f" (z={experiment.z:+.1f})"
+    return f"{head}{_metric(target)} {before}{number(ours.mean)}{z}  {summary}".rstrip()
+
+
+def _measured(event: Measured, state: RunState) -> str | None:
+    """Say what was measured of base and best; a candidate's numbers come with its verdict."""
+    target, result = state.targets[event.target], event.measurement
+    if event.purpose not in ("baseline", "final"):
+        return None
+    of = "" if event.purpose == "baseline" else " base"
+    if of and result.commit != target.info.base:
+        of = " best"
+    if result.failure is not None:
+        return (
+            f"{event.purpose}{of} {result.failure.kind}  {one_line(result.failure.reason, REASON)}"
+        )
+    name = target.info.metric.name
+    line = f"{event.purpose}{of}  {_metric(target)} {number(result.values.get(name))}"
+    sample = target.record(result.commit, result.machine).primary
+    if event.purpose == "baseline" and sample.n > 1:
+        line += f"  (mean {number(sample.mean)}, sd {number(sd(sample), 2)}, n={sample.n})"
+    return line
+
+
+def _promoted(event: Promoted, state: RunState) -> str:
+    target, agent = state.targets[event.target], state.experiments[event.number].agent
+    how = "stacked" if event.stacked else "fast-forward"
+    where = standing(target)
+    gain = (
+        ""
+        if where.gain is None
+        else f"  {_metric(target)} {number(where.best.mean)}{_gain(target)}"
+    )
+    return f"best is now #{event.number} {agent} ({how}, {event.new[:7]}){gain}"
+
+
+def _results(state: RunState) -> str:
+    results = [t.result for t in state.targets.values() if t.result is not None]
+    return "".join(
+        f"; best - base = {signed(r.gain, 4)} ± {number(r.se, 2)} (n={r.n}+{r.n})" for r in results
+    )
+
+
+def _metric(target: Target) -> str:
+    return one_line(target.info.metric.name, 40)
+
+
+def _gain(target: Target) -> str:
+    where = standing(target)
+    percent = "" if where.gain_pct is None else f", {signed(where.gain_pct, 3)} %"
+    return f" (gain {signed(where.gain, 4)}{percent})"
+
+
+# --- the panel ---------------------------------------------------------------------------------
+
+
+def panel(
+    state: RunState,
+    config: RunConfig,
+    recent: Sequence[Text],
+    *,
+    now: datetime,
+    width: int,
+    height: int,
+) -> RenderableType:
+    """Give the whole picture of a run that goes on, for a terminal of this size."""
+    lines = recent[-max(2, min(RECENT, height // 4)) :]
+    room = max(3, height - len(lines) - 3 * len(state.targets) - 10)
+    return Group(
+        Text(""),
+        _head(state, config, now),
+        _facts(state, config, now),
+        *_budget(state, config, now, width),
+        Text(""),
+        _agents(state, room, width),
+        *([Text("")] if lines else []),
+        *lines,
+    )
+
+
+def _head(state: RunState, config: RunConfig, now: datetime) -> Text:
+    head = Text(no_wrap=True, overflow="ellipsis")
+    head.append(f"swarm {one_line(state.run, 40)}", style="bold")
+    colour = {"running": "green", "failed": "red"}.get(state.phase, "yellow")
+    head.append(f"  {state.phase}", style=colour)
+    head.append(f"  {duration(state.elapsed(now))}")
+    left = budget.forecast(config, state, now)
+    if left is not None and state.phase == "running":
+        head.append(f", about {duration(left)} left", style="dim")
+    return head
+
+
+def _grid() -> Table:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True, style="dim", min_width=len("experiments"))
+    return grid
+
+
+def _facts(state: RunState, config: RunConfig, now: datetime) -> Table:
+    grid = _grid()
+    grid.add_column(no_wrap=True, overflow="ellipsis")
+    for target in state.targets.values():
+        metric = target.info.metric
+        way = "lower is better" if metric.goal == "minimize" else "higher is better"
+        unit = f" in {one_line(metric.unit, 20)}" if metric.unit else ""
+        grid.add_row("metric", Text(f"{_metric(target)}{unit}, {way}"))
+        grid.add_row("baseline", _baseline(target, config))
+        grid.add_row("best", _best(target))
+    slots, elapsed = len(state.slots), state.elapsed(now)
+    if slots and elapsed > 0:
+        share = min(1.0, state.spend.busy_seconds / (elapsed * slots))
+        grid.add_row("slots", Text(f"{slots}, {share:.0%} busy so far"))
+    if state.spend.usd:
+        grid.add_row("spent", Text(f"${state.spend.usd:.2f}"))
+    return grid
+
+
+def _baseline(target: Target, config: RunConfig) -> Text:
+    where = standing(target)
+    n = where.baseline.n
+    if not n:
+        return Text("being measured", style="yellow")
+    spread = "" if n < 2 else f" ± {number(sd(where.baseline), 2)}"
+    done = n >= config.judge.baseline or where.spread.deterministic
+    return Text(f"{number(where.baseline.mean)}{spread} (n={n}{'' if done else ' so far'})")
+
+
+def _best(target: Target) -> Text:
+    where = standing(target)
+    if target.tree_of[target.best] == target.info.base_tree or not where.best.n:
+        return Text("still the baseline")
+    se = number(where.spread.se(where.best.n), 2)
+    text = Text(f"{number(where.best.mean)} ± {se} (n={where.best.n})")
+    return text.append(_gain(target), style="green" if (where.gain or 0) > 0 else "yellow")
+
+
+def _budget(
+    state: RunState, config: RunConfig, now: datetime, width: int
+) -> Iterator[RenderableType]:
+    """Draw how much of each limit is used."""
+    limits, done, elapsed = config.budget, state.spend.experiments, state.elapsed(now)
+    rows: list[tuple[str, float, float, str]] = []
+    if limits.experiments is not None:
+        shown = f"{done} of {limits.experiments}"
+        rows.append(("experiments", done, limits.experiments, shown))
+    if limits.time is not None:
+        shown = f"{duration(elapsed)} of {duration(limits.time)}"
+        rows.append(("time", elapsed, limits.time, shown))
+    if limits.stale is not None:
+        since = min((t.since_keep for t in state.targets.values()), default=0)
+        rows.append(("stale", since, limits.stale, f"{since} of {limits.stale} without a keep"))
+    grid = _grid()
+    grid.add_column(width=max(10, min(30, width - 42)))
+    grid.add_column(no_wrap=True, overflow="ellipsis")
+    for name, used, limit, shown in rows:
+        bar = ProgressBar(total=max(limit, 1e-9), completed=min(used, limit))
+        grid.add_row(name, bar, Text(shown))
+    yield grid if rows else Text(f"{done} experiments; no limit: it runs until it is stopped")
+
+
+def _agents(state: RunState, room: int, width: int) -> RenderableType:
+    table = Table(box=None, padding=(0, 2, 0, 0), expand=True, header_style="dim", pad_edge=False)
+    table.add_column("agent", no_wrap=True)
+    if width >= WIDE:
+        table.add_column("proposer", no_wrap=True)
+    table.add_column("exp", justify="right", no_wrap=True)
+    table.add_column("keep", justify="right", no_wrap=True)
+    table.add_column("doing", no_wrap=True, overflow="ellipsis", ratio=1)
+    names = list(state.agents)
+    for name in names[:room]:
+        agent = state.agents[name]
+        cells = [Text(one_line(name, 12))]
+        if width >= WIDE:
+            cells.append(Text(one_line(agent.info.proposer, 16)))
+        keeps = Text(str(agent.keeps), style="green" if agent.keeps else "")
+        table.add_row(*cells, Text(str(agent.experiments)), keeps, _doing(state, agent))
+    if len(names) > room:
+        return Group(table, Text(f"... and {len(names) - room} more agents", style="dim"))
+    return table
+
+
+def _doing(state: RunState, agent: Agent) -> Text:
+    what = doing(state, agent, live=True)
+    if what == "parked":
+        return Text(f"parked: {one_line(agent.parked or '', REASON)}", style="yellow")
+    if what != "measuring":
+        return Text(what, style="dim")
+    first = state.experiments[min(agent.open)]
+    n = own_record(state, first).primary.n
+    times = "" if not n else " (once)" if n == 1 else f" ({n} times)"
+    more = f" and {len(agent.open) - 1} more" if len(agent.open) > 1 else ""
+    text = Text(f"measuring #{first.number}{more}{times}  ")
+    return text.append(one_line(first.proposal.summary, SUMMARY), style="dim")
+
+
+# --- the view ----------------------------------------------------------------------------------
+
+
+class LiveView:
+    """Shows a run as it goes on. Enter it, call `tick` a few times a second, leave it."""
+
+    def __init__(self, rundir: RunDir, config: RunConfig, console: Console | None = None) -> None:
+        """Show `rundir` on `console`, by default on stderr: stdout is for data."""
+        self._console = console or Console(stderr=True)
+        self._config = config
+        self._tail = Tail(rundir.ledger)
+        self._blind = False
+        self._drawn: datetime | None = None
+        self._changed = True
+        self._recent: deque[Text] = deque(maxlen=RECENT)
+        self._live: Live | None = None
+        self.state = RunState()
+
+    def __enter__(self) -> Self:
+        lines = self._catch_up()
+        if self._console.is_terminal and not self._console.is_dumb_terminal:
+            self._live = Live(console=self._console, auto_refresh=False, redirect_stdout=False)
+            self._live.start()
+        else:
+            for line in lines:
+                self._say(line)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            with suppress(OSError, ValueError):
+                self._live.stop()
+
+    def tick(self, now: datetime) -> None:
+        """Take in what is new, and show it; drawing is limited to a few times a second."""
+        for event in self._poll():
+            line = plain_line(event, self.state)
+            self._remember(event, line)
+            if line is not None and self._live is None:
+                self._say(line)
+        over = self.state.launched_at is None
+        if self._live is None or (
+            self._drawn is not None and now - self._drawn < REDRAW and not (over and self._changed)
+        ):
+            return
+        self._drawn, self._changed = now, False
+        with suppress(OSError, ValueError):  # a terminal that has gone is no trouble of the run
+            self._live.update(self._panel(now), refresh=True)
+
+    def _panel(self, now: datetime) -> RenderableType:
+        width, height = self._console.size
+        return panel(
+            self.state, self._config, list(self._recent), now=now, width=width, height=height
+        )
+
+    def _catch_up(self) -> list[str]:
+        """Fold what is there already, and give the last lines of it since the last launch."""
+        lines: deque[str] = deque(maxlen=BACKLOG)
+        for event in self._poll():
+            line = plain_line(event, self.state)
+            if isinstance(event, Launched):
+                lines.clear()
+                self._recent.clear()
+            self._remember(event, line)
+            if line is not None:
+                lines.append(line)
+        return list(lines) if self.state.launched_at is not None else []
+
+    def _poll(self) -> Iterator[AnyEvent]:
+        """Give each new event, folded in. An unreadable ledger ends the view, not the run."""
+        if self._blind:
+            return
+        try:
+            for event in self._tail.poll():
+                self.state.apply(event)
+                self._changed = True
+                yield event
+        except (SwarmError, OSError) as error:
+            self._blind = True
+            log.warning("the live view has stopped: %s", one_line(str(error), REASON))
+
+    def _remember(self, event: AnyEvent, line: str | None) -> None:
+        if line is None or isinstance(event, Measured):
+            return
+        style = COLOURS.get(event.verdict, "dim") if isinstance(event, Decided) else "cyan"
+        self._recent.append(Text(line, style=style, no_wrap=True, overflow="ellipsis"))
+
+    def _say(self, line: str) -> None:
+        encoding = self._console.encoding or "ascii"
+        with suppress(OSError, ValueError):
+            self._console.file.write(line.encode(encoding, "replace").decode(encoding) + "\n")
+            self._console.file.flush()

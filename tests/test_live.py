@@ -1,0 +1,348 @@
+"""The live view: a line for each event that matters, or a panel that fits its terminal."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterable
+from datetime import UTC, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+from story import HOSTILE, Story, begun, half_a_morning, long_night, morning
+
+from swarm.config import RunConfig
+from swarm.formats.text import count, duration, number, one_line, sanitise, signed
+from swarm.live import LiveView, panel, plain_line
+from swarm.records import AnyEvent, Parked
+from swarm.rundir import RunDir
+from swarm.state import RunState
+
+ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+def config(**budget: float) -> RunConfig:
+    target: dict[str, Any] = {
+        "scope": ["train.py"],
+        "run": "python train.py",
+        "metric": {"name": "val_bpb", "goal": "minimize"},
+    }
+    return RunConfig.model_validate({"target": target, "budget": budget})
+
+
+def lines_of(told: Story) -> list[str]:
+    state, lines = RunState(), list[str]()
+    for event in told.events:
+        state.apply(event)
+        line = plain_line(event, state, UTC)
+        if line is not None:
+            lines.append(line)
+    return lines
+
+
+def shown(told: Story, *, width: int = 100, height: int = 40, **budget: float) -> str:
+    console = Console(width=width, height=height, file=io.StringIO(), record=True)
+    made = panel(
+        told.state, config(**budget), [Text("a line")], now=told.now, width=width, height=height
+    )
+    console.print(made)
+    return console.export_text()
+
+
+def write(path: Path, events: Iterable[AnyEvent]) -> None:
+    with open(path, "a", encoding="utf-8") as file:
+        file.writelines(e.model_dump_json(exclude_none=True) + "\n" for e in events)
+
+
+# --- safe text ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("hostile", "harmless"),
+    [
+        ("plain text, ünïcode ✓ 漢字", "plain text, ünïcode ✓ 漢字"),
+        ("\x1b[31mred\x1b[0m", "red"),
+        ("\x1b[2J\x1b[Hcleared", "cleared"),
+        ("\x9b31mred", "red"),
+        ("\x1b]0;title\x07text", "text"),
+        ("\x1b]8;;http://evil\x1b\\link\x1b]8;;\x1b\\", "link"),
+        ("\x9d0;title\x9ctext", "text"),
+        ("\x1bPq#0\x1b\\sixel", "sixel"),
+        ("\x1b]0;never ended", "0;never ended"),
+        ("\x1b\x1b[0m[31mtwice", "[31mtwice"),
+        ("\x1bcreset", "reset"),
+        ("\x1b(0line", "line"),
+        ("end\x1b", "end"),
+        ("end\x1b[", "end"),
+        ("a\x00b\x07c\x08d\x7fe\x85f", "abcdef"),
+        ("gnp.\u202eexe\u2066x\u2069\u200f", "gnp.exex"),
+        ("a\r\nb\rc\td", "a\nb\nc\td"),
+        ("lone \ud800 surrogate", "lone \ufffd surrogate"),
+        ("tag\U000e0041ged\ufeff\u2028", "tagged"),
+        ("[red]markup[/]", "[red]markup[/]"),
+    ],
+)
+def test_sanitise(hostile: str, harmless: str) -> None:
+    assert sanitise(hostile) == harmless
+    assert sanitise(sanitise(hostile)) == sanitise(hostile)
+    sanitise(hostile).encode()
+
+
+def test_sanitising_takes_no_time() -> None:
+    for piece in ("\x1b[", "\x1b]", "\x1b[1;", "\x9d", "\x1b ", "\r"):
+        sanitise(piece * 200_000)
+    sanitise("\x1b[" + "1;" * 200_000)
+
+
+def test_one_line() -> None:
+    assert one_line("a\n\n b\t\tc ") == "a b c"
+    assert one_line("abcdef", 4) == "abc…"
+    assert one_line("abcd", 4) == "abcd"
+    assert len(one_line(HOSTILE * 100, 80)) == 80
+
+
+def test_numbers_for_people() -> None:
+    assert [number(v) for v in (2.98123456, 1e-9, 0.0, -0.0, None, float("nan"))] == [
+        "2.98123", "1e-09", "0", "0", "—", "—",
+    ]  # fmt: skip
+    assert [signed(v, 3) for v in (0.0512, -2.0, -0.0, None)] == ["+0.0512", "-2", "+0", "—"]
+    assert [duration(s) for s in (0, 42.4, 200, 3600, 25_500, 187_200, -3)] == [
+        "0s", "42s", "3m 20s", "1h", "7h 5m", "2d 4h", "0s",
+    ]  # fmt: skip
+    assert [count(n) for n in (812, 4_200, 1_300_000)] == ["812", "4.2k", "1.3M"]
+
+
+# --- plain lines -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "launched  3 agents, 2 slots, sandbox process, open: files, network",
+        "baseline  val_bpb 2.981",
+        "baseline  val_bpb 2.977  (mean 2.981, sd 0.007, n=5)",
+        "#1 a1 keep  val_bpb 2.981 -> 2.911 (z=+9.1)  LEARNING_RATE 0.001 -> 0.002 in train.py",
+        "#2 a2 discard  val_bpb 2.981 -> 3.012 (z=-4.0)  DEPTH 4 -> 6 in train.py",
+        "#3 a3 crash  exit status 1  BATCH 16 -> 4096 in train.py",
+        "#7 a3 invalid  the diff touches prepare.py, which is out of scope",
+        "best is now #1 a1 (fast-forward, c981645)  val_bpb 2.911 (gain +0.07, +2.35 %)",
+        "best is now #9 a3 (stacked, 2c5d3ac)  val_bpb 2.824 (gain +0.157, +5.27 %)",
+        "#10 a2 not merged  conflict: train.py line 12; it is tried again on the next best",
+        "#10 a2 not merged  conflict: train.py line 12",
+        "draining  budget: 12 experiments",
+        "final base  val_bpb 2.98",
+        "final best  val_bpb 2.824",
+        "finished  budget reached; best - base = +0.156 ± 0.0027 (n=5+5)",
+    ],
+)
+def test_a_line_for_each_event_that_matters(line: str) -> None:
+    lines = lines_of(morning())
+    assert line in [ln.split("] ", 1)[1] for ln in lines]
+    assert lines[0].startswith("[12:00:00] launched")
+
+
+def test_the_rest_of_the_life_of_a_run() -> None:
+    told = half_a_morning()
+    told.add(Parked(agent="a2", reason="5 invalid proposals in a row"))
+    told.interrupt()
+    told.launch()
+    told.give_up("the base cannot be measured\n--- end of its output ---\nboom")
+    said = [line.split("] ", 1)[1] for line in lines_of(told)]
+    assert said[-4:-1] == [
+        "a2 parked  5 invalid proposals in a row",
+        "interrupted  SIGINT",
+        "launched  3 agents, 2 slots, sandbox process, open: files, network",
+    ]
+    assert said[-1] == "failed  the base cannot be measured --- end of its output --- boom"
+
+
+def hostile() -> Story:
+    told = begun()
+    told.launch((HOSTILE,))
+    one = told.propose("a1", HOSTILE)
+    told.measure(one, 2.9)
+    told.decide(one, "keep", HOSTILE, 5.0)
+    told.not_merged(one, "conflict", HOSTILE)
+    two = told.propose("a2", HOSTILE)
+    told.fail(two, "crash", HOSTILE)
+    told.decide(two, "crash", HOSTILE)
+    told.propose("a2", HOSTILE)
+    told.add(Parked(agent="a3", reason=HOSTILE))
+    told.drain(HOSTILE)
+    return told
+
+
+def test_hostile_text_stays_text() -> None:
+    lines = lines_of(hostile())
+    assert all(line.isprintable() for line in lines)
+    assert max(map(len, lines)) < 700
+    assert any("[bold red]markup[/]" in line for line in lines), "markup is shown, not obeyed"
+    for width in (60, 120):
+        made = shown(hostile(), width=width)
+        assert made.replace("\n", "").isprintable()
+        assert "evil.example" not in made
+
+
+# --- the panel ---------------------------------------------------------------------------------
+
+
+def test_the_panel_tells_how_it_stands() -> None:
+    made = shown(half_a_morning(), experiments=12, time=3600, stale=30)
+    for part in (
+        "swarm tiny-gpt",
+        "running",
+        "left",
+        "2.981 ± 0.007 (n=5)",
+        "2.91125 ± 0.0027 (n=4)",
+        "gain +0.06975, +2.34 %",
+        "5 of 12",
+        "of 1h",
+        "2 of 30 without a keep",
+        "measuring #4 (once)  WARMUP 100 -> 200",
+        "proposing",
+        "mutate",
+        "a line",
+    ):
+        assert part in made
+
+
+def test_the_panel_of_a_young_run() -> None:
+    told = Story()
+    assert "being measured" in shown(told)
+    told.launch()
+    told.baseline(2.98, 2.99)
+    made = shown(told)
+    assert "n=2 so far" in made
+    assert "still the baseline" in made
+    assert "no limit: it runs until it is stopped" in made
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 200])
+@pytest.mark.parametrize("height", [5, 24])
+def test_the_panel_fits_its_terminal(width: int, height: int) -> None:
+    for told in (half_a_morning(), hostile(), long_night(30)):
+        made = shown(told, width=width, height=height, experiments=500, time=3600, stale=30)
+        assert max(cell_len(line) for line in made.splitlines()) <= width
+
+
+def test_many_agents_do_not_push_the_rest_away() -> None:
+    told = Story(agents=64)
+    told.launch()
+    made = shown(told, height=30)
+    assert "... and 4" in made
+    assert len(made.splitlines()) <= 30
+
+
+# --- the view ----------------------------------------------------------------------------------
+
+
+def plain_console() -> Console:
+    return Console(file=io.StringIO(), force_terminal=False, width=80)
+
+
+def text_of(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_without_a_terminal_a_line_for_each_event(tmp_path: Path) -> None:
+    told, rundir, console = morning(), RunDir(tmp_path), plain_console()
+    with LiveView(rundir, config(), console) as view:
+        view.tick(told.now)
+        assert text_of(console) == ""
+        write(rundir.ledger, told.events[:10])
+        view.tick(told.now)
+        before = text_of(console).splitlines()
+        assert [line.split("] ")[1].split()[0] for line in before] == ["launched"] + [
+            "baseline"
+        ] * 5
+        write(rundir.ledger, told.events[10:])
+        view.tick(told.now)
+    after = text_of(console).splitlines()
+    assert len(after) == len(lines_of(told))
+    assert after[: len(before)] == before
+    assert "\x1b" not in text_of(console)
+
+
+def test_joining_a_run_shows_its_last_lines(tmp_path: Path) -> None:
+    told, rundir, console = half_a_morning(), RunDir(tmp_path), plain_console()
+    write(rundir.ledger, told.events)
+    with LiveView(rundir, config(), console):
+        joined = text_of(console).splitlines()
+    assert joined[0].endswith("sandbox process, open: files, network")
+    long = long_night(60)
+    (tmp_path / "long").mkdir()
+    rundir, console = RunDir(tmp_path / "long"), plain_console()
+    write(rundir.ledger, long.events)
+    with LiveView(rundir, config(), console):
+        assert len(text_of(console).splitlines()) == 20
+
+
+def test_resuming_a_run_does_not_tell_it_again(tmp_path: Path) -> None:
+    told, rundir, console = half_a_morning(), RunDir(tmp_path), plain_console()
+    told.interrupt()
+    write(rundir.ledger, told.events)
+    with LiveView(rundir, config(), console) as view:
+        assert text_of(console) == ""
+        n = len(told.events)
+        told.launch()
+        write(rundir.ledger, told.events[n:])
+        view.tick(told.now)
+    assert "launched" in text_of(console)
+
+
+def test_a_damaged_ledger_ends_the_view_only(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    told, rundir, console = begun(), RunDir(tmp_path), plain_console()
+    write(rundir.ledger, told.events)
+    with open(rundir.ledger, "a") as file:
+        file.write("{}\n")
+    with LiveView(rundir, config(), console) as view:
+        view.tick(told.now)
+        view.tick(told.now)
+    assert caplog.text.count("the live view has stopped") == 1
+
+
+def test_a_closed_stderr_is_no_trouble(tmp_path: Path) -> None:
+    told, rundir, console = begun(), RunDir(tmp_path), plain_console()
+    write(rundir.ledger, told.events)
+    console.file.close()
+    with LiveView(rundir, config(), console) as view:
+        view.tick(told.now)
+
+
+@pytest.mark.parametrize("width", [60, 120])
+def test_on_a_terminal_a_panel(tmp_path: Path, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    told, rundir = hostile(), RunDir(tmp_path)
+    console = Console(file=io.StringIO(), force_terminal=True, width=width, height=30)
+    write(rundir.ledger, told.events)
+    with LiveView(rundir, config(experiments=12), console) as view:
+        view.tick(told.now)
+        once = len(text_of(console))
+        view.tick(told.now + timedelta(milliseconds=100))
+        assert len(text_of(console)) == once, "not more often than a person can read"
+        view.tick(told.now + timedelta(milliseconds=300))
+        assert len(text_of(console)) > once
+    made = text_of(console)
+    assert "swarm tiny-gpt" in made
+    assert "evil.example" not in made
+    rest = ANSI.sub("", made)
+    assert rest.replace("\n", "").replace("\r", "").isprintable()
+    assert max(cell_len(line) for line in rest.splitlines()) <= width
+
+
+def test_a_dumb_terminal_gets_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    told, rundir = begun(), RunDir(tmp_path)
+    write(rundir.ledger, told.events)
+    console = Console(file=io.StringIO(), force_terminal=True, width=60)
+    with LiveView(rundir, config(), console) as view:
+        view.tick(told.now)
+    assert "\x1b" not in text_of(console)
+    assert "baseline" in text_of(console)
