@@ -378,6 +378,14 @@ def test_any_edit_of_any_program_is_a_program(parts: list[str], end: str, mark: 
             assert parses("p.py", new), edit.summary()
 
 
+def test_blanks_that_the_parser_loses_shift_nothing() -> None:
+    text = "try:\n    f(3)\nexcept (E, F) :\n    g(k=4)\nüü = a - 5\nLR = 0.25\n"
+    found = keyed("p.py", text)
+    assert found["LR"].text == "0.25"
+    assert found["g.k"].text == "4"
+    assert found["üü -"].text == "-"
+
+
 # --- one proposal ------------------------------------------------------------------------------
 
 

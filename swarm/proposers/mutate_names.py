@@ -85,15 +85,37 @@ class Place:
 
 
 class Offsets:
-    """Byte offsets of UTF-8 text -> offsets in characters."""
+    """Offsets in the UTF-8 bytes of `code` -> offsets in the characters of `text`.
 
-    def __init__(self, text: str) -> None:
-        self._starts = (
-            None if text.isascii() else list(accumulate((len(c.encode()) for c in text), initial=0))
-        )
+    `code` is what a parser gives back of `text`: the same but for a few blanks that it lost.
+
+    Raises:
+        ValueError: they differ in more than blanks.
+    """
+
+    def __init__(self, code: str, text: str) -> None:
+        sizes = (len(c.encode()) for c in code)
+        self._starts = None if code.isascii() else list(accumulate(sizes, initial=0))
+        self._places = None if code == text else _aligned(code, text)
 
     def __getitem__(self, offset: int) -> int:
-        return offset if self._starts is None else bisect_left(self._starts, offset)
+        index = offset if self._starts is None else bisect_left(self._starts, offset)
+        if self._places is None:
+            return index
+        return self._places[min(index, len(self._places) - 1)]
+
+
+def _aligned(code: str, text: str) -> list[int]:
+    places: list[int] = []
+    at = 0
+    for char in code:
+        while at < len(text) and text[at] != char and text[at].isspace():
+            at += 1
+        if at == len(text) or text[at] != char:
+            raise ValueError("not the same program")
+        places.append(at)
+        at += 1
+    return [*places, at]
 
 
 class Names:

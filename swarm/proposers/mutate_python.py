@@ -56,9 +56,12 @@ def sites(path: str, text: str) -> list[Site]:
         names = read_names(body)
         wrapper = MetadataWrapper(cst.parse_module(body), unsafe_skip_copy=True)
         spans = wrapper.resolve(ByteSpanPositionProvider)
+        # libcst loses a blank here and there (1.9: `except E :`), and all spans behind it are off.
+        exact = spans[wrapper.module].length == len(body.encode())
+        offsets = Offsets(body if exact else wrapper.module.code, body)
     except (cst.ParserSyntaxError, ValueError, RecursionError) as error:
         raise SyntaxError(str(error)) from error
-    walk = _Walk(path, text, len(mark), Offsets(body), spans, names)
+    walk = _Walk(path, text, len(mark), offsets, spans, names)
     walk.block(wrapper.module.body, Place())
     return unique_keys(walk.found)
 
