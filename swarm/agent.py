@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from swarm.briefing import Briefing, Idea
+from swarm.errors import SwarmError
 from swarm.node import Node
 from swarm.proposers import Draft, ExhaustedError, NoProposalError, Proposer, Workspace
 from swarm.records import AgentInfo, Attempt, MetricSpec, Proposal, Usage
@@ -64,12 +65,14 @@ class Hands:
         self._node, self._info, self._proposer, self._metric = node, info, proposer, metric
         self._scope = Scope(scope)
         self._tree: Worktree | None = None
-        self._log: list[Attempt] = []
+        self._attempts: dict[int, Attempt] = {}
+        self._trees: dict[str, int] = {}
+        self._heard = 0
 
     def propose(self, job: ProposeJob) -> ProposeDone:
         """Make one proposal. Never raises for what the proposer did."""
         started = time.monotonic()
-        self._log = [*self._log[: job.attempts_from], *job.attempts]
+        self._listen(job)
         worktree = self._sync(job)
         workspace = self._workspace(worktree, job)
         try:
@@ -85,6 +88,18 @@ class Hands:
         usage = done.proposal.usage.model_copy(update={"seconds": seconds})
         return replace(done, proposal=done.proposal.model_copy(update={"usage": usage}))
 
+    def _listen(self, job: ProposeJob) -> None:
+        """Take in what has happened since the last job; numbers only grow, so order holds."""
+        if job.attempts_from == 0:
+            self._attempts, self._trees = {}, {self._node.target.base_tree: 0}
+        elif job.attempts_from != self._heard:
+            raise SwarmError(f"agent {self._info.name} lacks a part of the run's history")
+        self._heard = job.attempts_from + len(job.attempts)
+        for attempt in job.attempts:
+            self._attempts[attempt.number] = attempt
+            if attempt.tree is not None:
+                self._trees.setdefault(attempt.tree, attempt.number)
+
     def _sync(self, job: ProposeJob) -> Worktree:
         mirror, name = self._node.mirror, self._info.name
         if job.pack is not None:
@@ -99,19 +114,16 @@ class Hands:
 
     def _workspace(self, worktree: Worktree, job: ProposeJob) -> Workspace:
         prefix = self._node.target.prefix
-        trees = {a.tree: a.number for a in reversed(self._log) if a.tree is not None}
-        trees.setdefault(self._node.target.base_tree, 0)
 
         def measured() -> int | None:
             found = worktree.snapshot(job.base, prefix, self._scope)
             # What would be refused, an empty change above all, is as good as tried.
-            return 0 if isinstance(found, Rejected) else trees.get(found.tree)
+            return 0 if isinstance(found, Rejected) else self._trees.get(found.tree)
 
         files = worktree.files(job.base, prefix, self._scope)
         return Workspace(Path(worktree.path) / prefix, self._scope, files, measured)
 
     def _brief(self, job: ProposeJob) -> Briefing:
-        latest = {a.number: a for a in self._log}
         return Briefing(
             run=self._node.site.run,
             agent=self._info.name,
@@ -123,7 +135,7 @@ class Hands:
             incumbent_mean=job.incumbent_mean,
             incumbent_se=job.incumbent_se,
             noise=job.noise,
-            attempts=tuple(latest[n] for n in sorted(latest)),
+            attempts=tuple(self._attempts.values()),
             port=job.port,
         )
 

@@ -13,8 +13,9 @@ import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from swarm.agent import Hands, ProposeDone, ProposeJob
 from swarm.config import MutateProposer, ScriptedProposer, SlotConfig
@@ -140,9 +141,6 @@ def local_gpus() -> int:
         return 0
 
 
-Job = TypeVar("Job")
-
-
 class Inline:
     """All in this process: a thread for each slot and agent. For tests and debugging."""
 
@@ -183,30 +181,50 @@ class Inline:
         thread.start()
 
     def _slot_loop(self, name: str, node: Node, slot: SlotInfo, gpus: str) -> None:
-        bench, told = Bench(node, slot, gpus), None
+        bench: Bench | None = None
+        told: ProcessStamp | None = None
+
+        def measure(job: MeasureJob) -> MeasureDone:
+            nonlocal bench
+            bench = bench or Bench(node, slot, gpus)
+            return bench.measure(job, self._stop)
+
         try:
             while (job := self._inboxes[name].get()) is not None:
                 assert isinstance(job, MeasureJob)
-                done = bench.measure(job, self._stop)
-                if bench.supervisor is not None and bench.supervisor != told:
+                done = self._safely(name, partial(measure, job))
+                if bench is not None and bench.supervisor not in (None, told):
                     told = bench.supervisor
                     self._outbox.put(Up(told))
                 self._outbox.put(done)
         finally:
-            bench.close()
+            if bench is not None:
+                bench.close()
 
     def _agent_loop(self, name: str, node: Node, post: Post) -> None:
         hands: Hands | None = None
+
+        def propose(job: ProposeJob) -> ProposeDone:
+            nonlocal hands
+            hands = hands or post.hands(node)
+            return hands.propose(job)
+
         while (job := self._inboxes[name].get()) is not None:
             assert isinstance(job, ProposeJob)
-            try:
-                hands = hands or post.hands(node)
-                self._outbox.put(hands.propose(job))
-            except Exception as error:
+            done = self._safely(name, partial(propose, job))
+            if isinstance(done, Lost):
                 hands = None
-                known = isinstance(error, SwarmError)
-                reason = str(error) if known else traceback.format_exc()
-                self._outbox.put(Lost(name, reason))
+            self._outbox.put(done)
+
+    @staticmethod
+    def _safely(name: str, work: Callable[[], Done]) -> Done:
+        """A place whose own code fails is lost, as it would be in a process of its own."""
+        try:
+            return work()
+        except SwarmError as error:
+            return Lost(name, str(error))
+        except Exception:
+            return Lost(name, traceback.format_exc())
 
     def node_of(self, agent: str) -> str:
         """All agents are on the one node."""

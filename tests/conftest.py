@@ -1,0 +1,26 @@
+"""What every test gets: a clean environment and a scratch of its own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch):
+    """Nothing of the developer's own environment may decide a test."""
+    for name in list(os.environ):
+        if name.startswith(("SWARM_", "RAY_", "GIT_", "CUDA_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("SWARM_SCRATCH", str(tmp_path_factory.mktemp("scratch")))
+    monkeypatch.setenv("NO_COLOR", "1")
+
+
+@pytest.fixture
+def weird_path(tmp_path: Path) -> Path:
+    """A directory whose name has all that shells and parsers trip over."""
+    path = tmp_path / "a dir with 'quotes' \"and\" ünïcode"
+    path.mkdir()
+    return path
