@@ -22,6 +22,9 @@ The model and the evaluation share one process, so this is a guard against accid
 the easy cheats, not against a hostile `train.py`: docs/harness-gpt.md lists what stays open.
 """
 
+# pyright: reportUnknownMemberType=false
+# (torch's own annotations leave some of its functions partly unknown)
+
 import hashlib
 import importlib
 import json
@@ -31,7 +34,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import NamedTuple, Protocol, cast
 
 sys.dont_write_bytecode = True  # the checkout may be read-only, and must stay clean when it is not
@@ -42,6 +45,9 @@ from torch import Tensor, nn  # noqa: E402
 VOCAB_SIZE = 256  # a token is a byte, so bits per token are bits per byte
 CPU_BUDGET_S = 4.0
 GPU_BUDGET_S = 300.0
+REFERENCE_PROBE_S = 0.0025
+PROBE_EVERY_S = 0.1
+MAX_SPEED = 2.0  # no machine's seconds count more than twice, or less than half
 GPU_WARMUP_STEPS = 10  # not on the clock: torch.compile works during the first steps
 
 TRAIN_BYTES = 8 << 20
@@ -86,7 +92,7 @@ def load_corpus(val_bytes: int) -> Corpus:
         cut = len(text) - min(len(text) // 10, val_bytes + 1)
         train, val = text[:cut], text[cut:]
     elif root.is_dir():
-        train, val = split_files(root, "*" if source else "*.py", val_bytes + 1)
+        train, val = split_files(root, "" if source else ".py", val_bytes + 1)
     else:
         raise Failure(f"GPT_DATA: no file or directory {str(root)!r}")
     train, val = train[:TRAIN_BYTES], val[: val_bytes + 1]
@@ -97,17 +103,18 @@ def load_corpus(val_bytes: int) -> Corpus:
     return Corpus(as_tokens(train), as_tokens(val), label)
 
 
-def split_files(root: Path, pattern: str, val_bytes: int) -> tuple[bytes, bytes]:
+def split_files(root: Path, ending: str, val_bytes: int) -> tuple[bytes, bytes]:
     """Every tenth file, by the hash of its path, is for validation.
 
     Files come in the order of that hash too: the caps then take a fair sample of the tree, the
     same one wherever the tree lies.
     """
     paths: list[tuple[str, Path]] = []
-    for path in root.rglob(pattern):
-        name = path.relative_to(root)
-        if SKIPPED_FOLDERS.isdisjoint(name.parts) and path.is_file():
-            paths.append((hashlib.sha256(name.as_posix().encode()).hexdigest(), path))
+    for folder, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if name not in SKIPPED_FOLDERS]
+        for path in (Path(folder, name) for name in files if name.endswith(ending)):
+            name = path.relative_to(root).as_posix()
+            paths.append((hashlib.sha256(name.encode()).hexdigest(), path))
     train, val = bytearray(), bytearray()
     for digest, path in sorted(paths):
         if int(digest[:8], 16) % 10 == 0:
@@ -126,28 +133,58 @@ def as_tokens(text: bytes) -> Tensor:
 
 
 class Clock:
-    """Seconds spent: of all threads and ended children on a CPU, of wall time on a GPU.
+    """Seconds spent: wall seconds on a GPU; on a CPU, CPU seconds at a reference speed.
 
-    CPU seconds, because a busy machine then costs an experiment time but no training.
+    CPU seconds (all threads, and children that ended), because a busy machine then costs an
+    experiment time and no training. At a reference speed, because a CPU second itself holds less
+    work while the neighbours use the caches: ten times a second a fixed piece of work is timed, off
+    the clock, and the seconds since then count by how fast it went.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.start = 0.0
-        self.restart()
+        self._counted = 0.0
+        self._speed = 1.0
+        if device.type == "cpu":
+            # Numbers of their own, so that the seed's stream is the same without the probe.
+            numbers = torch.Generator().manual_seed(0)
+            self._probe_tokens = torch.randint(VOCAB_SIZE, (512,), generator=numbers)
+            self._probe_weights = [
+                torch.randn(shape, generator=numbers).mul_(0.1).requires_grad_()
+                for shape in ((VOCAB_SIZE, 64), (64, 256), (256, 64), (64, VOCAB_SIZE))
+            ]
+        self._since = self._now()
 
-    def restart(self) -> None:
-        self.start = self.now()
-
-    def now(self) -> float:
+    def _now(self) -> float:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
             return perf_counter()
         times = os.times()
-        return times.user + times.system + times.children_user + times.children_system
+        return process_time() + times.children_user + times.children_system
 
     def spent(self) -> float:
-        return self.now() - self.start
+        return self._counted + (self._now() - self._since) * self._speed
+
+    def restart(self) -> None:
+        self._counted, self._since = 0.0, self._now()
+
+    def calibrate(self) -> None:
+        """Now and then, between two steps: count the seconds so far at their speed."""
+        passed = self._now() - self._since
+        if self.device.type == "cuda" or passed < PROBE_EVERY_S:
+            return
+        self._speed = min(MAX_SPEED, max(1 / MAX_SPEED, REFERENCE_PROBE_S / self._probe()))
+        self._counted += passed * self._speed
+        self._since = self._now()
+
+    def _probe(self) -> float:
+        """CPU seconds of one step of a small network: what training consists of."""
+        before = process_time()
+        table, up, down, head = self._probe_weights
+        hidden = torch.relu(table[self._probe_tokens] @ up) @ down
+        loss = nn.functional.cross_entropy(hidden @ head, self._probe_tokens)
+        torch.autograd.grad(loss, self._probe_weights)
+        return process_time() - before
 
 
 class Run:
@@ -169,6 +206,7 @@ class Run:
         """Random (inputs, targets), each (batch, context), until another step would not fit."""
         before = self._clock.spent()
         while True:
+            self._clock.calibrate()
             if self.device.type == "cuda" and self.steps == GPU_WARMUP_STEPS:
                 self._clock.restart()
                 before = 0.0
@@ -252,17 +290,18 @@ def evaluate_bpb(model: nn.Module, text: Tensor, context: int) -> float:
     A prediction sees what stands before it in its window of `context` bytes.
     """
     total = len(text) - 1
-    whole = total - total % context
-    nats = 0.0
     inputs, targets = text[:-1].long(), text[1:].long()
-    rows = max(1, EVAL_TOKENS // context)
-    parts = list(zip(inputs[:whole].view(-1, context).split(rows),
-                     targets[:whole].view(-1, context).split(rows), strict=True)) if whole else []
-    if whole < total:
-        parts.append((inputs[whole:][None], targets[whole:][None]))
-    for window, target in parts:
+    full = context * max(1, EVAL_TOKENS // context)
+    nats, start = 0.0, 0
+    while start < total:
+        left = total - start
+        size = min(full, left - left % context) or left  # whole windows, then what remains
+        shape = (-1, min(context, size))
+        window = inputs[start : start + size].view(shape)
+        target = targets[start : start + size].view(shape)
         picked = log_probs(model, window).gather(-1, target[..., None])
         nats -= float(picked.double().sum())
+        start += size
     require_finite(nats / total, "the validation loss")
     return nats / total / math.log(2)
 
@@ -333,8 +372,13 @@ def measure(seed: int, started: float) -> dict[str, float]:
 
 
 SUMMARY_FORMATS = {
-    "val_bpb": ".6f", "training_seconds": ".1f", "total_seconds": ".1f", "peak_vram_mb": ".1f",
-    "mfu_percent": ".2f", "total_tokens_M": ".1f", "num_params_M": ".1f",
+    "val_bpb": ".6f",
+    "training_seconds": ".1f",
+    "total_seconds": ".1f",
+    "peak_vram_mb": ".1f",
+    "mfu_percent": ".2f",
+    "total_tokens_M": ".1f",
+    "num_params_M": ".1f",
 }
 
 
