@@ -6,6 +6,7 @@ when it is called, so that `swarm --help` loads nothing else. Knows no ledger, n
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from swarm import __version__
-from swarm.errors import SwarmError, UsageError
+from swarm.errors import PreconditionError, SwarmError, UsageError
 from swarm.terminal import ReaderGone, emit, emit_json, say, silence_stdout
 
 app = typer.Typer(
@@ -75,6 +76,10 @@ def root(
 ) -> None:
     if context.invoked_subcommand is None:
         emit(context.get_help())
+    elif os.name != "posix":
+        raise PreconditionError(
+            f"swarm cannot work on {sys.platform}", hint="run it on Linux, macOS or inside WSL 2"
+        )
 
 
 # --- starting -----------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from swarm import config as configs
 from swarm import tables, views
 from swarm.errors import PreconditionError, UsageError
 from swarm.ledger import Tail, is_live
-from swarm.records import VERDICTS, AnyEvent, Decided, Measured
+from swarm.records import VERDICTS, AnyEvent, Measured
 from swarm.rundir import RunDir, find, runs_folder
 from swarm.state import RunState
 from swarm.terminal import emit, emit_foreign, emit_json, say, width
@@ -34,6 +35,8 @@ class Seen:
     rundir: RunDir
     state: RunState
     tail: Tail
+    count: int = 0
+    """Events folded so far."""
 
     @property
     def live(self) -> bool:
@@ -49,7 +52,13 @@ class Seen:
         """Fold and give what was written since the last look."""
         for event in self.tail.poll():
             self.state.apply(event)
+            self.count += 1
             yield event
+
+    def catch_up(self) -> None:
+        """Fold what was written since the last look."""
+        for _ in self.news():
+            pass
 
 
 def look(name: str | None, directory: Path | None) -> Seen:
@@ -60,10 +69,9 @@ def look(name: str | None, directory: Path | None) -> Seen:
         UsageError: the name cannot be a run's.
     """
     rundir = find(name, directory)
-    tail, state = Tail(rundir.ledger), RunState()
-    for event in tail.poll():
-        state.apply(event)
-    return Seen(rundir, state, tail)
+    seen = Seen(rundir, RunState(), Tail(rundir.ledger))
+    seen.catch_up()
+    return seen
 
 
 # --- looking ------------------------------------------------------------------------------------
@@ -154,7 +162,9 @@ def logs(seen: Seen, number: int, *, follow: bool, every: bool, json: bool) -> N
     """
     if number != 0:
         views.experiment_json(seen.state, number)
-    found = [e for e in Tail(seen.rundir.ledger).poll() if _logged(e, number)]
+    # No further than what was folded: what came since is for those who follow.
+    events = islice(Tail(seen.rundir.ledger).poll(), seen.count)
+    found = [event for event in events if _logged(event, number)]
     if not found and not follow:
         raise PreconditionError(
             f"experiment {number} has no log yet" if number else "the base was not measured yet",
@@ -166,15 +176,20 @@ def logs(seen: Seen, number: int, *, follow: bool, every: bool, json: bool) -> N
         return
     for log in shown:
         _print_log(log, titled=every or follow, json=json)
-    while (
-        follow and not seen.over and (number == 0 or seen.state.experiments[number].verdict is None)
-    ):
+    if follow:
+        _follow_logs(seen, number, json=json)
+
+
+def _follow_logs(seen: Seen, number: int, *, json: bool) -> None:
+    """Print what else is logged, until the verdict is there or nobody writes any more."""
+    found = seen.state.experiments.get(number)
+    while not seen.over and (found is None or found.verdict is None):
         for event in seen.news():
             if _logged(event, number):
                 _print_log(_log(seen.rundir, event), titled=True, json=json)
-            if isinstance(event, Decided) and event.number == number:
-                say(f"swarm: experiment {number}: {event.verdict}: {event.reason}")
         time.sleep(POLL_S)
+    if found is not None:
+        say(f"swarm: experiment {number}: {found.verdict or 'in flight'}: {found.reason}")
 
 
 def _logged(event: AnyEvent, number: int) -> bool:
@@ -212,19 +227,29 @@ def _print_log(log: dict[str, Any], *, titled: bool, json: bool) -> None:
 
 
 def watch(seen: Seen, *, json: bool) -> None:
-    """Follow a run until it ends."""
+    """Follow a run until it ends.
+
+    Raises:
+        PreconditionError: its config cannot be read.
+    """
     if json:
         _stream(seen)
         return
     from swarm.live import LiveView
 
-    config = configs.restore(seen.rundir.config.read_text(encoding="utf-8"))
+    try:
+        config = configs.restore(seen.rundir.config.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PreconditionError(
+            f"cannot read {seen.rundir.config}: {error.strerror}",
+            hint="the run directory is damaged; `swarm status` needs the ledger alone",
+            path=seen.rundir.config,
+        ) from error
     with LiveView(seen.rundir, config) as view:
         view.tick(datetime.now(UTC))
         while not seen.over:
             time.sleep(POLL_S)
-            for _ in seen.news():
-                pass
+            seen.catch_up()
             view.tick(datetime.now(UTC))
     status(seen, json=False)
 
@@ -238,8 +263,7 @@ def _stream(seen: Seen) -> None:
             emit_json(event.model_dump(mode="json", exclude_none=True), line=True)
         if over:
             return
-        for _ in seen.news():
-            pass
+        seen.catch_up()
         time.sleep(POLL_S)
 
 
@@ -262,20 +286,11 @@ def ask(seen: Seen, verb: Verb, *, json: bool) -> None:
         PreconditionError: no process carries the run out.
     """
     run, reached = seen.rundir.run, _REACHED[verb]
-    if seen.state.phase not in reached or (verb == "resume" and not seen.live):
-        if not seen.live:
-            state = views.phase(seen.state, live=False)
-            raise PreconditionError(
-                f"cannot {verb} run `{run}`: it is {state}, no process carries it out",
-                hint="`swarm launch CONFIG` resumes a run that is not finished",
-            )
-        if verb != "stop" and seen.state.phase == "draining":
-            raise PreconditionError(
-                f"cannot {verb} run `{run}`: it is ending", hint="`swarm watch` shows its end"
-            )
+    if _phase(seen) not in reached:
+        _check_listening(seen, verb)
         seen.rundir.request(verb)
         _await_answer(seen, reached)
-    state = views.phase(seen.state, live=seen.live)
+    state = _phase(seen)
     answered = state in reached
     if json:
         emit_json({"run": run, "asked": verb, "state": state, "answered": answered})
@@ -284,12 +299,28 @@ def ask(seen: Seen, verb: Verb, *, json: bool) -> None:
         emit(words if answered else f"{words}; it was asked to {verb} and has not answered yet")
 
 
+def _phase(seen: Seen) -> str:
+    return views.phase(seen.state, live=seen.live)
+
+
+def _check_listening(seen: Seen, verb: Verb) -> None:
+    run, state = seen.rundir.run, _phase(seen)
+    if not seen.live:
+        raise PreconditionError(
+            f"cannot {verb} run `{run}`: it is {state}, and no process carries it out",
+            hint="`swarm launch CONFIG` resumes a run that is not finished",
+        )
+    if state == "draining":
+        raise PreconditionError(
+            f"cannot {verb} run `{run}`: it is ending", hint="`swarm watch` shows how it ends"
+        )
+
+
 def _await_answer(seen: Seen, reached: frozenset[str]) -> None:
     deadline = time.monotonic() + ANSWER_S
     while seen.state.phase not in reached and seen.live and time.monotonic() < deadline:
         time.sleep(0.1)
-        for _ in seen.news():
-            pass
+        seen.catch_up()
 
 
 def apply_best(seen: Seen, *, onto: str | None, json: bool) -> None:

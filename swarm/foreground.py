@@ -9,19 +9,17 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import threading
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from swarm import config as configs
 from swarm.clean import remove_scratch
 from swarm.config import RunConfig
-from swarm.coordinator import Coordinator
 from swarm.errors import (
     HarnessError,
     PreconditionError,
@@ -33,10 +31,13 @@ from swarm.launch import Opened, check_target, discard, open_run
 from swarm.ledger import is_live, read
 from swarm.quantities import NAME_RULE, is_ref_part
 from swarm.rundir import RunDir, runs_folder
-from swarm.runtime import Inline, local_gpus, slot_count
+from swarm.runtime import local_gpus, slot_count
 from swarm.state import RunState
 from swarm.terminal import ReaderGone, emit, emit_json, say
 from swarm.views import status_json
+
+if TYPE_CHECKING:
+    from swarm.live import LiveView
 
 POLL_S = 0.2
 
@@ -90,45 +91,6 @@ class Running(Protocol):
     def __exit__(self, *_: object) -> None:
         """Take everything down."""
         ...
-
-
-class InlineRun:
-    """A run in this process: the coordinator in a thread of its own."""
-
-    def __init__(self, rundir: RunDir, config: RunConfig, *, prefix: str) -> None:
-        self._runtime = Inline()
-        self._coordinator = Coordinator(rundir, config, self._runtime, prefix=prefix)
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, name="coordinator", daemon=True)
-
-    def _work(self) -> None:
-        try:
-            self._coordinator.run()
-        except BaseException as error:  # raised again by `poll`, in the main thread
-            self._error = error
-
-    def __enter__(self) -> InlineRun:
-        self._thread.start()
-        return self
-
-    def poll(self, timeout_s: float) -> bool:
-        """Wait a little; True when the run has ended. Raises what it ended with."""
-        self._thread.join(timeout_s)
-        if self._thread.is_alive():
-            return False
-        if self._error is not None:
-            raise self._error
-        return True
-
-    def kill(self) -> None:
-        """Cancel what is under way and leave."""
-        self._coordinator.interrupt("killed")
-        self._runtime.close()
-        self._thread.join(2)
-
-    def __exit__(self, *_: object) -> None:
-        if self._thread.is_alive():
-            self.kill()
 
 
 # --- signals ------------------------------------------------------------------------------------
@@ -252,15 +214,18 @@ def launch_config(order: Order) -> int:
 
 
 def _carry_out(opened: Opened, order: Order, signals: Signals) -> int:
+    warnings = Warnings(log_path(opened.rundir))
     try:
         with _runner(opened, order) as running:
             signals.take_over()
             signals.draining = True
-            killed = _follow(running, opened, signals)
+            killed = _follow(running, opened, signals, warnings)
     except Stopped:
         killed = True
+    except SystemExit:  # Ray's own answer to SIGTERM, until we have taken the signals over
+        signals.last, killed = signal.SIGTERM, True
     if killed:
-        gone = _leave_nothing(opened)
+        gone = not _has_values(opened) and _leave_nothing(opened)
         say("swarm: ended at once; " + ("nothing is left of it" if gone else _how_to_resume(order)))
         return signals.exit_code
     _write_views(opened)
@@ -270,17 +235,19 @@ def _carry_out(opened: Opened, order: Order, signals: Signals) -> int:
 
 def _runner(opened: Opened, order: Order) -> Running:
     if order.inline:
+        from swarm.inline_run import InlineRun
+
         return InlineRun(opened.rundir, opened.config, prefix=opened.prefix)
     from swarm.cluster import RayRun
 
     return RayRun(opened.rundir, opened.config, prefix=opened.prefix, address=order.address)
 
 
-def _follow(running: Running, opened: Opened, signals: Signals) -> bool:
+def _follow(running: Running, opened: Opened, signals: Signals, warnings: Warnings) -> bool:
     """Go along with the run to its end; True if it was killed."""
     from swarm.live import LiveView
 
-    warnings, drained = Warnings(log_path(opened.rundir)), False
+    drained, shown = False, True
     with LiveView(opened.rundir, opened.config) as view:
         while not running.poll(POLL_S):
             warnings.tell()
@@ -291,20 +258,36 @@ def _follow(running: Running, opened: Opened, signals: Signals) -> bool:
                 drained = True
                 opened.rundir.request("interrupt")
                 say("swarm: finishing what is being measured; again to stop at once")
-            view.tick(datetime.now(UTC))
+            shown = shown and _tick(view)
         warnings.tell()
-        view.tick(datetime.now(UTC))
+        shown = shown and _tick(view)
     return False
+
+
+def _tick(view: LiveView) -> bool:
+    """Show how things stand. A view that breaks must not end the run: it is left alone, False."""
+    try:
+        view.tick(datetime.now(UTC))
+    except Exception:
+        logging.getLogger("swarm").exception("the live view broke")
+        return False
+    return True
 
 
 def _is_refusal(error: SwarmError) -> bool:
     return isinstance(error, HarnessError) or type(error) is PreconditionError
 
 
+def _has_values(opened: Opened) -> bool:
+    targets = _state(opened).targets.values()
+    return any(record.primary.n for target in targets for record in target.records.values())
+
+
 def _leave_nothing(opened: Opened) -> bool:
-    """Remove a new run in which nothing was tried yet: there is nothing to resume."""
+    """Remove a new run in which no experiment was decided yet: there is nothing to resume."""
     with suppress(SwarmError):
-        if opened.resumed or is_live(opened.rundir.ledger) or _state(opened).experiments:
+        begun = any(e.verdict is not None for e in _state(opened).experiments.values())
+        if opened.resumed or begun or is_live(opened.rundir.ledger):
             return False
         remove_scratch(opened.rundir)
         discard(opened)
@@ -397,8 +380,8 @@ def _tell_end(opened: Opened, order: Order) -> str:
 
 def _what_next(state: RunState, order: Order, improved: bool) -> Iterator[str]:
     name = state.run
-    why = f": {state.reason}" if state.reason not in ("", state.phase) else ""
-    yield f"swarm: run {name} is {state.phase}{why}"
+    if order.json:  # otherwise the summary has said so
+        yield f"swarm: run {name} is {state.phase}"
     if improved:
         base = next(iter(state.targets.values())).info.base
         yield f"  see what was won:        git diff {base[:10]} swarm/{name}/best"
