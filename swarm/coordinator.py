@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import socket
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -153,7 +154,8 @@ class Coordinator:
     def _recover(self) -> None:
         """End what an earlier launch left running, and make the hub say what the ledger says."""
         for process in self.state.processes:
-            if process.host == socket.gethostname() and end_leftover(process):
+            ours = process.pid == os.getpid()  # a resume in the process that ran it before
+            if process.host == socket.gethostname() and not ours and end_leftover(process):
                 log.warning("ended a leftover of an earlier launch: %s", process.role)
         self._hub.recover()
         refs = self._hub.refs()
