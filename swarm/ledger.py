@@ -13,14 +13,22 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
 
 from swarm.errors import LedgerError, RunInUseError
 from swarm.records import EVENT, LEDGER_VERSION, AnyEvent
+
+_HINTS = {
+    errno.ENOSPC: "free some disk space, then launch the run again: it resumes",
+    errno.EDQUOT: "free some of your disk quota, then launch the run again: it resumes",
+    errno.EFBIG: "raise the limit on file sizes (`ulimit -f`), then launch the run again",
+}
 
 
 class Ledger:
@@ -32,14 +40,21 @@ class Ledger:
 
         Raises:
             RunInUseError: another process still writes it.
-            LedgerError: the file is damaged before its last line, or of another version.
+            LedgerError: the file is damaged before its last line, of another version, or cannot
+                be opened.
         """
         self.path = path
-        self._lock = _lock(path, wait_s)
+        try:
+            self._lock = _lock(path, wait_s)
+        except OSError as error:
+            raise _trouble("open", path, error) from error
         try:
             self._size, self._seq = _intact(path)
             self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - open as long as we are
             self._file.truncate(self._size)
+        except OSError as error:
+            os.close(self._lock)
+            raise _trouble("open", path, error) from error
         except BaseException:
             os.close(self._lock)
             raise
@@ -50,23 +65,19 @@ class Ledger:
             return []
         now = datetime.now(UTC)
         written = [
-            e.model_copy(update={"seq": self._seq + i, "at": now})
-            for i, e in enumerate(events)
+            e.model_copy(update={"seq": self._seq + i, "at": now}) for i, e in enumerate(events)
         ]
-        data = b"".join(e.model_dump_json(exclude_none=True).encode() + b"\n" for e in written)
+        lines = [_line(e) for e in written]
+        data = b"".join(line for _, line in lines)
         try:
             self._write(data)
         except OSError as error:
-            self._file.truncate(self._size)
-            hint = "free some disk space, then launch the run again: it resumes"
-            raise LedgerError(
-                f"cannot write {self.path}: {error.strerror}",
-                hint=hint if error.errno in (errno.ENOSPC, errno.EDQUOT) else None,
-                path=self.path,
-            ) from error
+            with suppress(OSError):  # what cannot be cut off now is a torn line to the next open
+                self._file.truncate(self._size)
+            raise _trouble("write", self.path, error) from error
         self._size += len(data)
         self._seq += len(written)
-        return written
+        return [event for event, _ in lines]
 
     def _write(self, data: bytes) -> None:
         view = memoryview(data)
@@ -128,12 +139,13 @@ def is_live(path: Path) -> bool:
 
 
 def _lock(path: Path, wait_s: float, *, create: bool = True) -> int:
-    flags = os.O_RDWR | (os.O_CREAT if create else 0)
+    # A probe shares the lock, so that two probes never take each other for a writer.
+    flags, kind = (os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX) if create else (0, fcntl.LOCK_SH)
     fd = os.open(path.with_suffix(".lock"), flags, 0o644)
     deadline = time.monotonic() + wait_s
     while True:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, kind | fcntl.LOCK_NB)
             return fd
         except BlockingIOError:
             if time.monotonic() >= deadline:
@@ -144,6 +156,37 @@ def _lock(path: Path, wait_s: float, *, create: bool = True) -> int:
                     path=path,
                 ) from None
             time.sleep(0.1)
+        except BaseException:
+            os.close(fd)
+            raise
+
+
+def _trouble(verb: str, path: Path, error: OSError) -> LedgerError:
+    hint = _HINTS.get(error.errno or 0)
+    return LedgerError(f"cannot {verb} {path}: {error.strerror}", hint=hint, path=path)
+
+
+def _line(event: AnyEvent) -> tuple[AnyEvent, bytes]:
+    """Give the event as it will be read back, and its line."""
+    try:
+        return event, event.model_dump_json(exclude_none=True).encode() + b"\n"
+    except PydanticSerializationError:
+        # Text from outside (a file's name, say) need not be Unicode; JSON is.
+        event = EVENT.validate_python(_unicode(event.model_dump()))
+        return event, event.model_dump_json(exclude_none=True).encode() + b"\n"
+
+
+def _unicode(value: Any) -> Any:
+    match value:
+        case str():
+            return value.encode("utf-8", "replace").decode()
+        case dict():
+            fields = cast("dict[str, object]", value)
+            return {_unicode(k): _unicode(v) for k, v in fields.items()}
+        case list() | tuple():
+            return [_unicode(v) for v in cast("list[object]", value)]
+        case _:
+            return value
 
 
 def _intact(path: Path) -> tuple[int, int]:
@@ -163,23 +206,36 @@ def _intact(path: Path) -> tuple[int, int]:
 
 def _parse(path: Path, number: int, line: bytes) -> AnyEvent:
     try:
-        return EVENT.validate_json(line)
+        event = EVENT.validate_json(line)
     except ValidationError as error:
         version = _version(line)
         if version is not None and version != LEDGER_VERSION:
-            raise LedgerError(
-                f"{path}:{number}: ledger version {version}; this swarm reads {LEDGER_VERSION}",
-                hint="use the swarm that wrote it, or launch under another --name",
-                path=path,
-                line=number,
-            ) from None
+            raise _other_version(path, number, version) from None
         first = error.errors()[0]
-        raise LedgerError(
-            f"{path}:{number}: not an event: {first['msg']} at {first['loc']}",
-            hint="the file was changed by hand or the disk is damaged; restore it from a backup",
-            path=path,
-            line=number,
-        ) from None
+        raise _damaged(path, number, f"not an event: {first['msg']} at {first['loc']}") from None
+    if event.v != LEDGER_VERSION:
+        raise _other_version(path, number, event.v)
+    if event.seq != number - 1:
+        raise _damaged(path, number, f"event {event.seq} stands where {number - 1} belongs")
+    return event
+
+
+def _other_version(path: Path, number: int, version: object) -> LedgerError:
+    return LedgerError(
+        f"{path}:{number}: ledger version {version}; this swarm reads {LEDGER_VERSION}",
+        hint="use the swarm that wrote it, or launch under another --name",
+        path=path,
+        line=number,
+    )
+
+
+def _damaged(path: Path, number: int, what: str) -> LedgerError:
+    return LedgerError(
+        f"{path}:{number}: {what}",
+        hint="the file was changed by hand or the disk is damaged; restore it from a backup",
+        path=path,
+        line=number,
+    )
 
 
 def _version(line: bytes) -> object:
