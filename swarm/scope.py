@@ -67,9 +67,21 @@ def _part(match: re.Match[str]) -> str:
         case "?":
             return r"[^/]"
         case _ if token.startswith("[") and len(token) > 1:
-            inner = token[1:-1]
-            negated = inner.startswith("!")
-            inner = inner.removeprefix("!").replace("\\", r"\\").replace("[", r"\[")
-            return f"[{'^' if negated else ''}{inner}]"
+            negated = token.startswith("[!")
+            inner = "".join(_members(m) for m in _MEMBER.finditer(token[1 + negated : -1]))
+            # Neither what a set leaves out nor a range such as `[+-9]` crosses into another part.
+            if not inner:
+                return r"[^/]" if negated else r"(?!)"
+            return f"(?!/)[{'^' if negated else ''}{inner}]"
         case _:
             return re.escape(token)
+
+
+_MEMBER = re.compile(r"(.)-(.)|.", re.DOTALL)
+
+
+def _members(match: re.Match[str]) -> str:
+    first, last = match.groups()
+    if first is None:
+        return re.escape(match.group())
+    return f"{re.escape(first)}-{re.escape(last)}" if first <= last else ""
