@@ -114,9 +114,18 @@ def all_runs(start: Path) -> list[RunDir]:
     for folder in (start, *start.parents):
         runs = runs_folder(folder)
         if runs.is_dir():
-            found = [RunDir(p) for p in runs.iterdir() if (p / "ledger.jsonl").exists()]
-            return sorted(found, key=lambda r: r.ledger.stat().st_mtime, reverse=True)
+            # Other names are runs in the making, or what a kill left of one.
+            named = [RunDir(p) for p in runs.iterdir() if RUN_NAME.fullmatch(p.name)]
+            found = [(_written(r), r) for r in named if r.exists()]
+            return [r for _, r in sorted(found, key=lambda item: item[0], reverse=True)]
     return []
+
+
+def _written(run: RunDir) -> float:
+    try:
+        return run.ledger.stat().st_mtime
+    except FileNotFoundError:  # removed while we looked
+        return 0.0
 
 
 def find(name: str | None, directory: Path | None = None) -> RunDir:
@@ -132,7 +141,7 @@ def find(name: str | None, directory: Path | None = None) -> RunDir:
         UsageError: the name cannot be a run's.
     """
     start = (directory or Path.cwd()).resolve()
-    if (start / "ledger.jsonl").exists():
+    if name in (None, start.name) and RunDir(start).exists():
         return RunDir(start)
     if name is not None and not RUN_NAME.fullmatch(name):
         raise UsageError(f"{name!r} is not a run id", hint="run ids look like `demo` or `demo-2`")
