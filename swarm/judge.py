@@ -75,7 +75,11 @@ MERGE_DROP, MERGE_KEEP = 0.0, 1.0
 
 def for_stack(rule: JudgeConfig) -> JudgeConfig:
     """Give the rule by which a stack of proven winners is compared with `best`."""
-    return rule.model_copy(update={"drop_below": MERGE_DROP, "keep_above": MERGE_KEEP})
+    milder = {
+        "drop_below": min(MERGE_DROP, rule.drop_below),
+        "keep_above": min(MERGE_KEEP, rule.keep_above),
+    }
+    return rule.model_copy(update=milder)
 
 
 def z_score(gain: float, sigma: float, n_candidate: int, n_incumbent: int) -> float:
@@ -153,12 +157,13 @@ def violated(
     maximum: float | None = None,
     minimum: float | None = None,
     max_regression: float | None = None,
+    worse: int = 1,
 ) -> str | None:
     """
     Say how a mean breaks a constraint, or None.
 
-    `max_regression` is a share (0.05) of the baseline's magnitude, for metrics that are costs:
-    more is worse.
+    `max_regression` is a share (0.05) of the baseline's magnitude. `worse` is +1 where more is
+    worse, as for all costs, and -1 where less is.
     """
     if value is None:
         return f"{metric} was not reported"
@@ -169,7 +174,8 @@ def violated(
     if (
         max_regression is not None
         and baseline is not None
-        and value - baseline > max_regression * abs(baseline)
+        and worse * (value - baseline) > max_regression * abs(baseline)
     ):
-        return f"{metric} = {value:.6g} is more than {max_regression:.1%} over {baseline:.6g}"
+        side = "over" if worse > 0 else "under"
+        return f"{metric} = {value:.6g} is more than {max_regression:.1%} {side} {baseline:.6g}"
     return None

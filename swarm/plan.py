@@ -8,7 +8,6 @@ known. Cost: O(agents + slots + open experiments + queue), never O(experiments).
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -33,6 +32,8 @@ from swarm.state import FINAL_INDEX, Agent, Experiment, RunState, Target
 
 MAX_ABORTS = 2
 """Times that the machinery may die under one experiment before it is `aborted`."""
+ABORTS_IN_A_ROW = 10
+"""Aborted measurements in a row, and four more for each slot, that end the run: it would spin."""
 MAX_INVALID = 5
 """Invalid proposals in a row that park an agent."""
 
@@ -176,6 +177,8 @@ class _Look(NamedTuple):
 
     ruling: Ruling | None = None
     violation: str | None = None
+    hopeless: str | None = None
+    """Why there will never be a ruling."""
     candidates: int = 0
     """Measurements that the candidate should have before the next look."""
     controls: int = 0
@@ -198,7 +201,9 @@ def _look(
     if not _baseline_done(view, target, machine):
         return _Look(candidates=candidate.primary.n)
     if reference.primary.n == 0:
-        return _Look(candidates=candidate.primary.n, controls=1)
+        if controls > MAX_ABORTS:
+            return _Look(hopeless=f"what it is compared with cannot be measured on {machine}")
+        return _Look(candidates=candidate.primary.n, controls=controls + 1)
     violation = _violation(view, target, candidate, machine)
     if violation:
         return _Look(violation=violation)
@@ -247,7 +252,7 @@ def _look_at_stack(view: View, target: Target) -> tuple[_Look, str | None]:
     for machine in view.crew.machines():
         if target.record(stack.commit, machine).attempts:
             judge: _Judge = lambda t, m: merger.judge_stack(t, m, rule)  # noqa: E731
-            controls = target.stack_controls
+            controls = target.stack_controls[machine]
             look = _look(view, target, stack.commit, stack.onto, machine, controls, judge)
             return look, machine
     return _Look(candidates=1), None
@@ -264,6 +269,7 @@ def _violation(view: View, target: Target, candidate: Record, machine: str) -> s
             maximum=constraint.max,
             minimum=constraint.min,
             max_regression=constraint.max_regression,
+            worse=-target.info.metric.sign if constraint.metric == target.info.metric.name else 1,
         )
         if found:
             return found
@@ -307,6 +313,8 @@ def _verdict(view: View, target: Target, experiment: Experiment) -> Decided | No
     look = _look_at(view, target, experiment)
     if look.violation is not None:
         return decided("constraint_failed", look.violation)
+    if look.hopeless is not None:
+        return decided("aborted", look.hopeless)
     if look.ruling is None:
         return None
     ruling = look.ruling
@@ -380,8 +388,8 @@ def _settle_stack(view: View, target: Target) -> Action | None:
     if target.stack_aborts > MAX_ABORTS:
         return refuse("on best: the machinery died under its measurement")
     look, _ = _look_at_stack(view, target)
-    if look.violation is not None:
-        return refuse(f"on best: {look.violation}")
+    if look.violation is not None or look.hopeless is not None:
+        return refuse(f"on best: {look.violation or look.hopeless}")
     if look.ruling is None:
         return None
     merge = merger.meaning(look.ruling, stack.predicted)
@@ -420,12 +428,14 @@ def _number(view: View) -> list[Action]:
 def _turn(view: View) -> list[Action]:
     """Park agents, start to drain, or give up."""
     state, crew = view.state, view.crew
-    if crew.interrupted or state.phase not in ("running", "paused"):
+    if crew.interrupted or state.phase not in ("running", "draining"):
         return []
-    for target in state.targets.values():
-        trouble = _base_trouble(target)
+    troubles = [_base_trouble(t) for t in state.targets.values()]
+    for trouble in (*troubles, _machine_trouble(view)):
         if trouble is not None:
             return [trouble]
+    if state.phase == "draining":
+        return []
     for name, agent in state.agents.items():
         if agent.parked is None and agent.invalid_streak >= MAX_INVALID:
             reason = f"{agent.invalid_streak} invalid proposals in a row"
@@ -438,12 +448,16 @@ def _turn(view: View) -> list[Action]:
 
 def _all_parked(view: View) -> list[Action]:
     agents = view.state.agents.values()
-    still = any(a.parked is None or a.open or a.prepared or a.queued for a in agents)
+    left = budget.group_room(view.config, view.state)
+    may = any(a.parked is None and left.get(a.info.group) != 0 for a in agents)
+    still = may or any(a.open or a.prepared or a.queued for a in agents)
     if still or view.crew.proposing or view.crew.measuring:
         return []
     if all(a.exhausted for a in agents):
         return [Emit(Draining(reason="every proposer has tried all it can think of"))]
-    reasons = sorted({f"{a.info.name}: {a.parked}" for a in agents if not a.exhausted})
+    reasons = sorted(f"{a.info.name}: {a.parked}" for a in agents if a.parked and not a.exhausted)
+    if not reasons:
+        return [Emit(Draining(reason="budget: what the groups of agents may use"))]
     return [
         Fail(
             "every agent is parked: " + "; ".join(reasons),
@@ -470,6 +484,17 @@ def _base_trouble(target: Target) -> Fail | None:
     )
 
 
+def _machine_trouble(view: View) -> Fail | None:
+    """Measurements that all die say nothing of any commit, so they would be made for ever."""
+    died = view.state.aborts
+    if len(died) < ABORTS_IN_A_ROW + 4 * len(view.crew.slots):
+        return None
+    return Fail(
+        f"the machinery died under the last {len(died)} measurements: {died[-1]}",
+        "free the machine of what is in the way (a full disk, say), then launch again",
+    )
+
+
 # --- measuring ---------------------------------------------------------------------------------
 
 
@@ -487,9 +512,11 @@ def _measure(view: View) -> list[Action]:
     """Give free slots to the most urgent wishes."""
     crew = view.crew
     free = [s for s in crew.slots.values() if s.name not in crew.measuring]
-    pending: Counter[tuple[str, str]] = Counter(
-        (m.tree, m.machine) for m in crew.measuring.values() if m.purpose != "final"
-    )
+    # Behind the highest index in flight: those before it may come back aborted, without a record.
+    pending: dict[tuple[str, str], int] = {}
+    for m in crew.measuring.values():
+        if m.purpose != "final":
+            pending[m.tree, m.machine] = max(pending.get((m.tree, m.machine), 0), m.index + 1)
     actions: list[Action] = []
     for target in view.state.targets.values():
         for wish in _wishes(view, target):
@@ -501,11 +528,12 @@ def _measure(view: View) -> list[Action]:
             free.remove(slot)
             tree = target.tree_of[wish.commit]
             key = (tree, slot.machine)
-            index = target.record(wish.commit, slot.machine).attempts + pending[key]
             if wish.final is not None:
-                index = FINAL_INDEX + wish.final
+                index = wish.final
             else:
-                pending[key] += 1
+                attempts = target.record(wish.commit, slot.machine).attempts
+                index = max(attempts, pending.get(key, 0))
+                pending[key] = index + 1
             actions.append(
                 Measure(
                     slot=slot.name,
@@ -563,6 +591,8 @@ def _baseline_done(view: View, target: Target, machine: str) -> bool:
 
 def _baseline_wishes(view: View, target: Target) -> Iterator[_Wish]:
     base = target.info.base
+    if view.state.phase == "draining" and not (target.open or target.queue):
+        return
     for machine in view.crew.machines():
         spread = target.spread(machine)
         noisy = spread.freedom > 0 and not spread.deterministic
@@ -585,7 +615,8 @@ def _stack_wishes(view: View, target: Target) -> Iterator[_Wish]:
     have += _under_way(view, "stack", stack.number, stack.tree)
     for _ in range(look.candidates - have):
         yield _Wish(stack.commit, "stack", stack.number, machine)
-    have = target.stack_controls + _under_way(view, "control", None, target.tree_of[stack.onto])
+    made = 0 if machine is None else target.stack_controls[machine]
+    have = made + _under_way(view, "control", None, target.tree_of[stack.onto])
     for _ in range(look.controls - have):
         yield _Wish(stack.onto, "control", None, machine)
 
@@ -594,7 +625,7 @@ def _record_wishes(view: View, target: Target) -> Iterator[_Wish]:
     """Keep the records honest: fresh keeps are topped up, incumbents measured again."""
     for tree, commit in target.unconfirmed.items():
         if not _under_way(view, "confirm", None, tree):
-            yield _Wish(commit, "confirm")
+            yield _Wish(commit, "confirm", machine=target.machine(commit))
     every = view.config.judge.control_every
     incumbents = {a.incumbent for a in view.state.agents.values()} | {target.best}
     for tree, commit in {target.tree_of[c]: c for c in incumbents if c in target.tree_of}.items():
@@ -626,14 +657,15 @@ def _final_wishes(view: View, target: Target) -> Iterator[_Wish]:
     base, best = target.info.base, target.best
     if target.tree_of[base] == target.tree_of[best]:
         return
-    machine = max(target.spreads, key=lambda m: target.record(base, m).primary.n)
+    machine = max(view.crew.machines(), key=lambda m: target.record(base, m).primary.n)
     confirm = view.config.judge.confirm
     rounds = min(2, confirm) if target.spread(machine).deterministic else confirm
-    under_way = Counter(m.commit for m in view.crew.measuring.values() if m.purpose == "final")
-    for i in range(rounds):
+    made = {(c, i) for c, tried in target.finals_tried.items() for i in tried}
+    made |= {(m.commit, m.index) for m in view.crew.measuring.values() if m.purpose == "final"}
+    for index in range(FINAL_INDEX, FINAL_INDEX + rounds):
         for commit in (base, best):
-            if i >= target.finals_tried[commit] + under_way[commit]:
-                yield _Wish(commit, "final", machine=machine, final=i)
+            if (commit, index) not in made:
+                yield _Wish(commit, "final", machine=machine, final=index)
 
 
 def _settled(view: View, target: Target) -> bool:
@@ -673,6 +705,8 @@ def _sync_or_propose(view: View) -> list[Action]:
         return []
     under_way = len(crew.proposing) + sum(a.prepared is not None for a in state.agents.values())
     room = budget.room(view.config, state, under_way)
+    busy = [n for n, a in state.agents.items() if n in crew.proposing or a.prepared is not None]
+    left = budget.group_room(view.config, state, busy)
     actions: list[Action] = []
     ports = [
         (t.info.name, n) for t in state.targets.values() for n in t.ports if n not in crew.offered
@@ -680,7 +714,8 @@ def _sync_or_propose(view: View) -> list[Action]:
     for name, agent in sorted(state.agents.items(), key=lambda item: item[1].proposals):
         if room is not None and room <= 0:
             break
-        if not _may_propose(view, name, agent):
+        group = agent.info.group
+        if not _may_propose(view, name, agent) or left.get(group) == 0:
             continue
         target = state.targets[agent.info.target]
         base = agent.incumbent
@@ -695,13 +730,12 @@ def _sync_or_propose(view: View) -> list[Action]:
             ports.remove((agent.info.target, port))
         actions.append(Propose(name, agent.info.target, base, port))
         room = None if room is None else room - 1
+        if group in left:
+            left[group] -= 1
     return actions
 
 
 def _may_propose(view: View, name: str, agent: Agent) -> bool:
     if agent.parked is not None or agent.prepared is not None or name in view.crew.proposing:
-        return False
-    limit = view.config.agents[agent.info.group].budget.experiments
-    if limit is not None and agent.experiments >= limit:
         return False
     return len(agent.open) <= view.config.lookahead

@@ -129,7 +129,8 @@ class Target:
     open: dict[int, Experiment] = field(default_factory=dict[int, Experiment])
     queue: list[int] = field(default_factory=list[int])
     stack: Stacked | None = None
-    stack_controls: int = 0
+    stack_controls: Counter[str] = field(default_factory=Counter[str])
+    """Kind of machine -> fresh measurements of `best` made for this comparison."""
     stack_failed: Measurement | None = None
     stack_aborts: int = 0
     failed_on_base: list[Measurement] = field(default_factory=list[Measurement])
@@ -143,7 +144,8 @@ class Target:
     attempts: list[Attempt] = field(default_factory=list[Attempt])
     """Append-only: an experiment appears when it is proposed and again when it is decided."""
     finals: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
-    finals_tried: Counter[str] = field(default_factory=Counter[str])
+    finals_tried: dict[str, set[int]] = field(default_factory=dict[str, set[int]])
+    """Commit -> indices of its final measurements; an aborted one is made again."""
     result: FreshResult | None = None
     since_keep: int = 0
     promotions: list[Promoted] = field(default_factory=list[Promoted])
@@ -160,18 +162,21 @@ class Target:
         """Give the pooled spread on a kind of machine."""
         return self.spreads.get(machine) or Spread()
 
-    def primary(self, commit: str) -> Sample:
-        """Give the primary metric of a commit on the machine kind that measured it most."""
+    def machine(self, commit: str) -> str | None:
+        """Give the kind of machine that measured a commit most."""
         tree = self.tree_of[commit]
-        found = [self.records[tree, m].primary for m in self.spreads if (tree, m) in self.records]
-        return max(found, key=lambda s: s.n, default=Sample())
+        kinds = [m for m in self.spreads if (tree, m) in self.records]
+        return max(kinds, key=lambda m: self.records[tree, m].primary.n, default=None)
+
+    def primary(self, commit: str) -> Sample:
+        """Give the primary metric of a commit on the kind of machine that measured it most."""
+        kind = self.machine(commit)
+        return Sample() if kind is None else self.record(commit, kind).primary
 
     def se(self, commit: str) -> float | None:
         """Standard error of a commit's mean."""
-        tree = self.tree_of[commit]
-        kinds = [m for m in self.spreads if (tree, m) in self.records]
-        kind = max(kinds, key=lambda m: self.records[tree, m].primary.n, default=None)
-        return None if kind is None else self.spreads[kind].se(self.primary(commit).n)
+        kind = self.machine(commit)
+        return None if kind is None else self.spreads[kind].se(self.record(commit, kind).primary.n)
 
 
 @dataclass
@@ -205,6 +210,8 @@ class RunState:
         self.last_at: datetime | None = None
         self.launch: Launched | None = None
         self.processes: list[ProcessStamp] = []
+        self.aborts: list[str] = []
+        """Why the last measurements were aborted, since one was not."""
         self.next_number = 1
         for event in events:
             self.apply(event)
@@ -242,14 +249,23 @@ class RunState:
 
     def _on_launched(self, event: Launched) -> None:
         if self.launched_at is not None and self.last_at is not None:  # the last one was killed
-            self.spend.seconds += (self.last_at - self.launched_at).total_seconds()
+            self.spend.seconds += max(0.0, (self.last_at - self.launched_at).total_seconds())
         self.launch, self.launched_at = event, event.at
-        self.processes = [event.process]
+        self.processes, self.aborts = [event.process], []
         if self.phase != "paused":
             self.phase, self.reason, self.hint = "running", "", None
         self._enrol(event.agents)
-        for agent in self.agents.values():
-            agent.parked, agent.exhausted, agent.invalid_streak = None, False, 0
+        here = {info.name for info in event.agents}
+        for name, agent in self.agents.items():
+            gone = name not in here
+            agent.parked = "it is not in the config any more" if gone else None
+            agent.exhausted, agent.invalid_streak = gone, 0
+        kinds = {s.machine for s in event.slots}
+        for target in self.targets.values():
+            target.failed_on_base.clear()  # it may have been repaired
+            for experiment in target.open.values():
+                if experiment.machine not in kinds:  # compare it where there are slots now
+                    experiment.machine, experiment.controls = None, 0
 
     def _enrol(self, agents: Iterable[AgentInfo]) -> None:
         for info in agents:
@@ -272,7 +288,7 @@ class RunState:
 
     def _close_launch(self, event: AnyEvent) -> None:
         if self.launched_at is not None and event.at is not None:
-            self.spend.seconds += (event.at - self.launched_at).total_seconds()
+            self.spend.seconds += max(0.0, (event.at - self.launched_at).total_seconds())
         self.launched_at = None
 
     def _on_interrupted(self, event: Interrupted) -> None:
@@ -351,6 +367,7 @@ class RunState:
         agent.invalid_streak = agent.invalid_streak + 1 if event.verdict == "invalid" else 0
         if event.verdict == "aborted":
             self.spend.experiments -= 1
+            agent.experiments -= 1
             tree = experiment.proposal.tree or ""
             if target.number_of.get(tree) == event.number:
                 del target.number_of[tree]
@@ -377,8 +394,10 @@ class RunState:
         self.spend.usd += result.usd
         self.spend.tokens += result.tokens
         aborted = result.failure is not None and result.failure.kind == "aborted"
+        self.aborts = [*self.aborts, result.failure.reason] if aborted and result.failure else []
         if event.purpose == "final":
-            self._take_final(target, result)
+            if not aborted:
+                self._take_final(target, result)
         elif not aborted:
             self._take(target, event)
         experiment = self.experiments.get(event.experiment or 0)
@@ -391,7 +410,7 @@ class RunState:
                 target.stack_failed = result
 
     def _take_final(self, target: Target, result: Measurement) -> None:
-        target.finals_tried[result.commit] += 1
+        target.finals_tried.setdefault(result.commit, set()).add(result.index)
         name = target.info.metric.name
         if result.failure is None and name in result.values:
             target.finals.setdefault(result.commit, []).append(result.values[name])
@@ -407,8 +426,9 @@ class RunState:
             target.compared[result.tree] = 0
             stack = target.stack
             if event.experiment is None and stack and result.tree == target.tree_of[stack.onto]:
-                target.stack_controls += 1
+                target.stack_controls[result.machine] += 1
         if result.failure is not None:
+            target.unconfirmed.pop(result.tree, None)  # no top-up will come
             return
         spread = target.spreads.setdefault(result.machine, Spread())
         for name, value in _measures(result).items():
@@ -427,7 +447,7 @@ class RunState:
 
     def _on_stacked(self, event: Stacked) -> None:
         target = self.targets[event.target]
-        target.stack, target.stack_controls = event, 0
+        target.stack, target.stack_controls = event, Counter()
         target.stack_failed, target.stack_aborts = None, 0
         target.tree_of[event.commit] = event.tree
 
@@ -436,7 +456,7 @@ class RunState:
         target.best = event.new
         target.tree_of[event.new] = event.tree
         target.promotions.append(event)
-        target.finals, target.finals_tried = {}, Counter()
+        target.finals, target.finals_tried = {}, {}
         self._leave_queue(target, event.number, event.new)
 
     def _on_not_merged(self, event: NotMerged) -> None:
