@@ -372,7 +372,7 @@ def _tell_end(opened: Opened, order: Order) -> str:
             }
             emit_json(record, line=True)
         else:
-            emit(summary_text(state, opened.config))
+            emit(summary_text(state, opened.config).rstrip())
     for line in _what_next(state, order, improved):
         say(line)
     return state.phase
