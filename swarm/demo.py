@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
+import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import swarm
@@ -42,6 +45,11 @@ def prepare(directory: Path) -> Path:
         )
     parent = directory.absolute().parent
     parent.mkdir(parents=True, exist_ok=True)
+    if find_spec("torch") is None:
+        raise PreconditionError(
+            "the demo trains a small GPT and needs torch, which this Python lacks",
+            hint="pip install 'swarm[torch]', or run the toy target: configs/toy.yaml",
+        )
     # Built beside its final place, so that a half-made demo is never taken for one.
     making = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=parent))
     try:
@@ -60,6 +68,9 @@ def _fill(top: Path, harness: Path, config: Path) -> None:
     shutil.copytree(harness, top, dirs_exist_ok=True, ignore=ignored)
     text = config.read_text(encoding="utf-8")
     text = re.sub(r"(?m)^(\s+repo:).*$", r"\1 .", text)
+    # swarm need not be on PATH, and the `python` there need not have torch: this one has.
+    python = shlex.quote(sys.executable)
+    text = re.sub(r"(?m)^(\s+run:) python ", lambda m: f"{m[1]} {python} ", text)
     (top / CONFIG).write_text(text, encoding="utf-8")
     (top / MARK).write_text("Made by `swarm demo`; it may be changed and removed.\n")
     init_repository(top, "The demo target of swarm")
