@@ -122,11 +122,11 @@ def duel(
 
 def _words(z: float, gain: float, sigma: float, n: int, n_inc: int, rule: JudgeConfig) -> str:
     better = "better" if gain > 0 else "worse"
-    size = "no difference" if gain == 0 else f"{abs(gain):.6g} {better}"
+    size = "no better" if gain == 0 else f"{abs(gain):.6g} {better}"
     over = f" (at least {rule.min_delta:g} asked)" if rule.min_delta else ""
     if sigma == 0.0:
         return f"{size} than the incumbent{over}; no spread between runs"
-    return f"{size} than the incumbent{over}: z = {z:+.2f} from {n} against {n_inc} runs"
+    return f"{size} than the incumbent{over}: z = {z + 0.0:+.2f} from {n} against {n_inc} runs"
 
 
 def shrunken(gain: float, spread: Spread) -> float:
