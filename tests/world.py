@@ -1,0 +1,757 @@
+"""
+A run without git, Ray or processes: `plan` drives, and this module does what it says.
+
+`World` stands for coordinator, hub, slots and agents at once. It appends events as the
+coordinator does, measures on an invented landscape, finishes work in any order, loses slots and
+agents, and is killed between any two events. It checks what must hold at every step; what holds
+at the end is for the tests to say.
+
+A tree is a tuple of sites with a number each; a commit names a tree. The value of a tree is the
+sum of what its sites are worth, changed by pairs that do not add up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from random import Random
+from typing import Any
+
+from swarm.config import RunConfig
+from swarm.coordinator import agent_infos
+from swarm.judge import shrunken
+from swarm.plan import (
+    Action,
+    Crew,
+    Emit,
+    Fail,
+    Finish,
+    Leave,
+    Measure,
+    Number,
+    Promote,
+    Propose,
+    Stack,
+    View,
+    plan,
+)
+from swarm.records import (
+    AnyEvent,
+    Decided,
+    Draining,
+    Dropped,
+    Event,
+    Failed,
+    Failure,
+    FailureKind,
+    Finished,
+    Goal,
+    Interrupted,
+    Launched,
+    Measured,
+    Measurement,
+    MetricSpec,
+    NotMerged,
+    Parked,
+    Paused,
+    Prepared,
+    ProcessStamp,
+    Promoted,
+    Proposal,
+    Proposed,
+    Resumed,
+    RunStarted,
+    SlotInfo,
+    Stacked,
+    Synced,
+    TargetInfo,
+)
+from swarm.state import FINAL_INDEX, Experiment, RunState, Target
+
+Tree = tuple[int, ...]
+BASE = "base"
+START = datetime(2026, 3, 14, 12, 0, 0, tzinfo=UTC)
+PATIENCE = 60
+"""Rounds of planning, on top of a few for each slot and agent, in which nothing else happens."""
+
+
+class KilledError(Exception):
+    """The coordinator was killed."""
+
+
+@dataclass(frozen=True)
+class Landscape:
+    """What trees are worth. Built from a seed, so that a failing example can be replayed."""
+
+    seed: int = 0
+    sites: int = 6
+    levels: int = 6
+    sigma: float = 0.0
+    good: float = 0.3
+    """Share of the levels that are worth something."""
+    equal: float = 0.3
+    """Share of the levels that change nothing."""
+    redundant: float = 0.0
+    """Share of neighbouring sites of which only the better one counts."""
+    failing: float = 0.0
+    """Share of the levels with which the harness fails."""
+    rebellious: float = 0.0
+    """Share of neighbouring sites that are bad together."""
+
+    def _random(self, *words: object) -> Random:
+        return Random(f"{self.seed} {words!r}")
+
+    def worth(self, site: int, level: int) -> float:
+        """Give what one site adds to the value of a tree."""
+        if level == 0:
+            return 0.0
+        random = self._random("worth", site, level)
+        kind = random.random()
+        if kind < self.good:
+            return random.choice((2.0, 3.0, 4.0, 5.0))
+        return 0.0 if kind < self.good + self.equal else -random.choice((1.0, 2.0, 3.0))
+
+    def value(self, tree: Tree) -> float:
+        """Give the true value of a tree: more is better."""
+        parts = [self.worth(site, level) for site, level in enumerate(tree)]
+        total = 100.0 + sum(parts)
+        for site in range(0, len(tree) - 1, 2):
+            left, right = parts[site : site + 2]
+            kind = self._random("pair", site).random()
+            if left > 0 and right > 0:
+                if kind < self.redundant:
+                    total -= min(left, right)
+                elif kind < self.redundant + self.rebellious:
+                    total -= 2 * (left + right)
+        return total
+
+    def failure(self, tree: Tree) -> FailureKind | None:
+        """Say how the harness fails on a tree, if it does."""
+        kinds: tuple[FailureKind, ...] = ("crash", "timeout", "guard_failed", "invalid")
+        for site, level in enumerate(tree):
+            random = self._random("failure", site, level)
+            if level and random.random() < self.failing:
+                return random.choice(kinds)
+        return None
+
+    def noise(self, tree: Tree, machine: str, index: int) -> float:
+        """Give the error of one measurement."""
+        return self._random("noise", tree, machine, index).gauss(0.0, self.sigma)
+
+
+@dataclass(frozen=True)
+class Table(Landscape):
+    """A landscape written down: what a level at a site adds, and what pairs add together."""
+
+    worths: dict[tuple[int, int], float] = field(default_factory=dict[tuple[int, int], float])
+    together: dict[frozenset[tuple[int, int]], float] = field(
+        default_factory=dict[frozenset[tuple[int, int]], float]
+    )
+    broken: tuple[frozenset[tuple[int, int]], ...] = ()
+    """Combinations with which the harness crashes."""
+
+    def value(self, tree: Tree) -> float:
+        """Give the true value of a tree: more is better."""
+        there = set(enumerate(tree))
+        single = sum(worth for at, worth in self.worths.items() if at in there)
+        return 100.0 + single + sum(w for pair, w in self.together.items() if pair <= there)
+
+    def failure(self, tree: Tree) -> FailureKind | None:
+        """Say how the harness fails on a tree, if it does."""
+        return "crash" if any(b <= set(enumerate(tree)) for b in self.broken) else None
+
+
+@dataclass
+class Habits:
+    """What the proposers do, and how unreliable the world is. Shares of all steps or proposals."""
+
+    duplicate: float = 0.0
+    invalid: float = 0.0
+    crowding: float = 0.0
+    """Share of the proposals that change site 0: they conflict with one another."""
+    lose_slot: float = 0.0
+    lose_agent: float = 0.0
+    kill: float = 0.0
+    """Share of the events before which the coordinator is killed."""
+    pause: float = 0.0
+    interrupt: float = 0.0
+    exhausted_after: int | None = None
+    """Proposals an agent makes before it has nothing left."""
+
+
+@dataclass
+class World:
+    """One run. `live()` lives it to its end."""
+
+    config: RunConfig
+    landscape: Landscape = field(default_factory=Landscape)
+    habits: Habits = field(default_factory=Habits)
+    seed: int = 0
+    machines: tuple[str, ...] = ("cpu", "cpu")
+    """The kind of machine of each slot."""
+    goal: Goal = "maximize"
+    orders: dict[str, list[tuple[int, int]]] | None = None
+    """Sites and levels that each agent tries, in order; it makes them up if this is None."""
+
+    def __post_init__(self) -> None:
+        self.random = Random(self.seed)
+        self.now = START
+        self.trees: dict[str, Tree] = {BASE: (0,) * self.landscape.sites}
+        self.parent: dict[str, str] = {}
+        self.events: list[AnyEvent] = []
+        self.state = RunState()
+        self.crew = Crew(slots={})
+        self.kills = 0
+        self.deaths: Counter[str] = Counter()
+        self.asked: list[Propose] = []
+        self.over: Finished | Interrupted | Failed | None = None
+        self._of: dict[type[Event], list[Any]] = {}
+        self._measured: dict[tuple[str, int | None], list[Measured]] = {}
+        self._decided: set[int] = set()
+        self._indices: set[tuple[str, str, int]] = set()
+        spec = MetricSpec(name="score", goal=self.goal)
+        target = TargetInfo(
+            name="main", metric=spec, repo="/repo", base=BASE, base_tree=self.name(BASE)
+        )
+        started = RunStarted(run="world", targets=(target,), agents=agent_infos(self.config))
+        self._write(started)
+        self.launch()
+
+    # --- reading ---
+
+    @property
+    def target(self) -> Target:
+        return self.state.targets["main"]
+
+    def name(self, commit: str) -> str:
+        """Give the tree of a commit as the ledger names it."""
+        return repr(self.trees[commit])
+
+    def of(self, kind: type[Any]) -> list[Any]:
+        """Give the events of a kind, in order."""
+        return list(self._of.get(kind, []))
+
+    def measured(self, purpose: str, number: int | None = None) -> list[Measured]:
+        """Give the measurements of a purpose, those of one experiment if it is named."""
+        if number is not None:
+            return self._measured.get((purpose, number), [])
+        return [m for m in self.of(Measured) if m.purpose == purpose]
+
+    def truth(self, commit: str) -> float:
+        return self.landscape.value(self.trees[commit])
+
+    # --- the coordinator ---
+
+    def launch(self) -> None:
+        """Come up, for the first time or after a death, knowing nothing but the ledger."""
+        self.state = RunState(self.events)
+        slots = tuple(
+            SlotInfo(name=f"s{i}", node="n", machine=m) for i, m in enumerate(self.machines)
+        )
+        self.crew = Crew(slots={s.name: s for s in slots})
+        self.over = None
+        self._write(
+            Launched(
+                process=ProcessStamp(role="coordinator", host="h", pid=1, started=0.0),
+                runtime="world",
+                slots=slots,
+                agents=agent_infos(self.config),
+                sandbox="process",
+                version="0",
+            )
+        )
+
+    def live(self, steps: int = 20_000) -> World:
+        """Go on until the run is over; a world that is killed comes back."""
+        for _ in range(steps):
+            try:
+                self.drive()
+                if self.over is not None:
+                    return self
+                self.happen()
+            except KilledError:
+                self.kills += 1
+                self.launch()
+        raise AssertionError(f"still going on after {steps} steps: {self.state.phase}")
+
+    def drive(self) -> None:
+        """Plan and act until there is nothing more to do now, as the coordinator does."""
+        for _ in range(PATIENCE + 8 * len(self.machines) + 8 * len(self.state.agents)):
+            view = View(self.state, self.crew, self.config, self.now)
+            actions = plan(view)
+            if not actions:
+                return
+            for action in actions:
+                self.act(action)
+                if self.over is not None:
+                    return
+        raise AssertionError(f"planning does not come to rest: {actions}")
+
+    def act(self, action: Action) -> None:
+        """Carry out one action, after checking that it may be."""
+        match action:
+            case Emit(event):
+                self.record(event)
+            case Measure():
+                self._check_measure(action)
+                self.crew.measuring[action.slot] = action
+            case Propose():
+                self._check_propose(action)
+                self.crew.proposing[action.agent] = action
+                self.asked.append(action)
+                if action.port is not None:
+                    self.crew.offered.add(action.port)
+            case Number(agent):
+                prepared = self.state.agents[agent].prepared
+                assert prepared is not None
+                self._number(agent, prepared)
+            case Stack(_, number):
+                self._stack(self.state.experiments[number])
+            case Promote():
+                self._promote(action)
+            case Finish(reason, results):
+                self.record(Finished(reason=reason, results=results))
+            case Leave(reason):
+                assert not self.crew.measuring, "measurements are finished before it leaves"
+                self.record(Interrupted(reason=reason))
+            case Fail():
+                self.record(Failed(error=action.error, hint=action.hint))
+
+    def record(self, *events: Event) -> None:
+        """Write events; the coordinator may be killed before any of them."""
+        for event in events:
+            if self.random.random() < self.habits.kill:
+                raise KilledError
+            self._check_event(event)
+            self._write(event)
+
+    def _write(self, event: Event) -> None:
+        self.now += timedelta(seconds=0.01)
+        update: dict[str, Any] = {"seq": len(self.events), "at": self.now}
+        written: Any = event.model_copy(update=update)
+        self.events.append(written)
+        self._of.setdefault(type(written), []).append(written)
+        if isinstance(written, Measured):
+            self._measured.setdefault((written.purpose, written.experiment), []).append(written)
+        self.state.apply(written)
+        if isinstance(written, Finished | Interrupted | Failed):
+            self.over = written
+
+    def _number(self, agent_name: str, proposal: Proposal) -> None:
+        agent = self.state.agents[agent_name]
+        onto = agent.incumbent
+        if proposal.commit is not None and self.name(proposal.base) != self.name(onto):
+            tree = self.merge(proposal.commit, proposal.base, onto)
+            if tree is None or tree == self.trees[onto]:
+                if agent.prepared is None:
+                    self.record(Prepared(agent=agent_name, proposal=proposal))
+                self.record(Dropped(agent=agent_name, reason="it does not apply any more"))
+                return
+            commit = self.commit(tree, onto)
+            update = {"base": onto, "commit": commit, "tree": repr(tree)}
+            proposal = proposal.model_copy(update=update)
+        number = self.state.next_number
+        self.record(Proposed(number=number, target="main", agent=agent_name, proposal=proposal))
+
+    def _stack(self, experiment: Experiment) -> None:
+        target, number = self.target, experiment.number
+        commit = experiment.proposal.commit
+        assert commit is not None
+        assert number in target.queue
+        assert target.stack is None
+        tree = self.merge(commit, experiment.base, target.best)
+        if tree is None:
+            draining = self.state.phase == "draining" and not target.open
+            final = experiment.conflict_onto is not None or draining
+            self._refuse(number, "conflict", final)
+        elif tree == self.trees[target.best]:
+            self._refuse(number, "redundant", True)
+        else:
+            predicted = shrunken(experiment.gain or 0.0, target.spread(experiment.machine or ""))
+            stack = self.commit(tree, target.best)
+            self.record(
+                Stacked(
+                    target="main",
+                    number=number,
+                    onto=target.best,
+                    commit=stack,
+                    tree=repr(tree),
+                    predicted=predicted,
+                )
+            )
+
+    def _refuse(self, number: int, outcome: Any, final: bool) -> None:
+        self.record(
+            NotMerged(
+                target="main",
+                number=number,
+                outcome=outcome,
+                reason="",
+                onto=self.target.best,
+                final=final,
+            )
+        )
+
+    def _promote(self, action: Promote) -> None:
+        target, experiment = self.target, self.state.experiments[action.number]
+        commit = experiment.proposal.commit
+        assert commit is not None
+        if action.stacked:
+            assert target.stack is not None
+            assert target.stack.number == action.number
+            assert target.stack.onto == target.best
+            commit = target.stack.commit
+            assert target.primary(commit).n, "an accepted stack was measured"
+        else:
+            assert self.name(experiment.base) == self.name(target.best)
+        new = self.commit(self.trees[commit], target.best)
+        self.record(
+            Promoted(
+                target="main",
+                number=action.number,
+                old=target.best,
+                new=new,
+                tree=self.name(commit),
+                stacked=action.stacked,
+            )
+        )
+
+    # --- git ---
+
+    def commit(self, tree: Tree, parent: str) -> str:
+        commit = f"c{len(self.trees)}"
+        self.trees[commit], self.parent[commit] = tree, parent
+        return commit
+
+    def merge(self, commit: str, base: str, onto: str) -> Tree | None:
+        """Lay the change from `base` to `commit` on `onto`; None is a conflict."""
+        new: list[int] = []
+        for theirs, old, ours in zip(*(self.trees[c] for c in (commit, base, onto)), strict=True):
+            if old not in (theirs, ours) and theirs != ours:
+                return None
+            new.append(ours if theirs == old else theirs)
+        return tuple(new)
+
+    # --- the world ---
+
+    def happen(self) -> None:
+        """Let one thing happen: some work is done, a place dies, a person says something."""
+        self.now += timedelta(seconds=self.random.random())
+        habits, roll = self.habits, self.random.random
+        if self.state.phase == "paused" and not self.crew.interrupted:
+            if roll() < 0.3 or not (self.crew.measuring or self.crew.proposing):
+                self.record(Resumed())
+                return
+        elif self.state.phase == "running" and roll() < habits.pause:
+            self.record(Paused())
+            return
+        if self.crew.interrupted is None and roll() < habits.interrupt:
+            self.crew.interrupted = "Ctrl-C"
+            return
+        places = [*self.crew.measuring, *self.crew.proposing]
+        assert places, f"nothing is under way and the run is not over: {self.state.phase}"
+        self.finish(self.random.choice(places))
+
+    def finish(self, place: str) -> None:
+        """Bring the work of a slot or an agent to its end, good or bad."""
+        action = self.crew.measuring.get(place)
+        if action is not None:
+            lost = self.random.random() < self.habits.lose_slot
+            result = self.measure(action, lost=lost)
+            del self.crew.measuring[place]  # the coordinator forgets it before it writes
+            self.record(result)
+            return
+        order = self.crew.proposing.pop(place)
+        if self.random.random() < self.habits.lose_agent:
+            self.deaths[place] += 1
+            return
+        made = self.state.agents[place].proposals
+        if self.habits.exhausted_after is not None and made >= self.habits.exhausted_after:
+            self.record(Parked(agent=place, reason="nothing left", exhausted=True))
+            return
+        if self.orders is not None and order.port is None and not self.orders.get(place):
+            self.record(Parked(agent=place, reason="nothing left", exhausted=True))
+            return
+        proposal = self.propose(order)
+        agent = self.state.agents[place]
+        idle = not agent.open and not self.crew.interrupted
+        if idle and self.state.phase == "running":
+            self._number(place, proposal)
+        else:
+            self.record(Prepared(agent=place, proposal=proposal))
+
+    def measure(self, action: Measure, *, lost: bool = False) -> Measured:
+        """Make the measurement that a slot was given."""
+        tree = self.trees[action.commit]
+        values: dict[str, float] = {}
+        kind: FailureKind | None = "aborted" if lost else self.landscape.failure(tree)
+        if kind is None:
+            noise = self.landscape.noise(tree, action.machine, action.index)
+            sign = 1 if self.goal == "maximize" else -1
+            values["score"] = sign * (self.landscape.value(tree) + noise)
+        return Measured(
+            target="main",
+            purpose=action.purpose,
+            experiment=action.experiment,
+            slot=action.slot,
+            busy_seconds=1.0,
+            measurement=Measurement(
+                commit=action.commit,
+                tree=action.tree,
+                index=action.index,
+                machine=action.machine,
+                values=values,
+                failure=None if kind is None else Failure(kind=kind, reason=kind),
+                usd=0.01,
+            ),
+        )
+
+    def propose(self, order: Propose) -> Proposal:
+        """Make the proposal that an agent was asked for."""
+        habits, random = self.habits, self.random
+        old = self.trees[order.base]
+        if order.port is not None:
+            first = self.state.experiments[order.port].proposal
+            assert first.commit is not None
+            changed = zip(self.trees[first.commit], self.trees[first.base], strict=True)
+            sites = [i for i, (a, b) in enumerate(changed) if a != b]
+            tree = self._with(old, sites[0], self.trees[first.commit][sites[0]])
+        elif self.orders is not None:
+            tree = self._with(old, *self.orders[order.agent].pop(0))
+        elif random.random() < habits.invalid:
+            return Proposal(base=order.base, invalid="out of scope")
+        elif random.random() < habits.duplicate and self.target.attempts:
+            known = [a.tree for a in self.target.attempts if a.tree not in (None, repr(old))]
+            tree = next((t for t in self.trees.values() if repr(t) in known), old)
+        else:
+            site = 0 if random.random() < habits.crowding else random.randrange(len(old))
+            tree = self._with(old, site, random.randrange(1, self.landscape.levels))
+        if tree == old:
+            return Proposal(base=order.base, invalid="an empty change")
+        return Proposal(
+            base=order.base,
+            commit=self.commit(tree, order.base),
+            tree=repr(tree),
+            summary=repr(tree),
+            port_of=order.port,
+        )
+
+    @staticmethod
+    def _with(tree: Tree, site: int, level: int) -> Tree:
+        return (*tree[:site], level, *tree[site + 1 :])
+
+    # --- what must hold at every step ---
+
+    def _check_measure(self, action: Measure) -> None:
+        crew, target = self.crew, self.target
+        assert self.state.phase in ("running", "draining")
+        assert crew.interrupted is None
+        assert action.slot in crew.slots
+        assert action.slot not in crew.measuring, "a slot never has two jobs"
+        assert action.machine == crew.slots[action.slot].machine
+        assert action.tree == self.name(action.commit)
+        same = {(m.tree, m.machine, m.index) for m in crew.measuring.values()}
+        key = (action.tree, action.machine, action.index)
+        assert key not in same, "an index names one measurement in flight"
+        final = action.purpose == "final"
+        assert final == (action.index >= FINAL_INDEX)
+        if not final:
+            assert key not in self._indices, "an index names one measurement"
+        match action.purpose:
+            case "baseline":
+                assert action.commit == BASE
+                assert action.experiment is None
+            case "candidate":
+                experiment = target.open[action.experiment or 0]
+                assert action.commit == experiment.proposal.commit
+                first = target.number_of[action.tree]
+                assert first == experiment.number, "a duplicate is not measured"
+            case "control":
+                assert target.primary(BASE).n
+            case "confirm":
+                number = target.number_of[action.tree]
+                assert self.state.experiments[number].verdict == "keep"
+            case "stack":
+                assert target.stack is not None
+                assert target.stack.commit == action.commit
+            case "final":
+                assert self.state.phase == "draining"
+                assert not target.open
+                assert not target.queue
+                assert action.commit in (BASE, target.best)
+
+    def _check_propose(self, action: Propose) -> None:
+        state, crew, target = self.state, self.crew, self.target
+        agent = state.agents[action.agent]
+        assert state.phase == "running"
+        assert crew.interrupted is None
+        assert action.agent not in crew.proposing
+        assert agent.parked is None
+        assert agent.prepared is None
+        assert len(agent.open) <= self.config.lookahead
+        waiting = [state.experiments[n] for n in target.queue]
+        queued = [e for e in waiting if e.agent == action.agent and e.conflict_onto is None]
+        if self.config.merge.sync == "best" and not queued:
+            assert action.base == target.best, "nothing of its own waits: it goes on from best"
+        assert action.base == agent.incumbent
+        limit = self.config.budget.experiments
+        if limit is not None:
+            prepared = sum(a.prepared is not None for a in state.agents.values())
+            assert state.spend.experiments + prepared + len(crew.proposing) < limit
+        if action.port is not None:
+            assert state.experiments[action.port].merged == "conflict"
+
+    def _check_event(self, event: Event) -> None:
+        match event:
+            case Measured():
+                result = event.measurement
+                if result.failure is None or result.failure.kind != "aborted":
+                    key = (result.tree, result.machine, result.index)
+                    assert event.purpose == "final" or key not in self._indices
+                    self._indices.add(key)
+            case Proposed():
+                assert self.state.phase == "running"
+                assert event.number == len(self._of.get(Proposed, [])) + 1
+                assert event.number not in self.state.experiments
+                assert not self.state.agents[event.agent].open, "one open experiment an agent"
+            case Decided():
+                self._check_verdict(event)
+            case Draining():
+                assert self.state.phase == "running"
+            case Synced():
+                assert event.commit == self.target.best
+            case NotMerged():
+                assert event.number in self.target.queue
+            case Promoted():
+                assert event.old == self.target.best
+                assert event.number in self.target.queue
+            case _:
+                pass
+
+    def _check_verdict(self, event: Decided) -> None:
+        number = event.number
+        assert number not in self._decided, "one verdict for each experiment"
+        self._decided.add(number)
+        busy = [m.experiment for m in self.crew.measuring.values() if m.purpose != "stack"]
+        assert number not in busy, "no verdict while it is being measured"
+        experiment = self.target.open[number]
+        mine = self.measured("candidate", number)
+        kinds = [m.measurement.failure.kind for m in mine if m.measurement.failure is not None]
+        real = [k for k in kinds if k != "aborted"]
+        match event.verdict:
+            case "keep" | "discard":
+                assert not real
+                machine = experiment.machine
+                assert machine is not None
+                valid = [m for m in mine if m.measurement.failure is None]
+                assert valid, "no verdict on a gain without a measurement of it"
+                assert any(m.measurement.machine == machine for m in valid)
+                spread = self.target.spread(machine)
+                wanted = 2 if spread.deterministic else self.config.judge.baseline
+                assert self.target.record(BASE, machine).primary.n >= wanted
+                assert self.target.record(experiment.base, machine).primary.n
+                if event.verdict == "keep" and spread.deterministic:
+                    commit = experiment.proposal.commit or ""
+                    assert self.target.record(commit, machine).primary.n >= 2
+            case "duplicate":
+                assert not mine, "a duplicate costs no measurement"
+            case "invalid" if experiment.proposal.invalid is not None:
+                assert not mine
+            case "aborted":
+                assert len(kinds) > 2 or "compared with cannot be measured" in event.reason
+                assert not real
+            case "constraint_failed":
+                assert mine
+            case _:
+                assert real == [event.verdict]
+        assert event.z is None or math.isfinite(event.z)
+
+
+def check_end(world: World) -> None:
+    """Check what must hold when a run is finished."""
+    state, target, over = world.state, world.target, world.over
+    assert isinstance(over, Finished)
+    assert not target.open
+    assert not target.queue
+    assert target.stack is None
+    assert all(a.prepared is None for a in state.agents.values())
+    decided = [e.number for e in world.of(Decided)]
+    assert sorted(decided) == list(state.experiments) == list(range(1, len(decided) + 1))
+    limit = world.config.budget.experiments
+    if over.reason == f"budget: {limit} experiments":
+        assert state.spend.experiments == limit
+    line = [target.best]
+    while line[-1] != BASE:
+        line.append(world.parent[line[-1]])
+    assert line[-2::-1] == [p.new for p in target.promotions], "best only grows"
+    for experiment in state.experiments.values():
+        if experiment.verdict == "keep":
+            assert experiment.merged in {"conflict", "redundant", "antagonistic", *line[:-1]}
+        else:
+            assert experiment.merged is None
+    if world.landscape.sigma == 0.0:
+        values = [world.truth(c) for c in reversed(line)]
+        assert all(a < b for a, b in pairwise(values)), "best is never worse"
+    check_finals(world)
+
+
+def check_finals(world: World) -> None:
+    """Check that base and best were measured afresh, equally often and by turns."""
+    target = world.target
+    if target.best == BASE or not world.machines:
+        assert target.result is None
+        return
+    last = target.promotions[-1].seq
+    finals = [m.measurement for m in world.measured("final") if m.seq > last]
+    made = [m for m in finals if m.failure is None or m.failure.kind != "aborted"]
+    sides = [{m.index for m in made if m.commit == c} for c in (BASE, target.best)]
+    assert sides[0] == sides[1], "the same fresh seeds on both sides"
+    rounds = world.config.judge.confirm
+    assert len(sides[0]) in (min(2, rounds), rounds)
+    assert len(made) == 2 * len(sides[0])
+    assert target.result is not None
+    assert target.result.n == len(sides[0])
+
+
+def same(one: RunState, two: RunState) -> bool:
+    """Tell whether two states say the same."""
+    return vars(one) == vars(two)
+
+
+def config(
+    *,
+    agents: int = 2,
+    experiments: int | None = 20,
+    lookahead: int = 1,
+    sync: str = "best",
+    groups: list[int | None] | None = None,
+    judge: dict[str, Any] | None = None,
+    budget: dict[str, Any] | None = None,
+    constraints: list[dict[str, Any]] | None = None,
+    goal: Goal = "maximize",
+) -> RunConfig:
+    """Make a config; `groups` gives each agent a group of its own with that budget."""
+    limits = [None] if groups is None else groups
+    count = agents if groups is None else 1
+    return RunConfig.model_validate(
+        {
+            "name": "world",
+            "target": {
+                "scope": ["x"],
+                "run": "true",
+                "metric": {"name": "score", "goal": goal},
+                "constraints": constraints or [],
+            },
+            "agents": [
+                {"count": count, "proposer": "mutate", "budget": {"experiments": limit}}
+                for limit in limits
+            ],
+            "lookahead": lookahead,
+            "judge": judge or {},
+            "merge": {"sync": sync},
+            "budget": {"experiments": experiments, **(budget or {})},
+        }
+    )
