@@ -65,6 +65,8 @@ class Hands:
         self._node, self._info, self._proposer, self._metric = node, info, proposer, metric
         self._scope = Scope(scope)
         self._tree: Worktree | None = None
+        self._at: str | None = None
+        """The commit at which the worktree is known to stand, clean."""
         self._attempts: dict[int, Attempt] = {}
         self._trees: dict[str, int] = {}
         self._heard = 0
@@ -83,7 +85,9 @@ class Hands:
         except NoProposalError as error:
             done = ProposeDone(self._info.name, _invalid(job, error.reason, error.usage))
         finally:
+            self._at = None
             worktree.reset(job.base)
+            self._at = job.base
         seconds = time.monotonic() - started
         usage = done.proposal.usage.model_copy(update={"seconds": seconds})
         return replace(done, proposal=done.proposal.model_copy(update={"usage": usage}))
@@ -108,7 +112,7 @@ class Hands:
             who = Identity(f"swarm {name}", f"{name}@swarm.invalid")
             place = self._node.root / "worktrees" / name
             self._tree = mirror.worktree(name, place, job.base, who)
-        else:
+        elif self._at != job.base:
             self._tree.reset(job.base)
         return self._tree
 

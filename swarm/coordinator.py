@@ -78,6 +78,8 @@ log = logging.getLogger("swarm")
 MERGER = Identity("swarm merger", "merger@swarm.invalid")
 POLL_S = 0.2
 """How long to wait for something to happen before looking at control requests and the clock."""
+MANY_REFS = 32
+"""Updates of refs that are worth a git process while there is other work."""
 MAX_LOST = 5
 """Times in a row that an agent may be lost before it is parked."""
 
@@ -121,6 +123,8 @@ class Coordinator:
         self._newest: dict[str, str] = {}
         self._sent: dict[str, int] = {}
         self._lost: dict[str, int] = {}
+        self._refs: list[tuple[str, str, str | None]] = []
+        """Updates of the hub's refs that wait for company: a git process costs milliseconds."""
         self._over = False
 
     def run(self) -> RunState:
@@ -137,9 +141,12 @@ class Coordinator:
             self._launch()
             while not self._over:
                 self._drive()
+                if len(self._refs) >= MANY_REFS:
+                    self._settle()
                 if not self._over:
-                    self._take(self._runtime.wait(POLL_S))
+                    self._wait()
                     self._listen()
+            self._settle()
             return self.state
         finally:
             self._runtime.close()
@@ -169,8 +176,6 @@ class Coordinator:
         wanted = {f"refs/heads/swarm/{run}/best": t.best for t in self.state.targets.values()}
         for name, agent in self.state.agents.items():
             wanted[f"refs/heads/swarm/{run}/{name}"] = agent.incumbent
-            if agent.prepared is not None and agent.prepared.commit is not None:
-                wanted[f"refs/swarm/{run}/prepared/{name}"] = agent.prepared.commit
         for number, experiment in self.state.experiments.items():
             if experiment.proposal.commit is not None:
                 wanted[f"refs/swarm/{run}/experiments/{number}"] = experiment.proposal.commit
@@ -231,8 +236,16 @@ class Coordinator:
                     continue
                 self._record(*events)
                 events = []
+                self._ledger.sync()
                 self._act(action)
             self._record(*events)
+
+    def _wait(self) -> None:
+        """Take what comes in; when nothing does, there is time to settle."""
+        done = self._runtime.wait(POLL_S)
+        if not done:
+            self._settle()
+        self._take(done)
 
     def _act(self, action: Action) -> None:
         match action:
@@ -260,17 +273,19 @@ class Coordinator:
                 raise AssertionError("events are recorded by _drive")
 
     def _record(self, *events: AnyEvent) -> None:
-        """Make events durable, fold them, and bring the hub's refs after them."""
-        if not events:
-            return
-        updates: list[tuple[str, str, str | None]] = []
+        """Write events and fold them. They are made durable before the next action."""
         for event in self._ledger.append(events):
             self.state.apply(event)
-            updates += self._refs_after(event)
+            self._refs += self._refs_after(event)
             if isinstance(event, Decided) and event.verdict != "aborted":
                 results_tsv.append(self._dir.results, self.state, event.number)
-        if updates:
-            self._hub.update_refs(updates)
+
+    def _settle(self) -> None:
+        """Bring the hub's refs after the ledger. Late is no harm: a resume does the same."""
+        self._ledger.sync()
+        if self._refs:
+            self._hub.update_refs(self._refs)
+            self._refs = []
 
     def _refs_after(self, event: AnyEvent) -> list[tuple[str, str, str | None]]:
         run = self.state.run
@@ -278,8 +293,6 @@ class Coordinator:
             case Proposed() if event.proposal.commit is not None:
                 ref = f"refs/swarm/{run}/experiments/{event.number}"
                 return [(ref, event.proposal.commit, None)]
-            case Prepared() if event.proposal.commit is not None:
-                return [(f"refs/swarm/{run}/prepared/{event.agent}", event.proposal.commit, None)]
             case Decided(verdict="keep"):
                 agent = self.state.experiments[event.number].agent
                 incumbent = self.state.agents[agent].incumbent
@@ -543,6 +556,7 @@ class Coordinator:
                 stacked=action.stacked,
             )
         )
+        self._settle()
         self._deliver()
 
     def _deliver(self) -> None:
@@ -570,6 +584,7 @@ class Coordinator:
 
     def _fail(self, action: Fail) -> None:
         self._record(Failed(error=action.error, hint=action.hint))
+        self._settle()
         self._over = True
         if action.on_base is not None:
             raise HarnessError(action.error, hint=action.hint)

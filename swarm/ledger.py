@@ -1,5 +1,5 @@
 """
-The run's append-only event log: one JSON object a line, one writer, fsync before every return.
+The run's append-only event log: one JSON object a line, one writer, fsync before what rests on it.
 
 Owns the file, its lock and the torn last line. Knows events only as things with a `seq`: what they
 mean is `state`'s business. Readers need no lock, so views work while the run lives and after.
@@ -60,7 +60,7 @@ class Ledger:
             raise
 
     def append(self, events: Sequence[AnyEvent]) -> list[AnyEvent]:
-        """Write the events durably and return them as written, with `seq` and `at`."""
+        """Write the events and return them as written, with `seq` and `at`; see `sync`."""
         if not events:
             return []
         now = datetime.now(UTC)
@@ -83,12 +83,25 @@ class Ledger:
         view = memoryview(data)
         while view:
             view = view[self._file.write(view) :]
-        os.fsync(self._file.fileno())
+        self._dirty = True
+
+    def sync(self) -> None:
+        """Make all that was appended durable. To be called before any action that rests on it."""
+        if not self._dirty:
+            return
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise _trouble("write", self.path, error) from error
+        self._dirty = False
 
     def close(self) -> None:
         """Give the run back."""
-        self._file.close()
-        os.close(self._lock)
+        try:
+            self.sync()
+        finally:
+            self._file.close()
+            os.close(self._lock)
 
     def __enter__(self) -> Ledger:
         return self
