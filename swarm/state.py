@@ -54,6 +54,9 @@ FINAL_INDEX = 1_000_000
 THIN = 3
 """A keep is topped up until its record holds this many measurements."""
 
+LARGEST = 1e100
+"""Values are taken as no larger: their squares and sums must stay finite, whoever reports them."""
+
 Phase = Literal["running", "paused", "draining", "finished", "failed", "interrupted"]
 RecordKey = tuple[str, str]
 """Tree and kind of machine."""
@@ -413,7 +416,7 @@ class RunState:
         target.finals_tried.setdefault(result.commit, set()).add(result.index)
         name = target.info.metric.name
         if result.failure is None and name in result.values:
-            target.finals.setdefault(result.commit, []).append(result.values[name])
+            target.finals.setdefault(result.commit, []).append(_bounded(result.values[name]))
 
     def _take(self, target: Target, event: Measured) -> None:
         result = event.measurement
@@ -484,7 +487,11 @@ class RunState:
 def _measures(result: Measurement) -> dict[str, float]:
     """Give the values of a measurement with what swarm itself took from outside."""
     outside = {"seconds": result.seconds, "peak_memory_mb": result.peak_memory_mb}
-    return {**outside, **result.values}
+    return {name: _bounded(value) for name, value in {**outside, **result.values}.items()}
+
+
+def _bounded(value: float) -> float:
+    return max(-LARGEST, min(LARGEST, value))
 
 
 def _note(experiment: Experiment, event: Measured, aborted: bool) -> None:

@@ -643,6 +643,21 @@ def test_a_keep_that_crashes_when_it_is_topped_up_is_not_tried_for_ever() -> Non
     assert len(crashed) == 1
 
 
+def test_a_number_too_large_to_reckon_with_does_not_break_the_run() -> None:
+    """Finite is all that is asked of a number, and a candidate reports what it likes."""
+
+    class Absurd(Table):
+        def noise(self, tree: world.Tree, machine: str, index: int) -> float:
+            if not any(tree):
+                return float(index % 3)
+            return -1.7e308 if index % 2 else 1.7e308
+
+    orders = {"a1": [(0, 1), (1, 1), (2, 1)], "a2": [(3, 1), (4, 1)]}
+    run = World(config(agents=2), Absurd(sigma=1.0), orders=orders).live()
+    check_end(run)
+    assert len(run.of(Decided)) == 5
+
+
 def test_a_stack_whose_machinery_dies_is_given_up() -> None:
     landscape = Table(worths={(0, 1): 5.0, (1, 1): 3.0})
     orders = {"a1": [(0, 1)], "a2": [(1, 1)]}
