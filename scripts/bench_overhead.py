@@ -22,6 +22,7 @@ from swarm.coordinator import Coordinator
 from swarm.launch import open_run
 from swarm.repo import init_repository
 from swarm.runtime import Inline
+from swarm.state import RunState
 
 EVALUATOR = "sleep 0.025; echo METRIC loss=$(cat value.txt)"
 CONFIG = """
@@ -56,7 +57,8 @@ class Meter(Coordinator):
     cpu_seconds = 0.0
     wall_seconds = 0.0
 
-    def run(self):  # noqa: ANN201, D102
+    def run(self) -> RunState:
+        """Run, and take the time of it."""
         started, cpu = time.perf_counter(), time.thread_time()
         try:
             return super().run()
@@ -89,7 +91,9 @@ def bare(count: int) -> float:
         Path(folder, "value.txt").write_text("1.0\n")
         started = time.perf_counter()
         for _ in range(count):
-            subprocess.run(["/bin/sh", "-c", EVALUATOR], cwd=folder, capture_output=True, check=True)
+            subprocess.run(
+                ["/bin/sh", "-c", EVALUATOR], cwd=folder, capture_output=True, check=True
+            )
         return time.perf_counter() - started
 
 

@@ -522,20 +522,42 @@ def _temp_dir() -> Path:
     return Path(tempfile.mkdtemp(prefix=f"swarm-ray-{os.getpid()}-", dir=root))
 
 
+class _MainThreadOnly:
+    """A stderr for our own words: what Ray's background threads print goes to its log instead."""
+
+    def __init__(self, terminal: TextIO, log: TextIO) -> None:
+        self._terminal, self._log = terminal, log
+
+    def _mine(self) -> TextIO:
+        ours = threading.current_thread() is threading.main_thread()
+        return self._terminal if ours else self._log
+
+    def write(self, text: str) -> int:
+        return self._mine().write(text)
+
+    def flush(self) -> None:
+        self._mine().flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._terminal, name)
+
+
 @contextmanager
 def _ray_noise_to(path: Path) -> Generator[None]:
-    """Send what Ray's libraries print to a file, while Python's own stderr stays the terminal."""
+    """Send what Ray's libraries and threads print to a file; stderr stays the terminal for us."""
     sys.stderr.flush()
-    before: TextIO = sys.stderr
-    terminal = os.dup(2)
-    with open(path, "ab") as file:
-        os.dup2(file.fileno(), 2)
-    sys.stderr = os.fdopen(os.dup(terminal), "w", buffering=1, encoding="utf-8", errors="replace")
-    try:
-        yield
-    finally:
-        with suppress(OSError, ValueError):
-            sys.stderr.close()
-        sys.stderr = before
-        os.dup2(terminal, 2)
-        os.close(terminal)
+    before = sys.stderr
+    descriptor = os.dup(2)
+    terminal = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="replace")
+    with open(path, "a", buffering=1, encoding="utf-8", errors="replace") as log:
+        os.dup2(log.fileno(), 2)
+        split: Any = _MainThreadOnly(terminal, log)
+        sys.stderr = split
+        try:
+            yield
+        finally:
+            sys.stderr = before
+            with suppress(OSError, ValueError):
+                terminal.close()
+            os.dup2(descriptor, 2)
+            os.close(descriptor)
