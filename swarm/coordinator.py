@@ -123,8 +123,9 @@ class Coordinator:
         self._newest: dict[str, str] = {}
         self._sent: dict[str, int] = {}
         self._lost: dict[str, int] = {}
-        self._refs: list[tuple[str, str, str | None]] = []
-        """Updates of the hub's refs that wait for company: a git process costs milliseconds."""
+        self._refs: dict[str, tuple[str, str | None]] = {}
+        """Where the hub's refs have to go, and from where. They wait for company: a git process
+        costs milliseconds."""
         self._over = False
 
     def run(self) -> RunState:
@@ -276,7 +277,9 @@ class Coordinator:
         """Write events and fold them. They are made durable before the next action."""
         for event in self._ledger.append(events):
             self.state.apply(event)
-            self._refs += self._refs_after(event)
+            for ref, new, old in self._refs_after(event):
+                # git takes one update of a ref at a time: from where it is to where it ends.
+                self._refs[ref] = (new, self._refs[ref][1] if ref in self._refs else old)
             if isinstance(event, Decided) and event.verdict != "aborted":
                 results_tsv.append(self._dir.results, self.state, event.number)
 
@@ -284,8 +287,8 @@ class Coordinator:
         """Bring the hub's refs after the ledger. Late is no harm: a resume does the same."""
         self._ledger.sync()
         if self._refs:
-            self._hub.update_refs(self._refs)
-            self._refs = []
+            self._hub.update_refs((ref, new, old) for ref, (new, old) in self._refs.items())
+            self._refs = {}
 
     def _refs_after(self, event: AnyEvent) -> list[tuple[str, str, str | None]]:
         run = self.state.run
