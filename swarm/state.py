@@ -116,6 +116,8 @@ class Agent:
     tokens: int = 0
     parked: str | None = None
     exhausted: bool = False
+    gone: bool = False
+    """No longer in the config of the present launch."""
 
 
 @dataclass
@@ -262,7 +264,7 @@ class RunState:
         for name, agent in self.agents.items():
             gone = name not in here
             agent.parked = "it is not in the config any more" if gone else None
-            agent.exhausted, agent.invalid_streak = gone, 0
+            agent.exhausted, agent.gone, agent.invalid_streak = gone, gone, 0
         kinds = {s.machine for s in event.slots}
         for target in self.targets.values():
             target.failed_on_base.clear()  # it may have been repaired
@@ -460,6 +462,10 @@ class RunState:
         target.tree_of[event.new] = event.tree
         target.promotions.append(event)
         target.finals, target.finals_tried = {}, {}
+        for agent in self.agents.values():
+            if agent.exhausted and not agent.gone and agent.info.target == event.target:
+                # It had tried all it could think of on the old best.
+                agent.parked, agent.exhausted = None, False
         self._leave_queue(target, event.number, event.new)
 
     def _on_not_merged(self, event: NotMerged) -> None:
