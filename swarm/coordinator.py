@@ -327,16 +327,21 @@ class Coordinator:
         )
 
     def _pack(self, node: str, commit: str) -> bytes | None:
-        """Give the objects that a node lacks for a commit, and remember that it has it."""
-        known = self._known[node]
-        if commit in known:
+        """Give the objects that a node lacks for a commit, until it has shown that it has them.
+
+        Whoever is sent them may die first, and others of the node may need them at the same time.
+        """
+        if commit in self._known[node]:
             return None
         bases = [t.info.base for t in self.state.targets.values()]
         newest = self._newest.get(node)
-        pack = self._hub.pack(commit, [*bases, *([newest] if newest else [])])
-        known.add(commit)
-        self._newest[node] = commit
-        return pack
+        return self._hub.pack(commit, [*bases, *([newest] if newest else [])])
+
+    def _arrived(self, node: str, commit: str) -> None:
+        """Note that a node has worked with a commit."""
+        if commit not in self._known[node]:
+            self._known[node].add(commit)
+            self._newest[node] = commit
 
     def _propose(self, action: Propose) -> None:
         self._crew.proposing[action.agent] = action
@@ -400,6 +405,9 @@ class Coordinator:
         number = job.experiment
         if number is None:
             number = self.state.targets[action.target].number_of.get(job.tree, 0)
+        failure = done.measurement.failure
+        if failure is None or failure.kind != "aborted":
+            self._arrived(self._crew.slots[job.slot].node, job.commit)
         path = self._dir.logs / str(number) / f"{job.purpose}-{job.index}.log"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(done.log)
@@ -450,10 +458,11 @@ class Coordinator:
             reason = done.proposal.invalid or "nothing left to try"
             self._record(Parked(agent=done.agent, reason=reason, exhausted=True))
             return
-        commit = done.proposal.commit
+        node, commit = self._runtime.node_of(done.agent), done.proposal.commit
+        self._arrived(node, done.proposal.base)
         if commit is not None and done.pack is not None:
             self._hub.unpack(done.pack)
-            self._known[self._runtime.node_of(done.agent)].add(commit)
+            self._arrived(node, commit)
         agent = self.state.agents[done.agent]
         idle = not agent.open and not self._crew.interrupted
         if idle and self.state.phase == "running":
