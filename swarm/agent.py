@@ -7,6 +7,7 @@ from the mirror. What a proposer leaves on disk is checked as tree objects befor
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -19,6 +20,8 @@ from swarm.proposers import Draft, ExhaustedError, NoProposalError, Proposer, Wo
 from swarm.records import AgentInfo, Attempt, MetricSpec, Proposal, Usage
 from swarm.repo import Identity, Rejected, Snapshot, Worktree
 from swarm.scope import Scope
+
+log = logging.getLogger("swarm")
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class Hands:
         worktree = self._sync(job)
         workspace = self._workspace(worktree, job)
         try:
-            draft = self._proposer.propose(workspace, self._brief(job))
+            draft = self._ask(workspace, self._brief(job))
             done = self._check_and_commit(worktree, job, draft)
         except ExhaustedError as error:
             return ProposeDone(self._info.name, _invalid(job, error.reason), exhausted=True)
@@ -91,6 +94,17 @@ class Hands:
         seconds = time.monotonic() - started
         usage = done.proposal.usage.model_copy(update={"seconds": seconds})
         return replace(done, proposal=done.proposal.model_copy(update={"usage": usage}))
+
+    def _ask(self, workspace: Workspace, briefing: Briefing) -> Draft:
+        """Ask the proposer. Its own faults are its failure, and the next seed may avoid them."""
+        try:
+            return self._proposer.propose(workspace, briefing)
+        except (NoProposalError, SwarmError, OSError, MemoryError):
+            raise
+        except Exception as error:
+            log.exception("the proposer of %s failed", self._info.name)
+            reason = f"the proposer failed: {type(error).__name__}: {error}"
+            raise NoProposalError(reason[:500]) from error
 
     def _listen(self, job: ProposeJob) -> None:
         """Take in what has happened since the last job; numbers only grow, so order holds."""

@@ -123,8 +123,11 @@ class AgentActor:
 
     def propose(self, job: ProposeJob) -> ProposeDone:
         """Make one proposal."""
-        self._hands = self._hands or self._post.hands(Node(self._site))
-        return self._hands.propose(job)
+        # Kept only if it goes well: after a fault everything is opened, and repaired, anew.
+        hands, self._hands = self._hands or self._post.hands(Node(self._site)), None
+        done = hands.propose(job)
+        self._hands = hands
+        return done
 
 
 class CoordinatorActor:
@@ -523,14 +526,14 @@ def _temp_dir() -> Path:
 
 
 class _MainThreadOnly:
-    """A stderr for our own words: what Ray's background threads print goes to its log instead."""
+    """A stream for our own words: what Ray's background threads print goes to its log instead."""
 
-    def __init__(self, terminal: TextIO, log: TextIO) -> None:
-        self._terminal, self._log = terminal, log
+    def __init__(self, stream: TextIO, log: TextIO) -> None:
+        self._stream, self._log = stream, log
 
     def _mine(self) -> TextIO:
         ours = threading.current_thread() is threading.main_thread()
-        return self._terminal if ours else self._log
+        return self._stream if ours else self._log
 
     def write(self, text: str) -> int:
         return self._mine().write(text)
@@ -539,24 +542,25 @@ class _MainThreadOnly:
         self._mine().flush()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._terminal, name)
+        return getattr(self._stream, name)
 
 
 @contextmanager
 def _ray_noise_to(path: Path) -> Generator[None]:
-    """Send what Ray's libraries and threads print to a file; stderr stays the terminal for us."""
+    """Send what Ray's libraries and threads print to a file; stdout and stderr stay ours."""
     sys.stderr.flush()
-    before = sys.stderr
+    before = sys.stdout, sys.stderr
     descriptor = os.dup(2)
     terminal = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="replace")
     with open(path, "a", buffering=1, encoding="utf-8", errors="replace") as log:
         os.dup2(log.fileno(), 2)
-        split: Any = _MainThreadOnly(terminal, log)
-        sys.stderr = split
+        out: Any = _MainThreadOnly(sys.stdout, log)
+        err: Any = _MainThreadOnly(terminal, log)
+        sys.stdout, sys.stderr = out, err
         try:
             yield
         finally:
-            sys.stderr = before
+            sys.stdout, sys.stderr = before
             with suppress(OSError, ValueError):
                 terminal.close()
             os.dup2(descriptor, 2)

@@ -223,7 +223,7 @@ class Inline:
             return work()
         except SwarmError as error:
             return Lost(name, str(error))
-        except Exception:
+        except BaseException:  # SystemExit too: a thread that ends in silence is waited for
             return Lost(name, traceback.format_exc())
 
     def node_of(self, agent: str) -> str:

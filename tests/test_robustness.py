@@ -5,13 +5,21 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from targets import CONFIG, git, launch_inline, make_config, make_patches, make_repo
 
-from swarm.agent import ProposeJob
+from swarm.agent import Hands, ProposeJob
+from swarm.briefing import Briefing
 from swarm.config import RunConfig
 from swarm.coordinator import Coordinator
+from swarm.evaluate import Harness, MetricRule
 from swarm.launch import open_run
-from swarm.runtime import Inline, Lost
+from swarm.node import Bench, MeasureJob, Node, NodeSite, TargetSite
+from swarm.proposers import Draft, Workspace
+from swarm.records import SlotInfo
+from swarm.repo import Hub, create_hub, inspect
+from swarm.runtime import Inline, Lost, Post
+from swarm.sandbox import probe
 
 
 def countdown(tmp_path: Path, wins: int, *sets: str) -> tuple[Path, RunConfig]:
@@ -53,3 +61,72 @@ def test_objects_are_sent_again_when_their_receiver_died(tmp_path: Path) -> None
     state = Coordinator(opened.rundir, opened.config, runtime, prefix=opened.prefix).run()
     assert runtime.died
     assert [e.verdict for e in state.experiments.values()] == ["keep"] * 3
+
+
+class Moody:
+    """A proposer with a fault that some seeds bring out."""
+
+    def __init__(self, fault: BaseException) -> None:
+        self.fault: BaseException | None = fault
+
+    def propose(self, workspace: Workspace, briefing: Briefing) -> Draft:
+        fault, self.fault = self.fault, None
+        if fault is not None:
+            raise fault
+        value = int((workspace.root / "v.txt").read_text()) - 1
+        (workspace.root / "v.txt").write_text(f"{value}\n")
+        return Draft(f"down to {value}")
+
+
+@pytest.mark.parametrize("fault", [RecursionError("too deep"), SystemExit(3)])
+def test_a_fault_of_a_proposer_does_not_stop_its_agent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException
+) -> None:
+    _, config = countdown(tmp_path, 1, "budget.experiments=3", "lookahead=0")
+    proposer = Moody(fault)
+    make = Post.hands
+    monkeypatch.setattr(Post, "hands", lambda post, node: _with(make(post, node), proposer))
+    _, state = launch_inline(config)
+    verdicts = [e.verdict for e in state.experiments.values()]
+    if isinstance(fault, SystemExit):  # it would end a process: the agent is put up again
+        assert verdicts == ["keep"] * 3
+    else:
+        assert verdicts == ["invalid", "keep", "keep"]
+        assert "RecursionError: too deep" in state.experiments[1].reason
+
+
+def _with(hands: Hands, proposer: Moody) -> Hands:
+    hands._proposer = proposer
+    return hands
+
+
+def bench_of(tmp_path: Path, run: str) -> tuple[Bench, MeasureJob]:
+    """Open a slot on a repository of one file, and give it with a job on the base."""
+    top = make_repo(tmp_path / "repo", {"v.txt": "1\n"})
+    source = inspect(top)
+    create_hub(source, tmp_path / "hub.git", "toy")
+    harness = Harness(run=run, metric=MetricRule(name="loss", goal="minimize"), timeout_s=10)
+    target = TargetSite("main", source.base, source.base_tree, "", ("v.txt",), harness)
+    bundle = Hub(tmp_path / "hub.git", "toy").bundle([source.base])
+    node = Node(NodeSite("toy", "toy-1", target, bundle, (source.base,), probe("auto")))
+    node.prepare()
+    job = MeasureJob("s1", source.base, source.base_tree, 0, 1, "cpu", "baseline", None)
+    return Bench(node, SlotInfo(name="s1", node="local", machine="cpu")), job
+
+
+@pytest.mark.parametrize("to", ["nowhere", "elsewhere"])
+def test_a_candidate_that_puts_a_link_in_place_of_its_directory(tmp_path: Path, to: str) -> None:
+    """It spoils neither the next measurement of its slot nor what the link leads to."""
+    target = tmp_path / "elsewhere"
+    (target / "private").mkdir(parents=True, mode=0o500)
+    (target / "private" / "file").write_text("mine")
+    (target / "private").chmod(0o500)
+    move = f"mv ../export ../moved; ln -s '{tmp_path / to}' ../export; echo METRIC loss=1"
+    bench, job = bench_of(tmp_path, move)
+    try:
+        for _ in range(2):
+            assert bench.measure(job).measurement.failure is None
+    finally:
+        bench.close()
+    assert (target / "private" / "file").read_text() == "mine"
+    assert (target / "private").stat().st_mode & 0o777 == 0o500
