@@ -210,8 +210,8 @@ class Bench:
     def __init__(self, node: Node, slot: SlotInfo, gpus: str = "") -> None:
         self.node, self.slot, self._gpus = node, slot, gpus
         self._dir = node.root / "slots" / slot.name
-        shutil.rmtree(self._dir, ignore_errors=True)
-        self._dir.mkdir(parents=True)
+        _remove(self._dir)
+        self._dir.mkdir(parents=True, exist_ok=True)
         self._sandbox = Sandbox(node.site.rung, scratch=self._dir / "private")
 
     @property
@@ -262,13 +262,17 @@ class Bench:
         )
 
     def _clean(self) -> None:
-        for name in ("export", "guard"):
-            _remove(self._dir / name)
+        """Leave nothing of what a candidate had, or has put beside it."""
+        for path in self._dir.iterdir():
+            if path.name not in ("private", "log"):
+                with suppress(OSError):
+                    _remove(path)
 
     def close(self) -> None:
         """End the supervisor and whatever it still holds."""
         self._sandbox.close()
-        _remove(self._dir)
+        with suppress(OSError):
+            _remove(self._dir)
 
 
 def _measurement(
@@ -294,15 +298,18 @@ def _measurement(
 
 
 def _remove(path: Path) -> None:
-    """Remove a tree, also one whose directories were made unreadable."""
-    if not path.exists():
+    """Remove whatever a candidate has made of a path; what will not go is moved out of the way."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
         return
     shutil.rmtree(path, ignore_errors=True)
-    if path.exists():
+    if path.exists():  # directories were made unreadable
         for top, _, _ in os.walk(path):
             with suppress(OSError):
                 os.chmod(top, 0o700)
         shutil.rmtree(path, ignore_errors=True)
+    if path.exists():
+        path.rename(path.with_name(f".left-{time.monotonic_ns()}"))
 
 
 def _ends_of(log: Path) -> bytes:
