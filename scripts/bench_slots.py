@@ -1,7 +1,8 @@
 """How busy the slots are: Ray, sleeping 1 s evaluations, proposals as slow, twice as many agents.
 
 Busy is the time from export to cleanup, as each slot took it, over the time that the slots were
-there between the first candidate and the end of the budget. With --stragglers one evaluation in
+there: from when the last slot and agent had come up (starting processes takes seconds on two cores)
+to the end of the budget. With --stragglers one evaluation in
 ten takes five times as long; without a barrier that costs what the longer work itself costs.
 
     python scripts/bench_slots.py [--slots 8] [--seconds 30] [--stragglers]
@@ -20,7 +21,7 @@ from swarm.cluster import RayRun
 from swarm.config import parse
 from swarm.launch import Opened, open_run
 from swarm.ledger import read
-from swarm.records import Draining, Measured
+from swarm.records import Draining, Measured, Started
 from swarm.repo import init_repository
 
 CONFIG = """
@@ -62,16 +63,17 @@ def run(slots: int, seconds: float, straggling: bool) -> Opened:
 
 
 def busy_share(opened: Opened, slots: int) -> tuple[float, float, int]:
-    """Give busy share, seconds between first candidate and budget, and candidates in them."""
+    """Give busy share, the seconds it was taken over, and the candidates measured in them."""
     events = list(read(opened.rundir.ledger))
     drained = next(e.at for e in events if isinstance(e, Draining))
+    begun = max(e.at for e in events if isinstance(e, Started) and e.at is not None)
     assert drained is not None
-    taken = [e for e in events if isinstance(e, Measured) and e.purpose == "candidate"]
+    taken = [e for e in events if isinstance(e, Measured)]
     spans = [(e.at - timedelta(seconds=e.busy_seconds), e.at) for e in taken if e.at is not None]
-    begun = min(start for start, _ in spans)
+    inside = [(max(begun, start), min(drained, end)) for start, end in spans]
+    busy = [(end - start).total_seconds() for start, end in inside if end > start]
     window = (drained - begun).total_seconds()
-    busy = sum(max(0.0, (min(end, drained) - start).total_seconds()) for start, end in spans)
-    return busy / (slots * window), window, len(taken)
+    return sum(busy) / (slots * window), window, len(busy)
 
 
 def main() -> None:
@@ -87,7 +89,7 @@ def main() -> None:
         kind = "stragglers" if straggling else "even"
         print(
             f"{args.slots} slots, {2 * args.slots} agents, {kind}: busy {share:.1%} "
-            f"of {window:.0f} s, {count} candidates",
+            f"of {window:.0f} s, {count} measurements",
             flush=True,
         )
     print("to reach: >= 90 % with 8 slots; >= 95 % with 16")
