@@ -303,3 +303,21 @@ def test_batches_end_before_a_step_that_would_not_fit(prepare: Any, torch: Any, 
     assert 1 <= run.steps <= 6
     assert run.finish() <= 0.45
     assert 0.0 < run.progress <= 1.0
+
+
+def test_the_fused_optimiser_of_a_gpu_takes_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.syspath_prepend(str(GPT))
+    train = importlib.import_module("train")
+    plain = [torch.nn.Parameter(torch.randn(5, 5)) for _ in range(2)]
+    fused = [torch.nn.Parameter(p.detach().clone()) for p in plain]
+    first, second = train.AdamW(plain), train.FusedAdamW(fused)
+    for _ in range(5):
+        for one, other in zip(plain, fused, strict=True):
+            one.grad = torch.randn(5, 5)
+            other.grad = one.grad.clone()
+        first.step(1e-2)
+        second.step(1e-2)
+    for one, other in zip(plain, fused, strict=True):
+        torch.testing.assert_close(one, other)
