@@ -18,6 +18,7 @@ A crash of an experiment is never an exception: it is a verdict (`swarm.records`
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -171,3 +172,16 @@ class BudgetRefusedError(SwarmError):
 
     exit_code = 5
     kind = "budget"
+
+
+_REMEDIES = {
+    errno.ENOSPC: "free some disk space, then launch the run again: it resumes",
+    errno.EDQUOT: "free some of your disk quota, then launch the run again: it resumes",
+    errno.EFBIG: "raise the limit on file sizes (`ulimit -f`), then launch the run again",
+    errno.EROFS: "make the disk writable, then launch the run again: it resumes",
+}
+
+
+def remedy(error: OSError) -> str | None:
+    """Say what helps against a file that cannot be written, where that is known."""
+    return _REMEDIES.get(error.errno or 0)

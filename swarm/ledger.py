@@ -7,7 +7,6 @@ mean is `state`'s business. Readers need no lock, so views work while the run li
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -21,14 +20,8 @@ from typing import Any, cast
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
-from swarm.errors import LedgerError, RunInUseError
+from swarm.errors import LedgerError, RunInUseError, remedy
 from swarm.records import EVENT, LEDGER_VERSION, AnyEvent
-
-_HINTS = {
-    errno.ENOSPC: "free some disk space, then launch the run again: it resumes",
-    errno.EDQUOT: "free some of your disk quota, then launch the run again: it resumes",
-    errno.EFBIG: "raise the limit on file sizes (`ulimit -f`), then launch the run again",
-}
 
 
 class Ledger:
@@ -44,6 +37,7 @@ class Ledger:
                 be opened.
         """
         self.path = path
+        self._dirty = False
         try:
             self._lock = _lock(path, wait_s)
         except OSError as error:
@@ -175,8 +169,7 @@ def _lock(path: Path, wait_s: float, *, create: bool = True) -> int:
 
 
 def _trouble(verb: str, path: Path, error: OSError) -> LedgerError:
-    hint = _HINTS.get(error.errno or 0)
-    return LedgerError(f"cannot {verb} {path}: {error.strerror}", hint=hint, path=path)
+    return LedgerError(f"cannot {verb} {path}: {error.strerror}", hint=remedy(error), path=path)
 
 
 def _line(event: AnyEvent) -> tuple[AnyEvent, bytes]:
