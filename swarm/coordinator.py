@@ -20,7 +20,7 @@ from swarm import __version__
 from swarm.agent import ProposeDone, ProposeJob
 from swarm.briefing import Idea
 from swarm.config import AgentGroup, RunConfig, TargetConfig
-from swarm.errors import GitError, HarnessError, RepositoryError, RunFailedError
+from swarm.errors import GitError, HarnessError, PreconditionError, RunFailedError, remedy
 from swarm.evaluate import Harness, MetricRule
 from swarm.formats import results_tsv
 from swarm.judge import shrunken
@@ -149,9 +149,16 @@ class Coordinator:
                     self._listen()
             self._settle()
             return self.state
+        except OSError as error:
+            if remedy(error) is None:
+                raise
+            what = f"cannot write {error.filename or self._dir.path}: {error.strerror}"
+            raise PreconditionError(what, hint=remedy(error), path=self._dir.path) from error
         finally:
-            self._runtime.close()
-            self._ledger.close()
+            try:
+                self._runtime.close()
+            finally:
+                self._ledger.close()
 
     def interrupt(self, reason: str) -> None:
         """Finish what is being measured, start nothing, leave a resumable run. Any thread."""
@@ -577,7 +584,7 @@ class Coordinator:
             ref = f"refs/heads/swarm/{self.state.run}/best"
             try:
                 self._hub.deliver(locate(Path(target.info.repo)).git_dir, ref)
-            except (RepositoryError, GitError) as error:
+            except (PreconditionError, GitError) as error:
                 log.warning("cannot deliver %s: %s", ref, error)
 
     # --- control and trouble ---

@@ -7,6 +7,7 @@ before anything is started. Starts nothing itself.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import zlib
@@ -16,7 +17,7 @@ from pathlib import Path
 from swarm import config as configs
 from swarm.config import RunConfig, TargetConfig
 from swarm.coordinator import agent_infos
-from swarm.errors import ConfigError, PreconditionError, Problem
+from swarm.errors import ConfigError, PreconditionError, Problem, RunInUseError, remedy
 from swarm.ledger import Ledger, read
 from swarm.records import MetricSpec, RunStarted, TargetInfo
 from swarm.repo import Source, create_hub, create_run_ignore, inspect, locate, tracked_files
@@ -52,19 +53,29 @@ def open_run(config: RunConfig, *, name: str | None = None, wait_s: float = 30.0
             or the scope matches nothing.
         RepositoryError: the target's repository cannot be used.
         RunInUseError: another launch holds the run.
+        PreconditionError: the run directory cannot be written.
     """
     target = config.targets[0]
     place = locate(target.repo)
     wanted = name or config.name
     rundir = RunDir(runs_folder(place.top) / wanted)
     while rundir.exists():
-        state = RunState(read(rundir.ledger))
-        if state.phase != "finished":
-            return _resume(rundir, config, place.prefix, wait_s)
+        if not _is_finished(rundir):
+            with Ledger(rundir.ledger, wait_s=wait_s):  # fail early, before anything is started
+                if not _is_finished(rundir):  # its last launch may have come to the end meanwhile
+                    return _resume(rundir, config, place.prefix)
         if name is not None:
             return Opened(rundir, _stored(rundir), place.prefix, resumed=True, finished=True)
         rundir = RunDir(rundir.path.with_name(_next_id(rundir.run, wanted)))
-    return _create(rundir, config, inspect(target.repo, target.base, dirty=target.dirty))
+    source = inspect(target.repo, target.base, dirty=target.dirty)
+    try:
+        return _create(rundir, config, source)
+    except OSError as error:
+        raise _not_made(rundir, error) from error
+
+
+def _is_finished(rundir: RunDir) -> bool:
+    return RunState(read(rundir.ledger)).phase == "finished"
 
 
 def _next_id(taken: str, stem: str) -> str:
@@ -104,10 +115,21 @@ def _create(rundir: RunDir, config: RunConfig, source: Source) -> Opened:
         with Ledger(draft.ledger) as ledger:
             ledger.append([_run_started(rundir.run, config, source)])
         making.rename(rundir.path)
-    except BaseException:
+    finally:
         shutil.rmtree(making, ignore_errors=True)
-        raise
     return Opened(rundir, config, source.prefix, resumed=False)
+
+
+def _not_made(rundir: RunDir, error: OSError) -> PreconditionError:
+    if rundir.exists():
+        return RunInUseError(
+            f"another launch has just started run `{rundir.run}`",
+            hint="`swarm status` shows it; --name starts another",
+            path=rundir.path,
+        )
+    what = f"cannot make the run directory {rundir.path}: {error.strerror}"
+    hint = remedy(error) or "make room for it, or launch under another --name"
+    return PreconditionError(what, hint=hint, path=rundir.path)
 
 
 def _run_started(run: str, config: RunConfig, source: Source) -> RunStarted:
@@ -125,8 +147,7 @@ def _run_started(run: str, config: RunConfig, source: Source) -> RunStarted:
     )
 
 
-def _resume(rundir: RunDir, config: RunConfig, prefix: str, wait_s: float) -> Opened:
-    Ledger(rundir.ledger, wait_s=wait_s).close()  # fail early, before anything is started
+def _resume(rundir: RunDir, config: RunConfig, prefix: str) -> Opened:
     stored = _stored(rundir)
     changed = configs.changed_keys(stored, config)
     if changed:
@@ -139,8 +160,22 @@ def _resume(rundir: RunDir, config: RunConfig, prefix: str, wait_s: float) -> Op
             hint="only `budget` and `agents` may change on a resume; --name NEW starts another run",
         )
     merged = stored.model_copy(update={"budget": config.budget, "agents": config.agents})
-    rundir.config.write_text(configs.dump(merged), encoding="utf-8")
+    _store(rundir, merged)
     return Opened(rundir, merged, prefix, resumed=True)
+
+
+def _store(rundir: RunDir, config: RunConfig) -> None:
+    """Replace the stored config as a whole: half a one would be a run that nobody can resume."""
+    draft = rundir.config.with_suffix(".new")
+    try:
+        with open(draft, "w", encoding="utf-8") as file:
+            file.write(configs.dump(config))
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(rundir.config)
+    except OSError as error:
+        what = f"cannot write {rundir.config}: {error.strerror}"
+        raise PreconditionError(what, hint=remedy(error), path=rundir.config) from error
 
 
 def _stored(rundir: RunDir) -> RunConfig:

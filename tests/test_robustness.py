@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,6 +19,7 @@ from swarm.agent import Hands, ProposeJob
 from swarm.briefing import Briefing
 from swarm.config import RunConfig
 from swarm.coordinator import Coordinator
+from swarm.errors import PreconditionError
 from swarm.evaluate import Harness, MetricRule
 from swarm.launch import open_run
 from swarm.node import Bench, MeasureJob, Node, NodeSite, TargetSite
@@ -130,3 +138,74 @@ def test_a_candidate_that_puts_a_link_in_place_of_its_directory(tmp_path: Path, 
         bench.close()
     assert (target / "private" / "file").read_text() == "mine"
     assert (target / "private").stat().st_mode & 0o777 == 0o500
+
+
+def test_a_run_that_ends_while_its_next_launch_waits_is_not_run_again(tmp_path: Path) -> None:
+    _, config = countdown(tmp_path, 1)
+    opened = open_run(config)
+    coordinator = Coordinator(opened.rundir, opened.config, Inline(), prefix=opened.prefix)
+    worker = threading.Thread(target=coordinator.run)
+    worker.start()
+    second = open_run(config)
+    worker.join()
+    assert coordinator.state.phase == "finished"
+    assert second.rundir.run == "toy-2"
+
+
+def test_a_run_made_twice_at_once_is_made_once(tmp_path: Path) -> None:
+    top, file = make_repo(tmp_path / "repo"), tmp_path / "toy.yaml"
+    file.write_text(CONFIG.replace("repo: .", "repo: repo"))
+    code = (
+        "import sys; from pathlib import Path; from swarm import config, launch; "
+        "from swarm.errors import SwarmError\n"
+        "try: launch.open_run(config.load(Path(sys.argv[1]), []), wait_s=5); print('opened')\n"
+        "except SwarmError as error: print(error.kind)\n"
+    )
+    argv = [sys.executable, "-c", code, str(file)]
+    racers = [subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    said = [process.communicate()[0].strip() for process in racers]
+    assert set(said) <= {"opened", "run_in_use"}
+    assert "opened" in said
+    assert [p.name for p in (top / ".swarm" / "runs").iterdir()] == ["toy"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount, umount = shutil.which("mount"), shutil.which("umount")
+    if mount is None or umount is None:
+        pytest.skip("no mount")
+    argv = [mount, "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)]
+    if subprocess.run(argv, capture_output=True, check=False).returncode:
+        pytest.skip("not allowed to mount")
+    yield place
+    subprocess.run([umount, "-l", str(place)], check=True)
+
+
+def test_a_full_disk_ends_in_words_and_the_run_goes_on_later(small_disk: Path) -> None:
+    _, config = countdown(small_disk, 12, "target.env={}")
+    opened = open_run(config)
+    filler = small_disk / "filler"
+    coordinator = Coordinator(opened.rundir, opened.config, Inline(), prefix=opened.prefix)
+
+    def fill() -> None:
+        while len(coordinator.state.experiments) < 3:
+            time.sleep(0.02)
+        with suppress(OSError), open(filler, "wb", buffering=0) as file:
+            while True:
+                file.write(b"0" * 512)
+
+    threading.Thread(target=fill).start()
+    with pytest.raises(PreconditionError) as caught:
+        coordinator.run()
+    assert caught.value.hint is not None
+    assert "disk space" in caught.value.hint
+    with pytest.raises(PreconditionError):
+        launch_inline(config)
+    filler.unlink()
+    again, state = launch_inline(config)
+    assert again.resumed
+    assert state.phase == "finished"
+    assert sum(state.targets["main"].verdicts.values()) == 12
+    git(again.rundir.hub, "fsck", "--strict")

@@ -10,6 +10,7 @@ in threads, its `Git` objects are cheap, so every command gets a fresh one.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -236,7 +237,12 @@ def execute(
     data: bytes = b"",
     accept: Collection[int] = (0,),
 ) -> Output:
-    """Run one git process. `strip` says which inherited `GIT_*` variables it does not get."""
+    """Run one git process. `strip` says which inherited `GIT_*` variables it does not get.
+
+    Raises:
+        GitError: the exit status is not in `accept`.
+        PreconditionError: the same, and the disk is full; or there is no git.
+    """
     command = ["git", *args]
     leaked = [name for name in os.environ if name not in env and _is_leak(name, strip)]
     if leaked:
@@ -257,9 +263,12 @@ def execute(
     text = stderr.decode("utf-8", "replace").strip()[-_STDERR_TAIL:]
     if process.returncode not in accept:
         words = text or f"exit status {process.returncode}"
-        if _is_full(cwd):
-            # git does not always say why it could not write.
-            words += "\n(no space is left on that disk)"
+        if _is_full(cwd) or any(sign in text for sign in _FULL):
+            raise PreconditionError(  # git itself does not always say why it could not write
+                f"`git {_name(args)}` failed in `{cwd}`: {words}\n(no space is left on that disk)",
+                hint="free some disk space, then launch the run again: it resumes",
+                path=cwd,
+            )
         raise GitError(
             f"`git {_name(args)}` failed in `{cwd}`: {words}",
             status=process.returncode,
@@ -269,6 +278,7 @@ def execute(
 
 
 _PIPE: Any = subprocess.PIPE
+_FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
 
 
 def _communicate(process: Any, data: bytes, command: Collection[str]) -> tuple[bytes, bytes]:
