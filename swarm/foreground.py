@@ -238,6 +238,7 @@ def _runner(opened: Opened, order: Order) -> Running:
         from swarm.inline_run import InlineRun
 
         return InlineRun(opened.rundir, opened.config, prefix=opened.prefix)
+    say("  Ray     being started: this takes some seconds")
     from swarm.cluster import RayRun
 
     return RayRun(opened.rundir, opened.config, prefix=opened.prefix, address=order.address)
@@ -284,9 +285,10 @@ def _has_values(opened: Opened) -> bool:
 
 
 def _leave_nothing(opened: Opened) -> bool:
-    """Remove a new run in which no experiment was decided yet: there is nothing to resume."""
+    """Remove a new run in which no experiment was judged yet: there is nothing to resume."""
     with suppress(SwarmError):
-        begun = any(e.verdict is not None for e in _state(opened).experiments.values())
+        experiments = _state(opened).experiments.values()
+        begun = any(e.verdict not in (None, "duplicate", "invalid") for e in experiments)
         if opened.resumed or begun or is_live(opened.rundir.ledger):
             return False
         remove_scratch(opened.rundir)
@@ -437,13 +439,17 @@ def dry_run_of(order: Order) -> None:
         return
     emit(configs.dump(config), end="")
     shown = ", ".join(files[:6]) + (f" and {len(files) - 6} more" if len(files) > 6 else "")
-    room = "as many slots as the cluster has" if slots is None else f"{slots} slots"
+    room = "as many slots as the cluster has" if slots is None else _count(slots, "slot")
     say(
         f"swarm: nothing was started. A launch would {_would(before, order)} run {rundir.run}:\n"
         f"  repository {source.top} at {source.base}\n"
-        f"  {len(files)} files in scope: {shown}\n"
-        f"  {len(config.agent_names())} agents, {room}"
+        f"  {_count(len(files), 'file')} in scope: {shown}\n"
+        f"  {_count(len(config.agent_names()), 'agent')}, {room}"
     )
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'s' * (n != 1)}"
 
 
 def _would(before: str | None, order: Order) -> str:

@@ -108,10 +108,8 @@ def _turn(event: AnyEvent, state: RunState) -> str | None:
     match event:
         case Launched():
             slots = f"{len(event.slots)} slot{'s' * (len(event.slots) != 1)}"
-            open_ = one_line(", ".join(event.sandbox_open), REASON)
-            open_ = f", open: {open_}" if open_ else ""
             agents = f"{len(event.agents)} agent{'s' * (len(event.agents) != 1)}"
-            return f"launched  {agents}, {slots}, sandbox {event.sandbox}{open_}"
+            return f"launched  {agents}, {slots}, sandbox {event.sandbox}"
         case Paused():
             return "paused"
         case Resumed():
@@ -119,11 +117,14 @@ def _turn(event: AnyEvent, state: RunState) -> str | None:
         case Draining():
             return f"draining  {one_line(event.reason, REASON)}"
         case Interrupted():
-            return f"interrupted  {one_line(event.reason, REASON)}"
+            why = "" if event.reason == "interrupted" else f"  {one_line(event.reason, REASON)}"
+            return f"interrupted{why}"
         case Finished():
             return f"finished  {one_line(event.reason, REASON)}{_results(state)}"
         case Failed():
-            return f"failed  {one_line(event.error, REASON)}"
+            # What follows the first line, the end of a log, is said when the launch ends.
+            first = event.error.partition("\n")[0]
+            return f"failed  {one_line(first, REASON)}"
         case _:
             return None
 

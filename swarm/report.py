@@ -129,8 +129,7 @@ def _spend_lines(state: RunState) -> Iterator[str]:
 def _trust_lines(state: RunState) -> Iterator[str]:
     if state.launch is not None:
         open_ = ", ".join(state.launch.sandbox_open)
-        kept = f"candidates are NOT kept from {open_}" if open_ else "nothing is left open"
-        yield f"sandbox: {state.launch.sandbox}; {kept}"
+        yield f"sandbox: {state.launch.sandbox}; open to candidates: {open_ or 'nothing'}"
     yield "trust: the metric is self-reported by the code under test; nothing re-computes it"
 
 
@@ -148,7 +147,8 @@ def _facts(state: RunState, target: Target, rule: JudgeConfig) -> list[str]:
 
 def _how_it_ended(state: RunState) -> str:
     reason = one_line(state.reason, 200)
-    return f"run `{state.run}`: {state.phase}" + (f" ({reason})" if reason else "")
+    told = f" ({reason})" if reason not in ("", state.phase) else ""
+    return f"run `{state.run}`: {state.phase}{told}"
 
 
 # --- which experiments to name -----------------------------------------------------------------

@@ -59,7 +59,10 @@ class Rung:
         """One sentence for every start and every report, or None when nothing is open."""
         if not self.open:
             return None
-        return f"sandbox `{self.name}`: candidates are NOT kept from {', '.join(self.open)}"
+        return (
+            f"sandbox `{self.name}`: open to candidates are {', '.join(self.open)}; "
+            "run code that you do not trust in a container"
+        )
 
 
 _PROCESS_OPEN = ("files", "network", "/proc of others", "daemons that kill their supervisor")

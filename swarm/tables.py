@@ -119,7 +119,7 @@ def _sandbox(state: RunState) -> str:
     assert launch is not None
     if not launch.sandbox_open:
         return launch.sandbox
-    return f"{launch.sandbox}: candidates are NOT kept from {', '.join(launch.sandbox_open)}"
+    return f"{launch.sandbox}; open to candidates: {', '.join(launch.sandbox_open)}"
 
 
 # --- experiments --------------------------------------------------------------------------------

@@ -122,7 +122,7 @@ def test_numbers_for_people() -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "launched  3 agents, 2 slots, sandbox process, open: files, network",
+        "launched  3 agents, 2 slots, sandbox process",
         "baseline  val_bpb 2.981",
         "baseline  val_bpb 2.977  (mean 2.981, sd 0.007, n=5)",
         "#1 a1 keep  val_bpb 2.981 -> 2.911 (z=+9.1)  LEARNING_RATE 0.001 -> 0.002 in train.py",
@@ -155,9 +155,9 @@ def test_the_rest_of_the_life_of_a_run() -> None:
     assert said[-4:-1] == [
         "a2 parked  5 invalid proposals in a row",
         "interrupted  SIGINT",
-        "launched  3 agents, 2 slots, sandbox process, open: files, network",
+        "launched  3 agents, 2 slots, sandbox process",
     ]
-    assert said[-1] == "failed  the base cannot be measured --- end of its output --- boom"
+    assert said[-1] == "failed  the base cannot be measured"
 
 
 def hostile() -> Story:
@@ -273,7 +273,7 @@ def test_joining_a_run_shows_its_last_lines(tmp_path: Path) -> None:
     write(rundir.ledger, told.events)
     with LiveView(rundir, config(), console):
         joined = text_of(console).splitlines()
-    assert joined[0].endswith("sandbox process, open: files, network")
+    assert joined[0].endswith("sandbox process")
     long = long_night(60)
     (tmp_path / "long").mkdir()
     rundir, console = RunDir(tmp_path / "long"), plain_console()

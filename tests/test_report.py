@@ -231,7 +231,7 @@ def test_the_summary_opens_with_the_familys_block() -> None:
         "verdicts: 4 keep, 2 discard, 1 crash, 1 timeout, 1 invalid, 1 duplicate, "
         "1 guard_failed, 1 constraint_failed",
         "merges: 3 on best (2 fast-forward, 1 stacked), 1 conflict",
-        "sandbox: process; candidates are NOT kept from files, network",
+        "sandbox: process; open to candidates: files, network",
         "run `tiny-gpt`: finished (budget reached)",
     ],
 )
