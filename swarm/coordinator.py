@@ -127,6 +127,9 @@ class Coordinator:
         """Where the hub's refs have to go, and from where. They wait for company: a git process
         costs milliseconds."""
         self._over = False
+        self._packing = True
+        self._undelivered = False
+        """The user's repository refused `best` the last time."""
 
     def run(self) -> RunState:
         """
@@ -148,6 +151,9 @@ class Coordinator:
                     self._wait()
                     self._listen()
             self._settle()
+            self._tidy()
+            if self._undelivered:  # what was in the way may be gone
+                self._deliver()
             return self.state
         except OSError as error:
             if remedy(error) is None:
@@ -253,7 +259,17 @@ class Coordinator:
         done = self._runtime.wait(POLL_S)
         if not done:
             self._settle()
+            self._tidy()
         self._take(done)
+
+    def _tidy(self) -> None:
+        """Pack the hub now and then: ten thousand experiments are 180 MB of loose files, or 8."""
+        if self._packing and self._hub.is_loose():
+            try:
+                self._hub.compact()
+            except GitError as error:
+                log.warning("cannot pack the hub: %s", error)
+            self._packing = not self._hub.is_loose()  # or it would be tried for ever
 
     def _act(self, action: Action) -> None:
         match action:
@@ -580,12 +596,14 @@ class Coordinator:
 
     def _deliver(self) -> None:
         """Give `best` to the user's repository; a refusal there must not stop the run."""
+        self._undelivered = False
         for target in self.state.targets.values():
             ref = f"refs/heads/swarm/{self.state.run}/best"
             try:
                 self._hub.deliver(locate(Path(target.info.repo)).git_dir, ref)
             except (PreconditionError, GitError) as error:
                 log.warning("cannot deliver %s: %s", ref, error)
+                self._undelivered = True
 
     # --- control and trouble ---
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from hashlib import sha1
 from pathlib import Path
 
 import pytest
@@ -209,3 +210,42 @@ def test_a_full_disk_ends_in_words_and_the_run_goes_on_later(small_disk: Path) -
     assert state.phase == "finished"
     assert sum(state.targets["main"].verdicts.values()) == 12
     git(again.rundir.hub, "fsck", "--strict")
+
+
+def test_a_best_that_was_checked_out_is_delivered_at_the_end(tmp_path: Path) -> None:
+    top, config = countdown(tmp_path, 5)
+    opened = open_run(config)
+    coordinator = Coordinator(opened.rundir, opened.config, Inline(), prefix=opened.prefix)
+    worker = threading.Thread(target=coordinator.run)
+    worker.start()
+    while not git(top, "branch", "--list", "swarm/toy/best"):
+        time.sleep(0.02)
+    git(top, "checkout", "-q", "swarm/toy/best")
+    target = coordinator.state.targets["main"]
+    while len(target.promotions) < 5:
+        time.sleep(0.02)
+    git(top, "checkout", "-q", "main")
+    worker.join()
+    assert git(top, "rev-parse", "swarm/toy/best") == target.best
+
+
+def test_a_hub_of_thousands_of_loose_objects_is_packed_without_a_loss(tmp_path: Path) -> None:
+    _, config = countdown(tmp_path, 2)
+    opened = open_run(config)
+    hub = opened.rundir.hub
+    # Only those of eight thousand by which it is told: writing all of them takes long.
+    texts = (f"{i}\n" for i in range(8000))
+    seen = [t for t in texts if sha1(f"blob {len(t)}\0{t}".encode()).hexdigest()[:2] == "17"]
+    blobs = "".join(f"blob\ndata <<X\n{text}X\n" for text in seen)
+    importing = ["git", "-c", "fastimport.unpackLimit=100000", "fast-import", "--quiet"]
+    subprocess.run(importing, cwd=hub, input=blobs, text=True, check=True)
+    assert Hub(hub, "toy").is_loose()
+    (hub / "objects" / "17" / "tmp_obj_killed").write_text("half")
+    coordinator = Coordinator(opened.rundir, opened.config, Inline(), prefix=opened.prefix)
+    state = coordinator.run()
+    assert not Hub(hub, "toy").is_loose()
+    for number, experiment in state.experiments.items():
+        commit = experiment.proposal.commit
+        assert git(hub, "rev-parse", f"refs/swarm/toy/experiments/{number}") == commit
+    git(hub, "fsck", "--no-dangling")
+    assert not (hub / "objects" / "17" / "tmp_obj_killed").exists()

@@ -42,6 +42,8 @@ _QUIET_CONFIG = """\
 \tlogAllRefUpdates = false
 """
 _LOCK_RETRIES = 5
+_MANY_LOOSE = 6000
+"""About two thousand experiments."""
 _REF = re.compile(r"refs/[^\0-\x20~^:?*\[\\\x7f]+")
 
 
@@ -248,9 +250,19 @@ class Hub:
                 time.sleep(0.02 * 2**attempt)
 
     def recover(self) -> None:
-        """Clear the locks of a coordinator that was killed. Only for the holder of the run."""
-        for lock in (*self.path.glob("*.lock"), *self.path.glob("refs/**/*.lock")):
-            lock.unlink(missing_ok=True)
+        """Clear what a coordinator left when it was killed. Only for the holder of the run."""
+        locks = (*self.path.glob("*.lock"), *self.path.glob("refs/**/*.lock"))
+        for leftover in (*locks, *self.path.glob("objects/*/tmp_*")):
+            leftover.unlink(missing_ok=True)
+        for folder in self.path.glob("stack-*"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def is_loose(self) -> bool:
+        """Tell whether thousands of objects lie loose, by a sample as git's own gc does it."""
+        try:
+            return len(os.listdir(self.path / "objects" / "17")) > _MANY_LOOSE // 256
+        except FileNotFoundError:
+            return False
 
     def compact(self) -> None:
         """Pack what thousands of experiments left loose; nothing is ever dropped by it."""
