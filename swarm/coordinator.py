@@ -180,10 +180,34 @@ class Coordinator:
                 log.warning("ended a leftover of an earlier launch: %s", process.role)
         self._hub.recover()
         refs = self._hub.refs()
-        wanted = self._wanted_refs()
-        self._hub.update_refs((r, c, None) for r, c in wanted.items() if refs.get(r) != c)
+        wanted = {r: c for r, c in self._wanted_refs().items() if refs.get(r) != c}
+        lost = {c for c in set(wanted.values()) if not self._hub.has(c)}
+        self._hub.update_refs((r, c, None) for r, c in wanted.items() if c not in lost)
+        self._do_without(lost)
         if any(t.promotions for t in self.state.targets.values()):
             self._deliver()
+
+    def _do_without(self, lost: set[str]) -> None:
+        """Give up what the machine took with it: unlike the ledger, git's files are not synced."""
+        vital = {t.best for t in self.state.targets.values()}
+        vital |= {a.incumbent for a in self.state.agents.values()}
+        if gone := vital & lost:
+            raise PreconditionError(
+                f"the hub {self._hub.path} lacks the commit {gone.pop()}, on which the run stands",
+                hint="the machine went down before it was on the disk; launch under another --name",
+                path=self._hub.path,
+            )
+        reason = "its commit was not on the disk when the machine went down"
+        for target in self.state.targets.values():
+            for number, experiment in list(target.open.items()):
+                if experiment.proposal.commit in lost:
+                    self._record(Decided(number=number, verdict="aborted", reason=reason))
+            if target.stack is not None and not self._hub.has(target.stack.commit):
+                self._stack(target, self.state.experiments[target.stack.number])
+        for name, agent in self.state.agents.items():
+            commit = agent.prepared.commit if agent.prepared is not None else None
+            if commit is not None and not self._hub.has(commit):
+                self._record(Dropped(agent=name, reason=reason))
 
     def _wanted_refs(self) -> dict[str, str]:
         run = self.state.run

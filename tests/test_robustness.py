@@ -22,10 +22,11 @@ from swarm.config import RunConfig
 from swarm.coordinator import Coordinator
 from swarm.errors import PreconditionError
 from swarm.evaluate import Harness, MetricRule
-from swarm.launch import open_run
+from swarm.launch import Opened, open_run
+from swarm.ledger import read
 from swarm.node import Bench, MeasureJob, Node, NodeSite, TargetSite
 from swarm.proposers import Draft, Workspace
-from swarm.records import SlotInfo
+from swarm.records import AnyEvent, Promoted, Proposed, SlotInfo, Stacked
 from swarm.repo import Hub, create_hub, inspect
 from swarm.runtime import Inline, Lost, Post
 from swarm.sandbox import probe
@@ -249,3 +250,60 @@ def test_a_hub_of_thousands_of_loose_objects_is_packed_without_a_loss(tmp_path: 
         assert git(hub, "rev-parse", f"refs/swarm/toy/experiments/{number}") == commit
     git(hub, "fsck", "--no-dangling")
     assert not (hub / "objects" / "17" / "tmp_obj_killed").exists()
+
+
+def cut_after(opened: Opened, kind: str) -> AnyEvent:
+    """Take a run back to just after its first event of a kind, and give that event."""
+    lines = opened.rundir.ledger.read_bytes().splitlines(keepends=True)
+    events = list(read(opened.rundir.ledger))
+    end = next(i for i, event in enumerate(events) if event.kind == kind) + 1
+    opened.rundir.ledger.write_bytes(b"".join(lines[:end]))
+    return events[end - 1]
+
+
+def lose(hub: Path, commit: str) -> None:
+    """Take a commit from a hub, as a machine does that goes down before it is on the disk."""
+    for ref in git(hub, "for-each-ref", "--points-at", commit, "--format=%(refname)").split():
+        git(hub, "update-ref", "-d", ref)
+    (hub / "objects" / commit[:2] / commit[2:]).write_bytes(b"")
+
+
+def test_an_experiment_whose_commit_was_lost_is_aborted(tmp_path: Path) -> None:
+    _, config = countdown(tmp_path, 4)
+    opened, _ = launch_inline(config)
+    event = cut_after(opened, "proposed")
+    assert isinstance(event, Proposed)
+    assert event.proposal.commit is not None
+    lose(opened.rundir.hub, event.proposal.commit)
+    again, state = launch_inline(config)
+    assert again.resumed
+    assert state.phase == "finished"
+    assert state.experiments[1].verdict == "aborted"
+    assert "machine went down" in state.experiments[1].reason
+    assert [e.verdict for e in state.experiments.values()][1:] == ["keep"] * 3
+
+
+def test_a_stack_whose_commit_was_lost_is_laid_again(tmp_path: Path) -> None:
+    top = make_repo(tmp_path / "repo")
+    agents = ", ".join(f"{{count: 1, proposer: mutate, scope: [parts/{p}.py]}}" for p in "ab")
+    text = CONFIG.replace("[{count: 3, proposer: mutate}]", f"[{agents}]")
+    config = make_config(top, text, "budget.experiments=8")
+    opened, _ = launch_inline(config)
+    event = cut_after(opened, "stacked")
+    assert isinstance(event, Stacked)
+    lose(opened.rundir.hub, event.commit)
+    _, state = launch_inline(config)
+    assert state.phase == "finished"
+    laid = [e for e in read(opened.rundir.ledger) if isinstance(e, Stacked)]
+    assert [e.number for e in laid[:2]] == [event.number] * 2
+    assert laid[1].tree == event.tree
+
+
+def test_a_run_whose_best_was_lost_says_so(tmp_path: Path) -> None:
+    _, config = countdown(tmp_path, 2)
+    opened, _ = launch_inline(config)
+    event = cut_after(opened, "promoted")
+    assert isinstance(event, Promoted)
+    lose(opened.rundir.hub, event.new)
+    with pytest.raises(PreconditionError, match=event.new):
+        launch_inline(config)

@@ -225,7 +225,8 @@ class GitDir:
 
     def has(self, commit: str) -> bool:
         """Tell whether the commit is here."""
-        return self.run("cat-file", "-e", sha(commit), accept=(0, 1, 128)).status == 0
+        # Not `-e`: to that, the empty file that a crash of the machine leaves is an object.
+        return self.run("cat-file", "-t", sha(commit), accept=(0, 1, 128)).status == 0
 
 
 def execute(
