@@ -62,6 +62,16 @@ def test_a_chain_is_merged_in_its_order() -> None:
     assert step(story) == Step("fast_forward", second), "best has the tree of its base"
 
 
+def test_a_chain_is_stacked_in_its_order_too() -> None:
+    story = begun()
+    winner, first = kept(story, "a2", 40.0), kept(story, "a1", 11.0)
+    second = kept(story, "a1", 50.0, on=story.commit(first))
+    story.promote(winner)
+    assert step(story) == Step("stack", first)
+    story.not_merged(first, "redundant", "")
+    assert step(story) == Step("stack", second), "what its first link could not is no bar"
+
+
 def test_a_fast_forward_goes_before_any_stack() -> None:
     story = begun()
     first, other = kept(story, "a1", 11.0), kept(story, "a2", 90.0)

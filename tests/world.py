@@ -623,6 +623,9 @@ class World:
                 assert self.state.phase == "running"
             case Synced():
                 assert event.commit == self.target.best
+                waiting = [self.state.experiments[n] for n in self.target.queue]
+                mine = [e for e in waiting if e.agent == event.agent]
+                assert all(e.conflict_onto for e in mine), "a queued keep holds its agent"
             case NotMerged():
                 assert event.number in self.target.queue
             case Promoted():
@@ -653,9 +656,11 @@ class World:
                 wanted = 2 if spread.deterministic else self.config.judge.baseline
                 assert self.target.record(BASE, machine).primary.n >= wanted
                 assert self.target.record(experiment.base, machine).primary.n
-                if event.verdict == "keep" and spread.deterministic:
-                    commit = experiment.proposal.commit or ""
-                    assert self.target.record(commit, machine).primary.n >= 2
+                n = self.target.record(experiment.proposal.commit or "", machine).primary.n
+                if not spread.deterministic:
+                    assert experiment.controls >= n - 1, "its incumbent is measured beside it"
+                elif event.verdict == "keep":
+                    assert n >= 2
             case "duplicate":
                 assert not mine, "a duplicate costs no measurement"
             case "invalid" if experiment.proposal.invalid is not None:
