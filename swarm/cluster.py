@@ -47,7 +47,7 @@ from swarm.errors import PreconditionError, RunFailedError, SwarmError  # noqa: 
 from swarm.node import Bench, MeasureDone, MeasureJob, Node, NodeSite, machine_kind  # noqa: E402
 from swarm.records import ProcessStamp, SlotInfo  # noqa: E402
 from swarm.rundir import RunDir  # noqa: E402
-from swarm.runtime import Done, Lost, Muster, Post, Up, slot_count  # noqa: E402
+from swarm.runtime import Done, Lost, Muster, Post, Up, shares, slot_count  # noqa: E402
 from swarm.sandbox import stamp  # noqa: E402
 
 # Ray's own annotations are partial: what crosses this border is checked by our own types.
@@ -313,7 +313,9 @@ class Actors:
             ray.kill(place.actor)
         time.sleep(min(5.0, 0.1 * 2**place.losses))
         self._put_up(name, place.node, place.make, place.losses + 1)
-        return [Lost(name, reason.strip().splitlines()[0] if reason.strip() else "actor died")]
+        lines = reason.strip().splitlines() or ["actor died"]
+        # An actor that cannot be built says why in the last line, one that died in the first.
+        return [Lost(name, lines[-1 if "creation task" in lines[0] else 0])]
 
     def close(self) -> None:
         """Kill all actors; what their slots still run dies with their supervisors."""
@@ -363,8 +365,8 @@ def _rooms(slot: SlotConfig, *, local: bool) -> list[tuple[str, int]]:
 
 
 def _fits(slot: SlotConfig, resources: dict[str, float]) -> int:
-    by_cpu = int(resources.get("CPU", 0.0) // slot.cpus)
-    return min(by_cpu, int(resources.get("GPU", 0.0) // slot.gpus)) if slot.gpus else by_cpu
+    by_cpu = int(resources.get("CPU", 0.0) / slot.cpus + 1e-9)
+    return min(by_cpu, shares(resources.get("GPU", 0.0), slot.gpus)) if slot.gpus else by_cpu
 
 
 def _spread(rooms: list[tuple[str, int]], wanted: int) -> list[tuple[str, int]]:
@@ -519,9 +521,10 @@ def _temp_dir() -> Path:
     root = Path("/tmp") if os.access("/tmp", os.W_OK) else Path(tempfile.gettempdir())
     for old in root.glob("swarm-ray-*"):
         pid = old.name.split("-")[2]
-        mine = old.stat().st_uid == os.getuid()
-        if mine and pid.isdigit() and not psutil.pid_exists(int(pid)):
-            shutil.rmtree(old, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another launch sweeps too
+            mine = old.stat().st_uid == os.getuid()
+            if mine and pid.isdigit() and not psutil.pid_exists(int(pid)):
+                shutil.rmtree(old, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=f"swarm-ray-{os.getpid()}-", dir=root))
 
 

@@ -469,7 +469,7 @@ class Coordinator:
         )
 
     def _on_lost(self, lost: Lost) -> list[AnyEvent]:
-        log.warning("lost %s: %s", lost.place, lost.reason.strip().splitlines()[-1])
+        log.warning("lost %s: %s", lost.place, lost.reason.strip().rpartition("\n")[2])
         action = self._crew.measuring.pop(lost.place, None)
         if action is not None:
             failure = Failure(kind="aborted", reason=f"slot {lost.place} died: {lost.reason}"[:500])

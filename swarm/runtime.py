@@ -105,6 +105,10 @@ class Runtime(Protocol):
         ...
 
 
+_ROUNDING = 1e-9
+"""So that ten tenths make one."""
+
+
 def slot_count(slot: SlotConfig, *, cpus: float, gpus: float) -> int:
     """
     Give how many slots fit, or say what is missing.
@@ -117,7 +121,7 @@ def slot_count(slot: SlotConfig, *, cpus: float, gpus: float) -> int:
             f"slot.gpus is {slot.gpus:g}, and this cluster has {gpus:g} GPUs",
             hint="lower `target.slot.gpus`, or attach to a cluster that has GPUs (--address)",
         )
-    by_gpu = int(gpus // slot.gpus) if slot.gpus else None
+    by_gpu = shares(gpus, slot.gpus) if slot.gpus else None
     if slot.count != "auto":
         if by_gpu is not None and slot.count > by_gpu:
             raise PreconditionError(
@@ -126,8 +130,13 @@ def slot_count(slot: SlotConfig, *, cpus: float, gpus: float) -> int:
                 hint="lower `target.slot.count`, or use `auto`",
             )
         return slot.count
-    by_cpu = max(1, int(cpus // slot.cpus))
+    by_cpu = max(1, int(cpus / slot.cpus + _ROUNDING))
     return by_cpu if by_gpu is None else by_gpu
+
+
+def shares(gpus: float, each: float) -> int:
+    """Give how many slots with `each` GPUs fit: a share of one lies on one, never across two."""
+    return int(gpus) * int(1 / each + _ROUNDING) if each < 1 else int(gpus // each)
 
 
 def local_gpus() -> int:
@@ -261,7 +270,7 @@ def _gpus_of(index: int, gpus: float) -> str:
     """Name the devices of a slot, packing fractions: half a GPU each gives 0, 0, 1, 1."""
     if not gpus:
         return ""
-    first = int(index * gpus)
+    first = int(index * gpus) if gpus >= 1 else index // shares(1, gpus)
     devices = [str(first + i) for i in range(max(1, round(gpus)))]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible:

@@ -18,7 +18,7 @@ from targets import CONFIG, git, launch_inline, make_config, make_patches, make_
 
 from swarm.agent import Hands, ProposeJob
 from swarm.briefing import Briefing
-from swarm.config import RunConfig
+from swarm.config import RunConfig, SlotConfig
 from swarm.coordinator import Coordinator
 from swarm.errors import PreconditionError
 from swarm.evaluate import Harness, MetricRule
@@ -28,7 +28,7 @@ from swarm.node import Bench, MeasureJob, Node, NodeSite, TargetSite
 from swarm.proposers import Draft, Workspace
 from swarm.records import AnyEvent, Promoted, Proposed, SlotInfo, Stacked
 from swarm.repo import Hub, create_hub, inspect
-from swarm.runtime import Inline, Lost, Post
+from swarm.runtime import Inline, Lost, Post, _gpus_of, slot_count
 from swarm.sandbox import probe
 
 
@@ -307,3 +307,19 @@ def test_a_run_whose_best_was_lost_says_so(tmp_path: Path) -> None:
     lose(opened.rundir.hub, event.new)
     with pytest.raises(PreconditionError, match=event.new):
         launch_inline(config)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "count", "devices"),
+    [
+        (0.5, 4, ["0", "0", "1", "1"]),
+        (0.3, 6, ["0", "0", "0", "1", "1", "1"]),
+        (0.6, 2, ["0", "1"]),
+        (0.1, 20, ["0"] * 10 + ["1"] * 10),
+        (1, 2, ["0", "1"]),
+        (2, 1, ["0,1"]),
+    ],
+)
+def test_a_share_of_a_gpu_lies_on_one_gpu(gpus: float, count: int, devices: list[str]) -> None:
+    assert slot_count(SlotConfig(gpus=gpus), cpus=4, gpus=2) == count
+    assert [_gpus_of(i, gpus) for i in range(count)] == devices
