@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import SequenceMatcher
+from itertools import pairwise
 from typing import NamedTuple
 
 MAX_LINES = 5000
@@ -29,7 +30,7 @@ def merge3(base: bytes, ours: bytes, theirs: bytes) -> bytes | None:
     if max(len(old), len(left), len(right)) > MAX_LINES:
         return None
     changes = sorted({*_changes(old, left), *_changes(old, right)})
-    for before, after in zip(changes, changes[1:], strict=False):
+    for before, after in pairwise(changes):
         if _clash(before, after):
             return None
     return _apply(old, changes)

@@ -56,9 +56,7 @@ budget: {experiments: 12}
 def git(top: Path, *args: str) -> str:
     """Run the user's git, as the user would."""
     who = ["-c", "user.name=user", "-c", "user.email=user@example.invalid"]
-    done = subprocess.run(
-        ["git", *who, *args], cwd=top, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run(["git", *who, *args], cwd=top, capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 

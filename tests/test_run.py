@@ -81,9 +81,7 @@ def test_the_users_repository_stays_as_it_was(weird_path: Path) -> None:
 
 def test_four_agents_with_disjoint_scopes_meet_on_one_best(tmp_path: Path) -> None:
     top = make_repo(tmp_path / "repo")
-    agents = ", ".join(
-        f"{{count: 1, proposer: mutate, scope: [parts/{name}]}}" for name in PARTS
-    )
+    agents = ", ".join(f"{{count: 1, proposer: mutate, scope: [parts/{name}]}}" for name in PARTS)
     text = CONFIG.replace("[{count: 3, proposer: mutate}]", f"[{agents}]")
     _, state = launch_inline(make_config(top, text, "budget.experiments=24"))
     target = state.targets["main"]
@@ -356,8 +354,8 @@ def test_a_dirty_tree_can_be_the_base(tmp_path: Path) -> None:
 
 
 def test_a_target_below_the_top_of_its_repository(tmp_path: Path) -> None:
-    files = {f"sub/dir/{n}": t for n, t in {"measure.py": MEASURE, "parts/a.py": "A = 9.0\n"}.items()}
-    top = make_repo(tmp_path / "repo", {**files, "README": "other\n"})
+    files = {"sub/dir/measure.py": MEASURE, "sub/dir/parts/a.py": "A = 9.0\n", "README": "other\n"}
+    top = make_repo(tmp_path / "repo", files)
     _, state = launch_inline(
         make_config(top, CONFIG, "target.repo=sub/dir", "budget.experiments=5")
     )
