@@ -329,7 +329,7 @@ class JudgeConfig(Section):
     runs: Annotated[Whole, Field(ge=1)] = 5
     """Most measurements of a candidate while it is undecided."""
     confirm: Annotated[Whole, Field(ge=1)] = 5
-    """Measurements a kept commit is topped up to."""
+    """Fresh measurements of base and of best at the end of a run."""
     min_delta: Annotated[Number, Field(ge=0)] = 0.0
     """Smallest gain worth keeping, in the metric's unit."""
     drop_below: Number = 1.0
@@ -373,7 +373,7 @@ class BudgetConfig(Section):
     time: Duration | None = None
     """Longest time, over all launches of the run."""
     stale: Count | None = None
-    """End after this many experiments in a row without a new best."""
+    """End after this many experiments in a row without a keep."""
     target: Number | None = None
     """End when the best record reaches this value of the metric."""
 

@@ -75,7 +75,7 @@ def meaning(ruling: Ruling, predicted: float) -> Merge:
     wanted = SHARE * predicted
     if ruling.step == "keep" and ruling.gain >= wanted:
         return Merge(True, None, ruling.reason)
-    if ruling.gain < 0:
+    if ruling.gain < 0 and (ruling.z is None or ruling.z <= -1):
         return Merge(False, "antagonistic", f"on best: {ruling.reason}")
     short = f"; {wanted:.6g} was asked" if ruling.gain < wanted else ""
     return Merge(False, "redundant", f"on best: {ruling.reason}{short}")

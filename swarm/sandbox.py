@@ -359,22 +359,24 @@ def end_leftover(stamp: ProcessStamp) -> bool:
 
 
 def _end_trees(roots: list[psutil.Process]) -> None:
-    # Stopped first, parents before children: a tree that is killed leaf by leaf forks on, and a
-    # root that is killed first scatters its children.
-    seen: dict[int, psutil.Process] = {}
-    fresh = roots
+    # What is below is stopped before it is killed, parents first: a tree that is killed leaf by
+    # leaf forks on. The roots are never stopped: should we be killed in the middle, a supervisor
+    # still ends what is left, and a stopped one would lie there for ever.
+    below: dict[int, psutil.Process] = {}
+    fresh = [child for root in roots for child in _below(root)]
     while fresh:
         for process in fresh:
-            seen[process.pid] = process
+            below[process.pid] = process
             with suppress(psutil.Error):
                 process.send_signal(signal.SIGSTOP)
-        below = [child for root in roots for child in _below(root)]
-        fresh = [process for process in below if process.pid not in seen]
-    for process in seen.values():
+        found = [child for root in roots for child in _below(root)]
+        fresh = [process for process in found if process.pid not in below]
+    doomed = [*roots, *below.values()]
+    for process in doomed:
         with suppress(psutil.Error):
             process.send_signal(signal.SIGKILL)
     until = time.monotonic() + 5
-    while any(_lives(p) for p in seen.values()) and time.monotonic() < until:
+    while any(_lives(p) for p in doomed) and time.monotonic() < until:
         time.sleep(0.005)
 
 

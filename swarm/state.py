@@ -455,6 +455,7 @@ class RunState:
         target.stack, target.stack_controls = event, Counter()
         target.stack_failed, target.stack_aborts = None, 0
         target.tree_of[event.commit] = event.tree
+        target.number_of.setdefault(event.tree, event.number)
 
     def _on_promoted(self, event: Promoted) -> None:
         target = self.targets[event.target]
@@ -462,6 +463,9 @@ class RunState:
         target.tree_of[event.new] = event.tree
         target.promotions.append(event)
         target.finals, target.finals_tried = {}, {}
+        noisy = not all(s.deterministic for s in target.spreads.values())
+        if event.stacked and noisy and target.primary(event.new).n < THIN:
+            target.unconfirmed[event.tree] = event.new
         for agent in self.agents.values():
             if agent.exhausted and not agent.gone and agent.info.target == event.target:
                 # It had tried all it could think of on the old best.

@@ -117,20 +117,22 @@ def test_a_tree_that_best_has_already_is_not_stacked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ruling", "gain", "accepted", "outcome"),
+    ("ruling", "z", "gain", "accepted", "outcome"),
     [
-        ("keep", 1.0, True, None),
-        ("keep", 0.5, True, None),
-        ("keep", 0.49, False, "redundant"),
-        ("discard", 0.0, False, "redundant"),
-        ("discard", 0.9, False, "redundant"),
-        ("discard", -0.1, False, "antagonistic"),
+        ("keep", 1.0, 1.0, True, None),
+        ("keep", 1.0, 0.5, True, None),
+        ("keep", 1.0, 0.49, False, "redundant"),
+        ("discard", 0.0, 0.0, False, "redundant"),
+        ("discard", 0.9, 0.9, False, "redundant"),
+        ("discard", -0.4, -0.1, False, "redundant"),
+        ("discard", -1.6, -0.1, False, "antagonistic"),
+        ("discard", None, -0.1, False, "antagonistic"),
     ],
 )
 def test_a_stack_must_reach_half_of_what_was_predicted(
-    ruling: Any, gain: float, accepted: bool, outcome: str | None
+    ruling: Any, z: float | None, gain: float, accepted: bool, outcome: str | None
 ) -> None:
-    merge = meaning(Ruling(ruling, 1.0, gain, "so it was measured"), predicted=1.0)
+    merge = meaning(Ruling(ruling, z, gain, "so it was measured"), predicted=1.0)
     assert merge.accepted == accepted
     assert merge.outcome == outcome
     assert "so it was measured" in merge.reason

@@ -573,7 +573,9 @@ class World:
                 assert target.primary(BASE).n
             case "confirm":
                 number = target.number_of[action.tree]
-                assert self.state.experiments[number].verdict == "keep"
+                kept = self.state.experiments[number].verdict == "keep"
+                stacked = {p.tree for p in target.promotions if p.stacked}
+                assert kept or action.tree in stacked, "only what was accepted is topped up"
             case "stack":
                 assert target.stack is not None
                 assert target.stack.commit == action.commit
