@@ -19,7 +19,7 @@ from swarm import tables, views
 from swarm.errors import PreconditionError, UsageError
 from swarm.ledger import Tail, is_live
 from swarm.records import VERDICTS, AnyEvent, Measured
-from swarm.rundir import RunDir, find, runs_folder
+from swarm.rundir import RunDir, find
 from swarm.state import RunState
 from swarm.terminal import emit, emit_foreign, emit_json, say, width
 
@@ -337,15 +337,9 @@ def apply_best(seen: Seen, *, onto: str | None, json: bool) -> None:
             f"run `{run}` has not improved on its base: there is nothing to apply",
             hint="`swarm experiments` shows what was tried",
         )
-    top = _repository(seen.rundir, Path(target.info.repo))
+    top = seen.rundir.repository(Path(target.info.repo))
     done = apply(top, f"refs/heads/swarm/{run}/best", onto=onto)
     if json:
         emit_json({"run": run, "repo": str(top), "commit": target.best, "done": done})
     else:
         emit(done)
-
-
-def _repository(rundir: RunDir, noted: Path) -> Path:
-    """Give the user's repository: where the run lies now, or, for a copy, where it was noted."""
-    top = rundir.path.parent.parent.parent
-    return top if rundir.path.parent == runs_folder(top) and (top / ".git").exists() else noted

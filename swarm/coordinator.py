@@ -624,7 +624,8 @@ class Coordinator:
         for target in self.state.targets.values():
             ref = f"refs/heads/swarm/{self.state.run}/best"
             try:
-                self._hub.deliver(locate(Path(target.info.repo)).git_dir, ref)
+                top = self._dir.repository(Path(target.info.repo))
+                self._hub.deliver(locate(top).git_dir, ref)
             except (PreconditionError, GitError) as error:
                 log.warning("cannot deliver %s: %s", ref, error)
                 self._undelivered = True

@@ -20,7 +20,7 @@ from swarm.coordinator import agent_infos
 from swarm.errors import ConfigError, PreconditionError, Problem, RunInUseError, remedy
 from swarm.ledger import Ledger, read
 from swarm.records import MetricSpec, RunStarted, TargetInfo
-from swarm.repo import Source, create_hub, create_run_ignore, inspect, locate, tracked_files
+from swarm.repo import Place, Source, create_hub, create_run_ignore, inspect, locate, tracked_files
 from swarm.rundir import RunDir, runs_folder
 from swarm.scope import Scope
 from swarm.state import RunState
@@ -63,7 +63,7 @@ def open_run(config: RunConfig, *, name: str | None = None, wait_s: float = 30.0
         if not _is_finished(rundir):
             with Ledger(rundir.ledger, wait_s=wait_s):  # fail early, before anything is started
                 if not _is_finished(rundir):  # its last launch may have come to the end meanwhile
-                    return _resume(rundir, config, place.prefix)
+                    return _resume(rundir, config, place)
         if name is not None:
             return Opened(rundir, _stored(rundir), place.prefix, resumed=True, finished=True)
         rundir = RunDir(rundir.path.with_name(_next_id(rundir.run, wanted)))
@@ -147,8 +147,8 @@ def _run_started(run: str, config: RunConfig, source: Source) -> RunStarted:
     )
 
 
-def _resume(rundir: RunDir, config: RunConfig, prefix: str) -> Opened:
-    stored = _stored(rundir)
+def _resume(rundir: RunDir, config: RunConfig, place: Place) -> Opened:
+    stored = _moved(_stored(rundir), RunState(read(rundir.ledger)), place.top)
     changed = configs.changed_keys(stored, config)
     if changed:
         raise ConfigError(
@@ -161,7 +161,22 @@ def _resume(rundir: RunDir, config: RunConfig, prefix: str) -> Opened:
         )
     merged = stored.model_copy(update={"budget": config.budget, "agents": config.agents})
     _store(rundir, merged)
-    return Opened(rundir, merged, prefix, resumed=True)
+    return Opened(rundir, merged, place.prefix, resumed=True)
+
+
+def _moved(stored: RunConfig, state: RunState, top: Path) -> RunConfig:
+    """Give a config as it reads now that the repository, its run with it, lies at `top`."""
+    target, noted = stored.targets[0], Path(next(iter(state.targets.values())).info.repo)
+
+    def now(path: Path) -> Path:
+        return top / path.relative_to(noted) if path.is_relative_to(noted) else path
+
+    program = target.program_file
+    update = {
+        "repo": now(target.repo),
+        "program": target.program if program is None else str(now(program)),
+    }
+    return stored.model_copy(update={"target": target.model_copy(update=update)})
 
 
 def _store(rundir: RunDir, config: RunConfig) -> None:

@@ -72,6 +72,14 @@ class RunDir:
         """What Ray's own processes had to say."""
         return self.path / "ray.log"
 
+    def repository(self, noted: Path) -> Path:
+        """Give the user's repository: where the run lies now, or, for a copy, where it was noted.
+
+        Both may have been moved, or are seen from a machine that has them at another place.
+        """
+        top = self.path.parent.parent.parent
+        return top if self.path.parent == runs_folder(top) and (top / ".git").exists() else noted
+
     def exists(self) -> bool:
         """Tell whether a run was ever started here."""
         return self.ledger.exists()

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from targets import CONFIG, git, launch_inline, make_config, make_patches, make_repo
 
+from swarm import config as configs
 from swarm.agent import Hands, ProposeJob
 from swarm.briefing import Briefing
 from swarm.config import RunConfig, SlotConfig
@@ -323,3 +324,23 @@ def test_a_run_whose_best_was_lost_says_so(tmp_path: Path) -> None:
 def test_a_share_of_a_gpu_lies_on_one_gpu(gpus: float, count: int, devices: list[str]) -> None:
     assert slot_count(SlotConfig(gpus=gpus), cpus=4, gpus=2) == count
     assert [_gpus_of(i, gpus) for i in range(count)] == devices
+
+
+def test_a_moved_repository_takes_its_run_along(tmp_path: Path) -> None:
+    top, config = countdown(tmp_path, 4)
+    program = top / "program.md"
+    program.write_text("lower it")
+    text = json.loads(configs.dump(config))
+    text["target"]["program"] = str(program)
+    del text["source"]
+    config = configs.parse(json.dumps(text), top / "toy.yaml", ())
+    opened, _ = launch_inline(config)
+    cut_after(opened, "proposed")
+    git(top, "branch", "-D", "swarm/toy/best")
+    moved = tmp_path / "moved"
+    top.rename(moved)
+    there = json.loads(json.dumps(text).replace(str(top), str(moved)))
+    again, state = launch_inline(configs.parse(json.dumps(there), moved / "toy.yaml", ()))
+    assert again.resumed
+    assert state.phase == "finished"
+    assert git(moved, "rev-parse", "swarm/toy/best") == state.targets["main"].best
