@@ -7,6 +7,7 @@ handed a ready export and a sandbox, and it judges nothing.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -21,7 +22,7 @@ from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event
-from typing import Any, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from swarm.records import Failure, FailureKind, Goal
 from swarm.sandbox import Command, Outcome, Sandbox
@@ -320,10 +321,23 @@ def environment(
 # --- the log -----------------------------------------------------------------------------------
 
 
+def open_log(path: Path) -> BinaryIO:
+    """Open a log for reading, unless a candidate has put a link, or a pipe that blocks, there.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return open(fd, "rb")
+
+
 def log_tail(path: Path, lines: int = TAIL_LINES) -> str:
     """Give the last lines of a log, without control sequences and overwritten progress lines."""
     try:
-        with path.open("rb") as file:
+        with open_log(path) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - 64 * 1024))
             text = file.read().decode("utf-8", "replace")
@@ -450,7 +464,11 @@ class _Bench:
             return _Ending(
                 outcome, Failure(kind="invalid", reason=problem, tail=log_tail(self.log))
             )
-        return _Ending(outcome, None, _read_from(self.log, start), report)
+        try:
+            return _Ending(outcome, None, _read_from(self.log, start), report)
+        except OSError as error:
+            reason = f"the log was tampered with: {error.strerror}"
+            return _Ending(outcome, Failure(kind="invalid", reason=reason))
 
 
 def _bad_ending(outcome: Outcome, timeout_s: float) -> tuple[FailureKind, str] | None:
@@ -506,6 +524,6 @@ def _read_result(path: Path) -> tuple[str | None, str | None]:
 
 
 def _read_from(log: Path, start: int) -> str:
-    with log.open("rb") as file:
+    with open_log(log) as file:
         file.seek(start)
         return file.read().decode("utf-8", "replace")

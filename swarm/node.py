@@ -21,7 +21,7 @@ from functools import cached_property
 from pathlib import Path
 
 from swarm.errors import HarnessError, SwarmError
-from swarm.evaluate import Harness, environment, evaluate, log_tail
+from swarm.evaluate import Harness, environment, evaluate, log_tail, open_log
 from swarm.records import Failure, Measurement, ProcessStamp, Purpose, SlotInfo
 from swarm.repo import Mirror
 from swarm.sandbox import Command, Rung, Sandbox
@@ -223,8 +223,8 @@ class Bench:
         """Export, guard, run, score, clean up. Never raises for what the candidate did."""
         started = time.monotonic()
         log = self._dir / "log"
-        log.unlink(missing_ok=True)
         try:
+            _remove(log)
             measurement = self._measure(job, log, cancel)
         except (SwarmError, OSError) as error:
             # Our own machinery failed, which says nothing of the commit.
@@ -313,7 +313,7 @@ def _remove(path: Path) -> None:
 
 
 def _ends_of(log: Path) -> bytes:
-    with suppress(FileNotFoundError), open(log, "rb") as file:
+    with suppress(OSError), open_log(log) as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
         if size <= LOG_LIMIT:

@@ -125,6 +125,20 @@ def bench_of(tmp_path: Path, run: str) -> tuple[Bench, MeasureJob]:
     return Bench(node, SlotInfo(name="s1", node="local", machine="cpu")), job
 
 
+@pytest.mark.parametrize("make", ["mkfifo", "mkdir", "ln -s /etc/passwd"])
+def test_a_candidate_that_replaces_its_log(tmp_path: Path, make: str) -> None:
+    """Nobody waits for ever at a pipe, follows a link, or stumbles over it the next time."""
+    bench, job = bench_of(tmp_path, f"echo METRIC loss=1; rm ../log; {make} ../log")
+    try:
+        for _ in range(2):
+            done = bench.measure(job)
+            assert done.measurement.failure is not None
+            assert done.measurement.failure.kind == "invalid"
+            assert b"root" not in done.log
+    finally:
+        bench.close()
+
+
 @pytest.mark.parametrize("to", ["nowhere", "elsewhere"])
 def test_a_candidate_that_puts_a_link_in_place_of_its_directory(tmp_path: Path, to: str) -> None:
     """It spoils neither the next measurement of its slot nor what the link leads to."""
