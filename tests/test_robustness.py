@@ -302,7 +302,7 @@ def test_a_stack_whose_commit_was_lost_is_laid_again(tmp_path: Path) -> None:
     top = make_repo(tmp_path / "repo")
     agents = ", ".join(f"{{count: 1, proposer: mutate, scope: [parts/{p}.py]}}" for p in "ab")
     text = CONFIG.replace("[{count: 3, proposer: mutate}]", f"[{agents}]")
-    config = make_config(top, text, "budget.experiments=8")
+    config = make_config(top, text, "budget.experiments=5", "judge.confirm=1")
     opened, _ = launch_inline(config)
     event = cut_after(opened, "stacked")
     assert isinstance(event, Stacked)
