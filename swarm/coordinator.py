@@ -17,16 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from swarm import __version__
-from swarm.agent import ProposeDone, ProposeJob
-from swarm.briefing import Idea
-from swarm.config import AgentGroup, RunConfig, TargetConfig
-from swarm.errors import GitError, HarnessError, PreconditionError, RunFailedError, remedy
-from swarm.evaluate import Harness, MetricRule
-from swarm.formats import results_tsv
-from swarm.judge import shrunken
-from swarm.ledger import Ledger, read
-from swarm.node import MeasureDone, MeasureJob, NodeSite, TargetSite
-from swarm.plan import (
+from swarm.actions import (
     Action,
     Crew,
     Emit,
@@ -39,8 +30,17 @@ from swarm.plan import (
     Propose,
     Stack,
     View,
-    plan,
 )
+from swarm.agent import ProposeDone, ProposeJob
+from swarm.briefing import Idea
+from swarm.config import AgentGroup, RunConfig, TargetConfig
+from swarm.errors import GitError, HarnessError, PreconditionError, RunFailedError, remedy
+from swarm.evaluate import Harness, MetricRule
+from swarm.formats import results_tsv
+from swarm.judge import shrunken
+from swarm.ledger import Ledger, read
+from swarm.node import MeasureDone, MeasureJob, NodeSite, TargetSite
+from swarm.plan import plan
 from swarm.records import (
     AgentInfo,
     AnyEvent,

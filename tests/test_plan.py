@@ -14,16 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from world import BASE, Habits, Landscape, Table, World, check_end, config
 
-from swarm.plan import (
-    ABORTS_IN_A_ROW,
-    MAX_INVALID,
+from swarm.actions import (
     Crew,
     Finish,
     Measure,
     Propose,
     View,
-    plan,
 )
+from swarm.plan import ABORTS_IN_A_ROW, MAX_INVALID, plan
 from swarm.records import (
     Decided,
     Draining,

@@ -20,10 +20,7 @@ from itertools import pairwise
 from random import Random
 from typing import Any
 
-from swarm.config import RunConfig
-from swarm.coordinator import agent_infos
-from swarm.judge import shrunken
-from swarm.plan import (
+from swarm.actions import (
     Action,
     Crew,
     Emit,
@@ -36,8 +33,11 @@ from swarm.plan import (
     Propose,
     Stack,
     View,
-    plan,
 )
+from swarm.config import RunConfig
+from swarm.coordinator import agent_infos
+from swarm.judge import shrunken
+from swarm.plan import plan
 from swarm.records import (
     AnyEvent,
     Decided,

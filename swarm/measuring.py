@@ -1,0 +1,203 @@
+"""Which measurements to make next: wishes in the order of their urgency, dealt to free slots.
+
+Pure. Baselines come first, then the merger's stacks, then what keeps records honest, then
+experiments that are being compared, then new ones; base and best afresh at the very end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from swarm.actions import Measure, View
+from swarm.looks import Look, look_at, look_at_stack
+from swarm.records import FreshResult, Purpose
+from swarm.state import FINAL_INDEX, Experiment, Target
+
+
+class _Wish(NamedTuple):
+    commit: str
+    purpose: Purpose
+    experiment: int | None = None
+    machine: str | None = None
+    """The only kind of machine that will do, or None."""
+    final: int | None = None
+    """Index of a final measurement."""
+
+
+def measurements(view: View) -> list[Measure]:
+    """Give free slots to the most urgent wishes."""
+    crew = view.crew
+    free = [s for s in crew.slots.values() if s.name not in crew.measuring]
+    # Behind the highest index in flight: those before it may come back aborted, without a record.
+    pending: dict[tuple[str, str], int] = {}
+    for m in crew.measuring.values():
+        if m.purpose != "final":
+            pending[m.tree, m.machine] = max(pending.get((m.tree, m.machine), 0), m.index + 1)
+    chosen: list[Measure] = []
+    for target in view.state.targets.values():
+        for wish in _wishes(view, target):
+            if not free:
+                return chosen
+            slot = next((s for s in free if wish.machine in (None, s.machine)), None)
+            if slot is None:
+                continue
+            free.remove(slot)
+            tree = target.tree_of[wish.commit]
+            key = (tree, slot.machine)
+            if wish.final is not None:
+                index = wish.final
+            else:
+                attempts = target.record(wish.commit, slot.machine).attempts
+                index = max(attempts, pending.get(key, 0))
+                pending[key] = index + 1
+            chosen.append(
+                Measure(
+                    slot=slot.name,
+                    target=target.info.name,
+                    commit=wish.commit,
+                    tree=tree,
+                    index=index,
+                    machine=slot.machine,
+                    purpose=wish.purpose,
+                    experiment=wish.experiment,
+                )
+            )
+    return chosen
+
+
+def _wishes(view: View, target: Target) -> Iterator[_Wish]:
+    """All measurements that would help now, the most urgent first."""
+    yield from _baseline_wishes(view, target)
+    if target.primary(target.info.base).n == 0:
+        return  # a base that does not run would make every other measurement worthless
+    yield from _stack_wishes(view, target)
+    yield from _record_wishes(view, target)
+    looked = [(e, look_at(view, target, e)) for e in target.open.values() if _measurable(target, e)]
+    for experiment, look in looked:
+        if experiment.machine is not None:
+            yield from _duel_wishes(view, target, experiment, look)
+    for experiment, _ in looked:
+        if experiment.machine is None:
+            commit = experiment.proposal.commit
+            if commit is not None and not _under_way(view, "candidate", experiment.number):
+                yield _Wish(commit, "candidate", experiment.number)
+    yield from _final_wishes(view, target)
+
+
+def _measurable(target: Target, experiment: Experiment) -> bool:
+    tree = experiment.proposal.tree
+    return tree is not None and target.number_of.get(tree) == experiment.number
+
+
+def _under_way(
+    view: View, purpose: Purpose, experiment: int | None, tree: str | None = None
+) -> int:
+    return sum(
+        m.purpose == purpose and m.experiment == experiment and tree in (None, m.tree)
+        for m in view.crew.measuring.values()
+    )
+
+
+def _baseline_wishes(view: View, target: Target) -> Iterator[_Wish]:
+    base = target.info.base
+    if view.state.phase == "draining" and not (target.open or target.queue):
+        return
+    for machine in view.crew.machines():
+        spread = target.spread(machine)
+        noisy = spread.freedom > 0 and not spread.deterministic
+        wanted = view.config.judge.baseline if noisy else 2
+        have = target.record(base, machine).primary.n
+        have += sum(
+            m.purpose == "baseline" and m.machine == machine and m.target == target.info.name
+            for m in view.crew.measuring.values()
+        )
+        for _ in range(wanted - have):
+            yield _Wish(base, "baseline", machine=machine)
+
+
+def _stack_wishes(view: View, target: Target) -> Iterator[_Wish]:
+    stack = target.stack
+    if stack is None or target.stack_failed is not None:
+        return
+    look, machine = look_at_stack(view, target)
+    have = 0 if machine is None else target.record(stack.commit, machine).primary.n
+    have += _under_way(view, "stack", stack.number, stack.tree)
+    for _ in range(look.candidates - have):
+        yield _Wish(stack.commit, "stack", stack.number, machine)
+    made = 0 if machine is None else target.stack_controls[machine]
+    have = made + _under_way(view, "control", None, target.tree_of[stack.onto])
+    for _ in range(look.controls - have):
+        yield _Wish(stack.onto, "control", None, machine)
+
+
+def _record_wishes(view: View, target: Target) -> Iterator[_Wish]:
+    """Keep the records honest: fresh keeps are topped up, incumbents measured again."""
+    for tree, commit in target.unconfirmed.items():
+        if not _under_way(view, "confirm", None, tree):
+            yield _Wish(commit, "confirm", machine=target.machine(commit))
+    every = view.config.judge.control_every
+    incumbents = {a.incumbent for a in view.state.agents.values()} | {target.best}
+    for tree, commit in {target.tree_of[c]: c for c in incumbents if c in target.tree_of}.items():
+        noisy = any(not s.deterministic for s in target.spreads.values())
+        due = every and target.compared.get(tree, 0) >= every
+        if noisy and due and not _under_way(view, "control", None, tree):
+            yield _Wish(commit, "control")
+
+
+def _duel_wishes(view: View, target: Target, experiment: Experiment, look: Look) -> Iterator[_Wish]:
+    commit, machine = experiment.proposal.commit, experiment.machine
+    assert commit is not None
+    assert machine is not None
+    have = target.record(commit, machine).primary.n
+    have += _under_way(view, "candidate", experiment.number)
+    for _ in range(look.candidates - have):
+        yield _Wish(commit, "candidate", experiment.number, machine)
+    have = experiment.controls + _under_way(view, "control", experiment.number)
+    for _ in range(look.controls - have):
+        yield _Wish(experiment.base, "control", experiment.number, machine)
+
+
+def _final_wishes(view: View, target: Target) -> Iterator[_Wish]:
+    """Measure base and best afresh, interleaved, once everything else is settled."""
+    if not _settled(view, target) or view.state.phase != "draining":
+        return
+    base, best = target.info.base, target.best
+    if target.tree_of[base] == target.tree_of[best]:
+        return
+    machine = max(view.crew.machines(), key=lambda m: target.record(base, m).primary.n)
+    confirm = view.config.judge.confirm
+    rounds = min(2, confirm) if target.spread(machine).deterministic else confirm
+    made = {(c, i) for c, tried in target.finals_tried.items() for i in tried}
+    made |= {(m.commit, m.index) for m in view.crew.measuring.values() if m.purpose == "final"}
+    for index in range(FINAL_INDEX, FINAL_INDEX + rounds):
+        for commit in (base, best):
+            if (commit, index) not in made:
+                yield _Wish(commit, "final", machine=machine, final=index)
+
+
+def _settled(view: View, target: Target) -> bool:
+    quiet = not target.open and not target.queue and target.stack is None
+    return quiet and not any(
+        m.purpose != "final" and m.target == target.info.name for m in view.crew.measuring.values()
+    )
+
+
+def results(view: View) -> dict[str, FreshResult]:
+    """Give the fresh difference of each target that moved; never pooled with the records."""
+    found: dict[str, FreshResult] = {}
+    for name, target in view.state.targets.items():
+        before, after = (target.finals.get(c, []) for c in (target.info.base, target.best))
+        if not before or not after or target.tree_of[target.best] == target.info.base_tree:
+            continue
+        base_mean, best_mean = sum(before) / len(before), sum(after) / len(after)
+        machine = max(target.spreads, key=lambda m: target.spreads[m].freedom)
+        sigma = target.spreads[machine].sigma or 0.0
+        found[name] = FreshResult(
+            gain=target.info.metric.sign * (best_mean - base_mean),
+            se=sigma * (1 / len(before) + 1 / len(after)) ** 0.5,
+            n=min(len(before), len(after)),
+            base_mean=base_mean,
+            best_mean=best_mean,
+        )
+    return found
