@@ -455,7 +455,9 @@ class Coordinator:
         failure = done.measurement.failure
         if failure is None or failure.kind != "aborted":
             self._arrived(self._crew.slots[job.slot].node, job.commit)
-        path = self._dir.logs / str(number) / f"{job.purpose}-{job.index}.log"
+        # A record has its own count of measurements; an experiment may be stacked more than once.
+        which = f"-{job.tree[:7]}" if job.purpose == "stack" else ""
+        path = self._dir.logs / str(number) / f"{job.purpose}{which}-{job.index}.log"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(done.log)
         relative = path.relative_to(self._dir.path).as_posix()
