@@ -7,7 +7,6 @@ ever taken for one.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import sys
@@ -134,8 +133,7 @@ def _remains(folder: Path) -> Iterator[Item]:
 
 def scratch_of(run: RunDir) -> Path:
     """Give the directory of a run in this machine's scratch."""
-    digest = hashlib.sha256(str(run.path).encode()).hexdigest()[:10]
-    return scratch_root() / f"{run.path.name}-{digest}"
+    return scratch_root() / run.scratch_key
 
 
 def remove_scratch(run: RunDir) -> None:

@@ -8,15 +8,13 @@ threads only that a `Runtime` carries jobs.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import socket
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 
-from swarm import __version__
+from swarm import __version__, best, mustering
 from swarm.actions import (
     Action,
     Crew,
@@ -33,16 +31,13 @@ from swarm.actions import (
 )
 from swarm.agent import ProposeDone, ProposeJob
 from swarm.briefing import Idea
-from swarm.config import AgentGroup, RunConfig, TargetConfig
+from swarm.config import RunConfig
 from swarm.errors import GitError, HarnessError, PreconditionError, RunFailedError, remedy
-from swarm.evaluate import Harness, MetricRule
 from swarm.formats import results_tsv
-from swarm.judge import shrunken
 from swarm.ledger import Ledger, read
-from swarm.node import MeasureDone, MeasureJob, NodeSite, TargetSite
+from swarm.node import MeasureDone, MeasureJob, NodeSite
 from swarm.plan import plan
 from swarm.records import (
-    AgentInfo,
     AnyEvent,
     Decided,
     Draining,
@@ -54,8 +49,6 @@ from swarm.records import (
     Launched,
     Measured,
     Measurement,
-    MergeOutcome,
-    NotMerged,
     Parked,
     Paused,
     Prepared,
@@ -63,41 +56,23 @@ from swarm.records import (
     Proposal,
     Proposed,
     Resumed,
-    Stacked,
     Started,
     Synced,
 )
-from swarm.repo import Conflict, Hub, Identity, locate
+from swarm.repo import Hub
 from swarm.rundir import RunDir
-from swarm.runtime import Done, Lost, Muster, Post, Runtime, Up
+from swarm.runtime import Done, Lost, Muster, Runtime, Up
 from swarm.sandbox import end_leftover, probe, stamp
-from swarm.state import Experiment, RunState, Target
+from swarm.state import RunState
 
 log = logging.getLogger("swarm")
 
-MERGER = Identity("swarm merger", "merger@swarm.invalid")
 POLL_S = 0.2
 """How long to wait for something to happen before looking at control requests and the clock."""
 MANY_REFS = 32
 """Updates of refs that are worth a git process while there is other work."""
 MAX_LOST = 5
 """Times in a row that an agent may be lost before it is parked."""
-
-
-def seed_of(run_seed: int, index: int) -> int:
-    """Give `SWARM_SEED` of measurement `index` of any commit: the same for both sides of a duel."""
-    digest = hashlib.sha256(f"{run_seed}:{index}".encode()).digest()
-    return int.from_bytes(digest[:4], "big") >> 1
-
-
-def agent_infos(config: RunConfig) -> tuple[AgentInfo, ...]:
-    """Name the agents of a config: a1, a2, ... in the order of its groups."""
-    target = config.targets[0].name
-    kinds = [group.proposer.kind for group in config.agents]
-    return tuple(
-        AgentInfo(name=name, target=target, proposer=kinds[group], group=group)
-        for name, group in config.agent_names()
-    )
 
 
 class Coordinator:
@@ -202,8 +177,9 @@ class Coordinator:
             for number, experiment in list(target.open.items()):
                 if experiment.proposal.commit in lost:
                     self._record(Decided(number=number, verdict="aborted", reason=reason))
-            if target.stack is not None and not self._hub.has(target.stack.commit):
-                self._stack(target, self.state.experiments[target.stack.number])
+            stack = target.stack
+            if stack is not None and not self._hub.has(stack.commit):
+                self._lay(target.info.name, stack.number)
         for name, agent in self.state.agents.items():
             commit = agent.prepared.commit if agent.prepared is not None else None
             if commit is not None and not self._hub.has(commit):
@@ -234,14 +210,14 @@ class Coordinator:
         config, target = self._config.targets[0], next(iter(self.state.targets.values()))
         site = NodeSite(
             run=self.state.run,
-            key=_scratch_key(self._dir.path),
-            target=_target_site(config, target, self._prefix),
+            key=self._dir.scratch_key,
+            target=mustering.target_site(config, target, self._prefix),
             bundle=self._hub.bundle(sorted(tips)),
             tips=tuple(sorted(tips)),
             rung=rung,
         )
-        infos = agent_infos(self._config)
-        posts = _posts(self._config, infos, target)
+        infos = mustering.agent_infos(self._config)
+        posts = mustering.posts(self._config, infos, target)
         slots = self._runtime.start(Muster(site, config.slot, posts))
         self._crew.slots = {s.name: s for s in slots}
         for node in {s.node for s in slots} | {self._runtime.node_of(i.name) for i in infos}:
@@ -306,7 +282,7 @@ class Coordinator:
                 assert prepared is not None
                 self._number(agent, prepared)
             case Stack(target, number):
-                self._stack(self.state.targets[target], self.state.experiments[number])
+                self._lay(target, number)
             case Promote():
                 self._promote(action)
             case Finish(reason, results):
@@ -365,7 +341,7 @@ class Coordinator:
                 commit=action.commit,
                 tree=action.tree,
                 index=action.index,
-                seed=seed_of(self.state.seed, action.index),
+                seed=mustering.seed_of(self.state.seed, action.index),
                 machine=action.machine,
                 purpose=action.purpose,
                 experiment=action.experiment,
@@ -404,8 +380,8 @@ class Coordinator:
             ProposeJob(
                 agent=action.agent,
                 base=action.base,
-                seed=_proposal_seed(self.state.seed, action.agent, made),
-                program=_program(self._config.targets[0]),
+                seed=mustering.proposal_seed(self.state.seed, action.agent, made),
+                program=mustering.program(self._config.targets[0]),
                 incumbent_mean=sample.mean if sample.n else None,
                 incumbent_se=target.se(action.base),
                 noise=spreads[0].sigma if spreads else None,
@@ -525,7 +501,7 @@ class Coordinator:
         target = self.state.targets[agent.info.target]
         moved = target.tree_of[proposal.base] != target.tree_of[agent.incumbent]
         if proposal.commit is not None and moved:
-            rebased = self._rebase(proposal, agent.incumbent)
+            rebased = best.rebase(self._hub, proposal, agent.incumbent, self._clock())
             if rebased is None:
                 if agent.prepared is None:
                     self._record(Prepared(agent=agent_name, proposal=proposal))
@@ -542,95 +518,19 @@ class Coordinator:
             )
         )
 
-    def _rebase(self, proposal: Proposal, onto: str) -> Proposal | None:
-        assert proposal.commit is not None
-        tree = self._hub.stack(proposal.commit, proposal.base, onto)
-        if isinstance(tree, Conflict) or tree == self._hub.tree(onto):
-            return None
-        message = f"{proposal.summary}\n\n{proposal.rationale}".strip() + "\n"
-        commit = self._hub.commit(tree, [onto], message, MERGER, self._clock())
-        return proposal.model_copy(update={"base": onto, "commit": commit, "tree": tree})
-
     # --- best ---
 
-    def _stack(self, target: Target, experiment: Experiment) -> None:
-        proposal = experiment.proposal
-        assert proposal.commit is not None
-        tree = self._hub.stack(proposal.commit, proposal.base, target.best)
-        if isinstance(tree, Conflict):
-            draining = self.state.phase == "draining" and not target.open
-            final = experiment.conflict_onto is not None or draining
-            reason = f"conflict in {', '.join(tree.paths)}"
-            self._refuse(target, experiment, "conflict", reason, final=final)
-        elif tree == target.tree_of[target.best]:
-            self._refuse(target, experiment, "redundant", "best already contains this change")
-        else:
-            spread = target.spread(experiment.machine or "")
-            message = f"stack experiment {experiment.number} on best\n"
-            commit = self._hub.commit(tree, [target.best], message, MERGER, self._clock())
-            self._record(
-                Stacked(
-                    target=target.info.name,
-                    number=experiment.number,
-                    onto=target.best,
-                    commit=commit,
-                    tree=tree,
-                    predicted=shrunken(experiment.gain or 0.0, spread),
-                )
-            )
-
-    def _refuse(
-        self,
-        target: Target,
-        experiment: Experiment,
-        outcome: MergeOutcome,
-        reason: str,
-        *,
-        final: bool = True,
-    ) -> None:
-        self._record(
-            NotMerged(
-                target=target.info.name,
-                number=experiment.number,
-                outcome=outcome,
-                reason=reason,
-                onto=target.best,
-                final=final,
-            )
-        )
+    def _lay(self, target: str, number: int) -> None:
+        self._record(best.lay(self._hub, self.state, target, number, self._clock()))
 
     def _promote(self, action: Promote) -> None:
-        target = self.state.targets[action.target]
-        experiment = self.state.experiments[action.number]
-        tree = target.stack.tree if action.stacked and target.stack else experiment.proposal.tree
-        assert tree is not None
-        message = _message(self.state.run, target, experiment, stacked=action.stacked)
-        who = Identity(f"swarm {experiment.agent}", f"{experiment.agent}@swarm.invalid")
-        new = self._hub.commit(tree, [target.best], message, who, self._clock())
-        self._record(
-            Promoted(
-                target=action.target,
-                number=action.number,
-                old=target.best,
-                new=new,
-                tree=tree,
-                stacked=action.stacked,
-            )
-        )
+        event = best.promotion(self._hub, self.state, action, self._clock())
+        self._record(event)
         self._settle()
         self._deliver()
 
     def _deliver(self) -> None:
-        """Give `best` to the user's repository; a refusal there must not stop the run."""
-        self._undelivered = False
-        for target in self.state.targets.values():
-            ref = f"refs/heads/swarm/{self.state.run}/best"
-            try:
-                top = self._dir.repository(Path(target.info.repo))
-                self._hub.deliver(locate(top).git_dir, ref)
-            except (PreconditionError, GitError) as error:
-                log.warning("cannot deliver %s: %s", ref, error)
-                self._undelivered = True
+        self._undelivered = not best.deliver(self._hub, self.state, self._dir)
 
     # --- control and trouble ---
 
@@ -653,92 +553,3 @@ class Coordinator:
         if action.on_base is not None:
             raise HarnessError(action.error, hint=action.hint)
         raise RunFailedError(action.error, hint=action.hint)
-
-
-def _scratch_key(path: Path) -> str:
-    return f"{path.name}-{hashlib.sha256(str(path).encode()).hexdigest()[:10]}"
-
-
-def _proposal_seed(run_seed: int, agent: str, made: int) -> int:
-    digest = hashlib.sha256(f"{run_seed}:{agent}:{made}".encode()).digest()
-    return int.from_bytes(digest[:6], "big")
-
-
-def _program(config: TargetConfig) -> str:
-    """Read the program again at every briefing, so that a running search can be steered."""
-    path = config.program_file
-    try:
-        return path.read_text(encoding="utf-8") if path is not None else config.program
-    except OSError as error:
-        log.warning("cannot read the program %s: %s", path, error.strerror)
-        return ""
-
-
-def _target_site(config: TargetConfig, target: Target, prefix: str) -> TargetSite:
-    metric = config.metric
-    return TargetSite(
-        name=config.name,
-        base=target.info.base,
-        base_tree=target.info.base_tree,
-        prefix=prefix,
-        scope=config.scope,
-        harness=Harness(
-            run=config.run,
-            guard=config.guard,
-            metric=MetricRule(
-                name=metric.name,
-                goal=metric.goal,
-                pattern=metric.pattern,
-                json_path=metric.json_path,
-            ),
-            timeout_s=config.timeout,
-            env=config.env,
-            also=tuple(c.metric for c in config.constraints),
-        ),
-        setup=config.setup,
-        max_files=config.change.max_files,
-        max_lines=config.change.max_lines,
-    )
-
-
-def _posts(config: RunConfig, infos: tuple[AgentInfo, ...], target: Target) -> tuple[Post, ...]:
-    seen: dict[int, int] = {}
-    posts: list[Post] = []
-    for info in infos:
-        group: AgentGroup = config.agents[info.group]
-        index = seen[info.group] = seen.get(info.group, -1) + 1
-        scope = group.scope or config.targets[0].scope
-        metric = target.info.metric
-        posts.append(Post(info, group.proposer, index, group.count, scope, metric))
-    return tuple(posts)
-
-
-def _message(run: str, target: Target, experiment: Experiment, *, stacked: bool) -> str:
-    """Write a promotion's message: the summary, the rationale, and what was measured."""
-    metric, machine = target.info.metric, experiment.machine or ""
-    commit = experiment.proposal.commit
-    assert commit is not None
-    trailers = [
-        f"Swarm-Run: {run}",
-        f"Swarm-Experiment: {experiment.number}",
-        f"Swarm-Agent: {experiment.agent}",
-        f"Swarm-Metric: {_measured_words(target, commit, experiment.base, machine)}",
-    ]
-    if stacked and target.stack is not None:
-        words = _measured_words(target, target.stack.commit, target.best, machine)
-        trailers.append(f"Swarm-Stack: {words}")
-    proposal = experiment.proposal
-    body = f"{proposal.rationale}\n\n" if proposal.rationale else ""
-    what = proposal.summary or f"improve {metric.name}"
-    return f"{what}\n\n{body}" + "\n".join(trailers) + "\n"
-
-
-def _measured_words(target: Target, commit: str, against: str, machine: str) -> str:
-    """Give `val_bpb 0.98 ± 0.002 (n=3) against 0.99 ± 0.001 (n=8)`."""
-    parts: list[str] = []
-    for sha in (commit, against):
-        sample = target.record(sha, machine).primary
-        se = target.spread(machine).se(sample.n)
-        parts.append(f"{sample.mean:.6g} ± {0.0 if se is None else se:.2g} (n={sample.n})")
-    unit = f" {target.info.metric.unit}" if target.info.metric.unit else ""
-    return f"{target.info.metric.name} {parts[0]} against {parts[1]}{unit}"

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from swarm import config as configs
 from swarm.config import RunConfig, TargetConfig
-from swarm.coordinator import agent_infos
 from swarm.errors import ConfigError, PreconditionError, Problem, RunInUseError, remedy
 from swarm.ledger import Ledger, read
+from swarm.mustering import agent_infos
 from swarm.records import MetricSpec, RunStarted, TargetInfo
 from swarm.repo import Place, Source, create_hub, create_run_ignore, inspect, locate, tracked_files
 from swarm.rundir import RunDir, runs_folder

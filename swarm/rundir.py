@@ -7,6 +7,7 @@ files, so that it works across processes and machines that share nothing but the
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -79,6 +80,11 @@ class RunDir:
         """
         top = self.path.parent.parent.parent
         return top if self.path.parent == runs_folder(top) and (top / ".git").exists() else noted
+
+    @property
+    def scratch_key(self) -> str:
+        """Names the run below a node's scratch; unlike its id, unique on a machine."""
+        return f"{self.path.name}-{hashlib.sha256(str(self.path).encode()).hexdigest()[:10]}"
 
     def exists(self) -> bool:
         """Tell whether a run was ever started here."""

@@ -18,7 +18,7 @@ import pytest
 import typer
 from story import HOSTILE, Story, half_a_morning, long_night, morning
 
-from swarm import clean, commands, coordinator, demo, views
+from swarm import clean, commands, demo, views
 from swarm.cli import app, main
 from swarm.errors import PreconditionError
 from swarm.ledger import Ledger
@@ -532,11 +532,6 @@ def test_clean_spares_what_may_be_needed(call: Caller, tmp_path: Path) -> None:
         assert call("clean", "busy", "--all", "--yes", cwd=tmp_path).code == 3
         call("clean", "--all", "--yes", cwd=tmp_path)
         assert left() == {"busy"}
-
-
-def test_clean_knows_where_the_coordinator_keeps_its_scratch(tmp_path: Path) -> None:
-    rundir = RunDir(tmp_path / "toy")
-    assert clean.scratch_of(rundir).name == coordinator._scratch_key(rundir.path)
 
 
 def test_doctor(tmp_path: Path) -> None:

@@ -562,7 +562,7 @@ def test_durations(duration: tuple[int, str]) -> None:
 def test_a_mistyped_key_is_guessed(data: st.DataObject) -> None:
     key = data.draw(st.sampled_from(["lookahead", "sandbox", "cluster", "budget", "agents"]))
     at = data.draw(st.integers(0, len(key) - 1))
-    typo = key[:at] + data.draw(st.sampled_from("qxz")) + key[at + 1 :]
+    typo = key[:at] + data.draw(st.sampled_from("qvz")) + key[at + 1 :]
     message = bad(BASE + f"{typo}: 1\n")
     assert f"run.yaml:5:1: {typo}: unknown key" in message
     assert f"did you mean `{key}`?" in message

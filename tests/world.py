@@ -35,8 +35,8 @@ from swarm.actions import (
     View,
 )
 from swarm.config import RunConfig
-from swarm.coordinator import agent_infos
 from swarm.judge import shrunken
+from swarm.mustering import agent_infos
 from swarm.plan import plan
 from swarm.records import (
     AnyEvent,

@@ -1,0 +1,91 @@
+"""What a launch sets up, worked out from the config and the fold: agents, posts, site, seeds.
+
+Pure but for the program, which is read anew each time it is asked for. Starts nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+
+from swarm.config import AgentGroup, RunConfig, TargetConfig
+from swarm.evaluate import Harness, MetricRule
+from swarm.node import TargetSite
+from swarm.records import AgentInfo
+from swarm.runtime import Post
+from swarm.state import Target
+
+log = logging.getLogger("swarm")
+
+
+def agent_infos(config: RunConfig) -> tuple[AgentInfo, ...]:
+    """Name the agents of a config: a1, a2, ... in the order of its groups."""
+    target = config.targets[0].name
+    kinds = [group.proposer.kind for group in config.agents]
+    return tuple(
+        AgentInfo(name=name, target=target, proposer=kinds[group], group=group)
+        for name, group in config.agent_names()
+    )
+
+
+def seed_of(run_seed: int, index: int) -> int:
+    """Give `SWARM_SEED` of measurement `index` of any commit: the same for both sides of a duel."""
+    digest = hashlib.sha256(f"{run_seed}:{index}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def proposal_seed(run_seed: int, agent: str, made: int) -> int:
+    """Give the seed of an agent's next proposal, of which it has made `made`."""
+    digest = hashlib.sha256(f"{run_seed}:{agent}:{made}".encode()).digest()
+    return int.from_bytes(digest[:6], "big")
+
+
+def program(config: TargetConfig) -> str:
+    """Read the program again at every briefing, so that a running search can be steered."""
+    path = config.program_file
+    try:
+        return path.read_text(encoding="utf-8") if path is not None else config.program
+    except OSError as error:
+        log.warning("cannot read the program %s: %s", path, error.strerror)
+        return ""
+
+
+def target_site(config: TargetConfig, target: Target, prefix: str) -> TargetSite:
+    """Give what a node must know of a target."""
+    metric = config.metric
+    return TargetSite(
+        name=config.name,
+        base=target.info.base,
+        base_tree=target.info.base_tree,
+        prefix=prefix,
+        scope=config.scope,
+        harness=Harness(
+            run=config.run,
+            guard=config.guard,
+            metric=MetricRule(
+                name=metric.name,
+                goal=metric.goal,
+                pattern=metric.pattern,
+                json_path=metric.json_path,
+            ),
+            timeout_s=config.timeout,
+            env=config.env,
+            also=tuple(c.metric for c in config.constraints),
+        ),
+        setup=config.setup,
+        max_files=config.change.max_files,
+        max_lines=config.change.max_lines,
+    )
+
+
+def posts(config: RunConfig, infos: tuple[AgentInfo, ...], target: Target) -> tuple[Post, ...]:
+    """Give what each agent is set up from."""
+    seen: dict[int, int] = {}
+    found: list[Post] = []
+    for info in infos:
+        group: AgentGroup = config.agents[info.group]
+        index = seen[info.group] = seen.get(info.group, -1) + 1
+        scope = group.scope or config.targets[0].scope
+        metric = target.info.metric
+        found.append(Post(info, group.proposer, index, group.count, scope, metric))
+    return tuple(found)
