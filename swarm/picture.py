@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from swarm.formats.text import number, one_line, signed
 from swarm.records import Verdict
 from swarm.state import RunState, Target
-from swarm.views import own_record, sd, standing
+from swarm.views import own_record, standing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -103,7 +103,7 @@ def gather(state: RunState, target: Target) -> Data:
     where = standing(target)
     baseline = where.baseline.mean if where.baseline.n else None
     steps = list(_running_best(dots, baseline, target.info.metric.sign))
-    noise = sd(where.baseline)
+    noise = where.spread.sigma
     low, high = _limits(dots, baseline, noise or 0.0, target.info.metric.sign)
     return Data(dots, crashes, total, kept, steps, baseline, noise, low, high)
 
@@ -350,11 +350,13 @@ def _leader(start: tuple[float, float], end: tuple[float, float]) -> list[Box]:
 
 
 def _labels(canvas: FigureCanvasAgg, axes: Axes, data: Data, sign: int) -> None:
-    """Label the keeps that moved the running best, the largest steps first, where there is room."""
+    """Label the keeps where there is room: first those that moved the running best, by size."""
     before = [y for _, y in data.steps]
     gains = {step: abs(step[1] - before[i]) for i, step in enumerate(data.steps[1:])}
     moved = [d for d in data.dots if d.good and (d.x, d.y) in gains]
     chosen = sorted(moved, key=lambda d: -gains[d.x, d.y])
+    named = {d.x for d in moved}
+    chosen += [d for d in data.dots if d.good and d.x not in named]
     room = Room(axes, data)
     if data.baseline is not None:
         y = room.at(0, data.baseline)[1]
