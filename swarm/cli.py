@@ -129,11 +129,15 @@ def demo(
 
     Example: swarm demo /tmp/swarm-demo
     """
-    from swarm.demo import prepare
+    from swarm.demo import LAST_WORDS, prepare
     from swarm.foreground import Order, launch_config
+    from swarm.terminal import say
 
     config = prepare(directory)
-    raise typer.Exit(launch_config(Order(config, tuple(set_), inline=inline, json=json)))
+    code = launch_config(Order(config, tuple(set_), inline=inline, json=json))
+    if code == 0:
+        say(LAST_WORDS.format(directory=directory))
+    raise typer.Exit(code)
 
 
 # --- looking ------------------------------------------------------------------------------------

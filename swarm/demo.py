@@ -21,6 +21,10 @@ from swarm.repo import init_repository
 CONFIG = "demo.yaml"
 MARK = ".swarm-demo"
 """A file that tells a demo from a directory of the user's."""
+LAST_WORDS = """\
+  all of this lies in      {directory}: go there first
+  your own repository:     the README's example is five lines of config
+  a model as proposer:     not yet; `mutate` needs none"""
 
 
 def prepare(directory: Path) -> Path:
