@@ -212,6 +212,8 @@ class RunState:
         self.hint: str | None = None
         self.started_at: datetime | None = None
         self.launched_at: datetime | None = None
+        """When the present launch began, moved on by the pauses in it."""
+        self.paused_at: datetime | None = None
         self.last_at: datetime | None = None
         self.launch: Launched | None = None
         self.processes: list[ProcessStamp] = []
@@ -236,10 +238,14 @@ class RunState:
         return self.launch.slots if self.launch else ()
 
     def elapsed(self, now: datetime) -> float:
-        """Seconds that the run has been running, over all its launches."""
+        """Seconds that the run has been running, over all its launches, pauses left out."""
+        return self.spend.seconds + self._running_for(now)
+
+    def _running_for(self, now: datetime) -> float:
         if self.launched_at is None:
-            return self.spend.seconds
-        return self.spend.seconds + max(0.0, (now - self.launched_at).total_seconds())
+            return 0.0
+        end = now if self.paused_at is None else min(now, self.paused_at)
+        return max(0.0, (end - self.launched_at).total_seconds())
 
     # --- the life of a run ---
 
@@ -253,9 +259,10 @@ class RunState:
         self._enrol(event.agents)
 
     def _on_launched(self, event: Launched) -> None:
-        if self.launched_at is not None and self.last_at is not None:  # the last one was killed
-            self.spend.seconds += max(0.0, (self.last_at - self.launched_at).total_seconds())
+        if self.last_at is not None:  # of a launch that was killed
+            self.spend.seconds += self._running_for(self.last_at)
         self.launch, self.launched_at = event, event.at
+        self.paused_at = event.at if self.phase == "paused" else None
         self.processes, self.aborts = [event.process], []
         if self.phase != "paused":
             self.phase, self.reason, self.hint = "running", "", None
@@ -283,18 +290,20 @@ class RunState:
         self.processes.append(event.process)
 
     def _on_paused(self, event: Paused) -> None:
-        self.phase = "paused"
+        self.phase, self.paused_at = "paused", event.at
 
     def _on_resumed(self, event: Resumed) -> None:
-        self.phase = "running"
+        if self.launched_at is not None and self.paused_at is not None and event.at is not None:
+            self.launched_at += event.at - self.paused_at
+        self.phase, self.paused_at = "running", None
 
     def _on_draining(self, event: Draining) -> None:
         self.phase, self.reason = "draining", event.reason
 
     def _close_launch(self, event: AnyEvent) -> None:
-        if self.launched_at is not None and event.at is not None:
-            self.spend.seconds += max(0.0, (event.at - self.launched_at).total_seconds())
-        self.launched_at = None
+        if event.at is not None:
+            self.spend.seconds += self._running_for(event.at)
+        self.launched_at = self.paused_at = None
 
     def _on_interrupted(self, event: Interrupted) -> None:
         self._close_launch(event)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter, defaultdict
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -20,12 +21,14 @@ from swarm.records import (
     AnyEvent,
     Decided,
     Failure,
+    Interrupted,
     Launched,
     Measured,
     Paused,
     Prepared,
     Promoted,
     Proposed,
+    Resumed,
     SlotInfo,
 )
 from swarm.state import RunState, verdict_counts
@@ -219,3 +222,18 @@ def test_an_aborted_experiment_gives_its_tree_and_its_place_back() -> None:
     assert tree not in story.target.number_of
     assert story.state.spend.experiments == spent - 1
     assert isinstance(story.events[1], Launched)
+
+
+def test_a_pause_costs_no_time() -> None:
+    state = half_a_morning().state
+    assert state.last_at is not None
+    now, before = state.last_at, state.elapsed(state.last_at)
+    hour = timedelta(hours=1)
+    state.apply(Paused(at=now))
+    assert state.elapsed(now + hour) == before
+    state.apply(Resumed(at=now + hour))
+    assert state.elapsed(now + hour) == before
+    assert state.elapsed(now + 2 * hour) == before + hour.total_seconds()
+    state.apply(Paused(at=now + 2 * hour))
+    state.apply(Interrupted(at=now + 3 * hour, reason="interrupted"))
+    assert state.elapsed(now + 9 * hour) == before + hour.total_seconds()
