@@ -327,6 +327,8 @@ def _tell_start(opened: Opened, order: Order) -> None:
         f"  budget  {_budget(config)}\n"
         f"  files   {opened.rundir.path}"
     )
+    if opened.resumed and _state(opened).phase == "paused":
+        say("swarm: the run is paused and starts nothing; `swarm resume` goes on")
     if order.json:
         _announce(
             {
