@@ -1,5 +1,4 @@
-"""
-One agent's hands: sync the worktree, brief, propose, check, commit. Decides nothing.
+"""One agent's hands: sync the worktree, brief, propose, check, commit. Decides nothing.
 
 An agent holds no state that matters: its history comes with the jobs, its worktree is rebuilt
 from the mirror. What a proposer leaves on disk is checked as tree objects before it is a commit.

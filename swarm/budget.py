@@ -35,8 +35,7 @@ def _reached(target: Target, value: float) -> bool:
 
 
 def room(config: RunConfig, state: RunState, under_way: int) -> int | None:
-    """
-    Give how many more proposals may be started; None is without limit.
+    """Give how many more proposals may be started; None is without limit.
 
     Args:
         config: the run's config.
@@ -48,8 +47,7 @@ def room(config: RunConfig, state: RunState, under_way: int) -> int | None:
 
 
 def group_room(config: RunConfig, state: RunState, under_way: Iterable[str] = ()) -> dict[int, int]:
-    """
-    Give how many more proposals each group of agents that has a limit may start.
+    """Give how many more proposals each group of agents that has a limit may start.
 
     Args:
         config: the run's config.

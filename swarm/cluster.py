@@ -1,5 +1,4 @@
-"""
-The only importer of Ray: a `Runtime` made of actors, and the driver that starts it.
+"""The only importer of Ray: a `Runtime` made of actors, and the driver that starts it.
 
 The driver (`RayRun`, in the `swarm launch` process) starts or joins a cluster and the coordinator
 actor; the coordinator's own runtime (`Actors`) owns a node actor per machine, an actor per slot
@@ -344,8 +343,7 @@ def _agent_maker(site: NodeSite, post: Post, node: str) -> Any:
 
 
 def _rooms(slot: SlotConfig, *, local: bool) -> list[tuple[str, int]]:
-    """
-    Give how many slots each node gets.
+    """Give how many slots each node gets.
 
     Raises:
         PreconditionError: the cluster has no room for what is asked.
@@ -471,8 +469,7 @@ class RayRun:
         self._ledger_size = self._rundir.ledger.stat().st_size
 
     def poll(self, timeout_s: float) -> bool:
-        """
-        Wait a little; True when the run has ended. A dead coordinator is started again.
+        """Wait a little; True when the run has ended. A dead coordinator is started again.
 
         Raises:
             SwarmError: what the coordinator ended with.

@@ -1,5 +1,4 @@
-"""
-The loop of a run: what happened goes to the ledger, the plan says what is next, and it is done.
+"""The loop of a run: what happened goes to the ledger, the plan says what is next, and it is done.
 
 The one writer of ledger and hub. Every event is durable before the action that it allows, so a
 kill at any moment loses at most work in flight. Decides nothing: that is `plan`. Knows of Ray and
@@ -107,8 +106,7 @@ class Coordinator:
         """The user's repository refused `best` the last time."""
 
     def run(self) -> RunState:
-        """
-        Start or resume, and go on until the run ends or is interrupted.
+        """Start or resume, and go on until the run ends or is interrupted.
 
         Raises:
             HarnessError: the base of the target cannot be measured.

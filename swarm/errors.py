@@ -1,5 +1,4 @@
-"""
-Every error that swarm raises on purpose. One class for each different thing a caller does.
+"""Every error that swarm raises on purpose. One class for each different thing a caller does.
 
     SwarmError                  exit 1   unexpected
     ├── UsageError              exit 2   the command line is wrong

@@ -1,5 +1,4 @@
-"""
-Keep or discard: two records in, a ruling out. Pure; knows no run, no clock and no git.
+"""Keep or discard: two records in, a ruling out. Pure; knows no run, no clock and no git.
 
 The rule for a scalar metric ("1-2 rule"): measure the candidate against the incumbent's mean.
 Below +1 standard error of the difference: discard. From +2: keep. In between measure both once
@@ -70,7 +69,7 @@ class Ruling(NamedTuple):
 
 
 MERGE_DROP, MERGE_KEEP = 0.0, 1.0
-"""The milder rule for stacks: their parts have already passed once (facts: judging 1.4)."""
+"""The milder rule for stacks: their parts have already passed once."""
 
 
 def for_stack(rule: JudgeConfig) -> JudgeConfig:
@@ -92,8 +91,7 @@ def z_score(gain: float, sigma: float, n_candidate: int, n_incumbent: int) -> fl
 def duel(
     candidate: Sample, incumbent: Sample, spread: Spread, *, sign: int, rule: JudgeConfig
 ) -> Ruling:
-    """
-    Compare a candidate with its incumbent; both must have been measured at least once.
+    """Compare a candidate with its incumbent; both must have been measured at least once.
 
     Args:
         candidate: the primary metric of the candidate.
@@ -130,10 +128,9 @@ def _words(z: float, gain: float, sigma: float, n: int, n_inc: int, rule: JudgeC
 
 
 def shrunken(gain: float, spread: Spread) -> float:
-    """
-    Give what a kept gain is expected to be worth: winners are lucky, so it is shrunk.
+    """Give what a kept gain is expected to be worth: winners are lucky, so it is shrunk.
 
-    The share is the starting value of the measured merge rule (facts: git, algorithm); without
+    Of gains that passed the rule, about this share is real in simulated campaigns; without
     spread there is no luck and nothing to shrink.
     """
     return max(0.0, gain) * (1.0 if spread.deterministic else 0.6)
@@ -159,8 +156,7 @@ def violated(
     max_regression: float | None = None,
     worse: int = 1,
 ) -> str | None:
-    """
-    Say how a mean breaks a constraint, or None.
+    """Say how a mean breaks a constraint, or None.
 
     `max_regression` is a share (0.05) of the baseline's magnitude. `worse` is +1 where more is
     worse, as for all costs, and -1 where less is.

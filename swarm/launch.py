@@ -1,5 +1,4 @@
-"""
-Open a run directory: make a new one, or come back to an old one. All or nothing.
+"""Open a run directory: make a new one, or come back to an old one. All or nothing.
 
 Owns the rules of run ids and of what may change on a resume, and the checks that a run needs
 before anything is started. Starts nothing itself.
@@ -40,8 +39,7 @@ class Opened:
 
 
 def open_run(config: RunConfig, *, name: str | None = None, wait_s: float = 30.0) -> Opened:
-    """
-    Find or make the run directory that a launch of this config means.
+    """Find or make the run directory that a launch of this config means.
 
     Args:
         config: as loaded, `--set` applied.

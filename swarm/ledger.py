@@ -1,5 +1,4 @@
-"""
-The run's append-only event log: one JSON object a line, one writer, fsync before what rests on it.
+"""The event log of a run: append-only, one JSON object a line, one writer, synced on demand.
 
 Owns the file, its lock and the torn last line. Knows events only as things with a `seq`: what they
 mean is `state`'s business. Readers need no lock, so views work while the run lives and after.
@@ -28,8 +27,7 @@ class Ledger:
     """The writer. Holding one is holding the run: a second writer is refused by a file lock."""
 
     def __init__(self, path: Path, *, wait_s: float = 0.0) -> None:
-        """
-        Open or create the ledger, waiting up to `wait_s` seconds for another writer to go.
+        """Open or create the ledger, waiting up to `wait_s` seconds for another writer to go.
 
         Raises:
             RunInUseError: another process still writes it.

@@ -1,5 +1,4 @@
-"""
-Which winner goes onto `best` next, and what its measured stack means. Pure; knows no git.
+"""Which winner goes onto `best` next, and what its measured stack means. Pure; knows no git.
 
 A winner whose base is still `best` is a fast-forward: its tree has been measured. Any other is
 laid on `best` textually, and the stack is measured before `best` moves. What is rejected is named

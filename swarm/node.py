@@ -1,5 +1,4 @@
-"""
-What one machine of a run owns: its mirror, what `setup` left, its exports; and how it measures.
+"""What one machine of a run owns: its mirror, what `setup` left, its exports; and how it measures.
 
 Everything here is rebuildable and lies in node-local scratch. Several processes of one machine
 (slots, agents) open the same `Node`; a file lock guards the steps that must happen once. Knows
@@ -123,8 +122,7 @@ class Node:
         return Mirror(self.root / "mirror.git")
 
     def prepare(self) -> None:
-        """
-        Build mirror and set-up results; done once a node, whoever comes first.
+        """Build mirror and set-up results; done once a node, whoever comes first.
 
         Raises:
             HarnessError: `setup` failed; the message carries the end of its output.

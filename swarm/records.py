@@ -1,5 +1,4 @@
-"""
-Every noun that crosses a process or reaches the disk: frozen, validated, versioned.
+"""Every noun that crosses a process or reaches the disk: frozen, validated, versioned.
 
 Owns the shape of the ledger's events. Knows no file, no git and no policy: what a verdict is
 decided by lives in `judge`, what happens next in `plan`.

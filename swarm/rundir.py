@@ -1,5 +1,4 @@
-"""
-Where the files of a run lie, how a run is found, and how it is spoken to from outside.
+"""Where the files of a run lie, how a run is found, and how it is spoken to from outside.
 
 Owns names and paths only; what the files hold belongs to others. Control is a folder of small
 files, so that it works across processes and machines that share nothing but the run directory.
@@ -143,8 +142,7 @@ def _written(run: RunDir) -> float:
 
 
 def find(name: str | None, directory: Path | None = None) -> RunDir:
-    """
-    Find a run by name, the newest without one, searching upwards from the working directory.
+    """Find a run by name, the newest without one, searching upwards from the working directory.
 
     Args:
         name: the run's id, or None.

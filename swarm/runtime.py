@@ -1,5 +1,4 @@
-"""
-Where agents and slots live: the `Runtime` protocol, and `Inline`, which is threads in here.
+"""Where agents and slots live: the `Runtime` protocol, and `Inline`, which is threads in here.
 
 A runtime carries jobs to places and brings back what came of them. It knows no ledger and no
 verdicts; when a place dies under a job it says so (`Lost`) and puts a new one there.
@@ -76,8 +75,7 @@ class Runtime(Protocol):
     name: str
 
     def start(self, muster: Muster) -> tuple[SlotInfo, ...]:
-        """
-        Set everything up and give the slots; agents may still be coming up.
+        """Set everything up and give the slots; agents may still be coming up.
 
         Raises:
             PreconditionError: what is asked for is not there (GPUs, say), or set-up failed.
@@ -110,8 +108,7 @@ _ROUNDING = 1e-9
 
 
 def slot_count(slot: SlotConfig, *, cpus: float, gpus: float) -> int:
-    """
-    Give how many slots fit, or say what is missing.
+    """Give how many slots fit, or say what is missing.
 
     Raises:
         PreconditionError: not one slot fits, or fewer GPUs than asked for are there.

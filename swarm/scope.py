@@ -1,5 +1,4 @@
-"""
-Which paths an experiment may change. Pure text; knows no file system and no git.
+"""Which paths an experiment may change. Pure text; knows no file system and no git.
 
 Patterns are relative to the target's `repo` directory and use `/`: `train.py` (a literal path),
 `index/` (everything below), `src/**/*.py`, `*.yaml`. `*` and `?` stay within one path part, `**`

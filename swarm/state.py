@@ -1,5 +1,4 @@
-"""
-The run as its events tell it: folds the ledger, one event at a time, in place.
+"""The run as its events tell it: folds the ledger, one event at a time, in place.
 
 Owns what `plan` and all views read. Decides nothing and touches nothing outside. Folding an event
 costs the same at experiment 3,000 as at experiment 3.

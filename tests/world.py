@@ -1,5 +1,4 @@
-"""
-A run without git, Ray or processes: `plan` drives, and this module does what it says.
+"""A run without git, Ray or processes: `plan` drives, and this module does what it says.
 
 `World` stands for coordinator, hub, slots and agents at once. It appends events as the
 coordinator does, measures on an invented landscape, finishes work in any order, loses slots and

@@ -19,8 +19,7 @@ class Place(NamedTuple):
 
 
 def locate(directory: Path) -> Place:
-    """
-    Find the repository of a directory, whatever state it is in.
+    """Find the repository of a directory, whatever state it is in.
 
     Raises:
         RepositoryError: it is in none.
