@@ -65,7 +65,7 @@ class Hands:
         scope: tuple[str, ...],
     ) -> None:
         self._node, self._info, self._proposer, self._metric = node, info, proposer, metric
-        self._scope = Scope(scope)
+        self._scope = Scope(scope, within=node.scope)
         self._tree: Worktree | None = None
         self._at: str | None = None
         """The commit at which the worktree is known to stand, clean."""

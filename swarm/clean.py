@@ -8,7 +8,6 @@ ever taken for one.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ import typer
 from swarm.errors import RunInUseError, SwarmError, UsageError
 from swarm.ledger import is_live, read
 from swarm.node import scratch_root
+from swarm.removal import remove_tree
 from swarm.rundir import RunDir, all_runs, find
 from swarm.state import RunState
 from swarm.tables import table
@@ -166,14 +166,7 @@ def _remove(item: Item) -> None:
 
 
 def _remove_tree(path: Path) -> None:
-    for folder, folders, _ in os.walk(path):
-        for name in folders:
-            inner = os.path.join(folder, name)
-            # What a candidate made unreadable must not stay for ever.
-            if not os.path.islink(inner) and not os.access(inner, os.R_OK | os.W_OK | os.X_OK):
-                os.chmod(inner, 0o700)
-    shutil.rmtree(path, ignore_errors=True)
-    if path.exists():
+    if not remove_tree(path):
         say(f"swarm: warning: {path} could not be removed completely")
 
 

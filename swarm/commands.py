@@ -329,7 +329,7 @@ def apply_best(seen: Seen, *, onto: str | None, json: bool) -> None:
     Raises:
         PreconditionError: nothing was won, or the repository cannot take it as it is.
     """
-    from swarm.repo import apply
+    from swarm.repo import Hub, apply, locate
 
     run, target = seen.state.run, next(iter(seen.state.targets.values()))
     if not target.promotions:
@@ -338,7 +338,10 @@ def apply_best(seen: Seen, *, onto: str | None, json: bool) -> None:
             hint="`swarm experiments` shows what was tried",
         )
     top = seen.rundir.repository(Path(target.info.repo))
-    done = apply(top, f"refs/heads/swarm/{run}/best", onto=onto)
+    ref = f"refs/heads/swarm/{run}/best"
+    # The repository may have refused it while the run lived; usually this changes nothing.
+    Hub(seen.rundir.hub, run).deliver(locate(top).git_dir, ref)
+    done = apply(top, ref, onto=onto)
     if json:
         emit_json({"run": run, "repo": str(top), "commit": target.best, "done": done})
     else:

@@ -27,7 +27,7 @@ from swarm.errors import (
     UsageError,
 )
 from swarm.formats.text import duration
-from swarm.launch import Opened, check_target, discard, open_run
+from swarm.launch import Opened, check_groups, check_target, discard, open_run
 from swarm.ledger import is_live, read
 from swarm.quantities import NAME_RULE, is_ref_part
 from swarm.rundir import RunDir, runs_folder
@@ -418,9 +418,7 @@ def dry_run_of(order: Order) -> None:
     target = config.targets[0]
     source = inspect(target.repo, target.base, dirty=target.dirty)
     files = check_target(target, source)
-    for group in config.agents:
-        if group.scope is not None:
-            check_target(target.model_copy(update={"scope": group.scope}), source)
+    check_groups(config, source)
     own = order.inline or (order.address is None and config.cluster.address == "local")
     slots = None
     if own:

@@ -19,7 +19,16 @@ from swarm.errors import ConfigError, PreconditionError, Problem, RunInUseError,
 from swarm.ledger import Ledger, read
 from swarm.mustering import agent_infos
 from swarm.records import MetricSpec, RunStarted, TargetInfo
-from swarm.repo import Place, Source, create_hub, create_run_ignore, inspect, locate, tracked_files
+from swarm.repo import (
+    Place,
+    Source,
+    check_branch_room,
+    create_hub,
+    create_run_ignore,
+    inspect,
+    locate,
+    tracked_files,
+)
 from swarm.rundir import RunDir, runs_folder
 from swarm.scope import Scope
 from swarm.state import RunState
@@ -96,11 +105,25 @@ def check_target(config: TargetConfig, source: Source) -> tuple[str, ...]:
     return found
 
 
+def check_groups(config: RunConfig, source: Source) -> None:
+    """Refuse a group whose scope leaves it nothing: it narrows the target's and cannot leave it."""
+    whole, files = Scope(config.targets[0].scope), tracked_files(source)
+    for index, group in enumerate(config.agents):
+        own = Scope(group.scope or (), within=whole)
+        if group.scope is not None and not any(f in own for f in files):
+            what = f"agents.{index}.scope {list(group.scope)} matches no file of target.scope"
+            raise ConfigError(
+                config.source,
+                [Problem(what)],
+                hint=f"a group's scope narrows target.scope, which is {list(whole.patterns)}",
+            )
+
+
 def _create(rundir: RunDir, config: RunConfig, source: Source) -> Opened:
     target = config.targets[0]
-    for group in config.agents:
-        narrowed = target.model_copy(update={"scope": group.scope or target.scope})
-        check_target(narrowed, source)
+    check_target(target, source)
+    check_groups(config, source)
+    check_branch_room(source, rundir.run)
     create_run_ignore(source.top / ".swarm")
     rundir.path.parent.mkdir(parents=True, exist_ok=True)
     # Built beside its final place and moved there, so that a half-made run is never seen.

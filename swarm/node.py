@@ -22,6 +22,7 @@ from pathlib import Path
 from swarm.errors import HarnessError, SwarmError
 from swarm.evaluate import Harness, environment, evaluate, log_tail, open_log
 from swarm.records import Failure, Measurement, ProcessStamp, Purpose, SlotInfo
+from swarm.removal import remove_tree
 from swarm.repo import Mirror
 from swarm.sandbox import Command, Rung, Sandbox
 from swarm.scope import Scope
@@ -297,16 +298,7 @@ def _measurement(
 
 def _remove(path: Path) -> None:
     """Remove whatever a candidate has made of a path; what will not go is moved out of the way."""
-    if path.is_symlink() or not path.is_dir():
-        path.unlink(missing_ok=True)
-        return
-    shutil.rmtree(path, ignore_errors=True)
-    if path.exists():  # directories were made unreadable
-        for top, _, _ in os.walk(path):
-            with suppress(OSError):
-                os.chmod(top, 0o700)
-        shutil.rmtree(path, ignore_errors=True)
-    if path.exists():
+    if not remove_tree(path):
         path.rename(path.with_name(f".left-{time.monotonic_ns()}"))
 
 

@@ -14,7 +14,6 @@ import json
 import os
 import secrets
 import select
-import shutil
 import signal
 import socket
 import stat
@@ -32,6 +31,7 @@ import psutil
 
 from swarm.errors import PreconditionError, SwarmError
 from swarm.records import ProcessStamp
+from swarm.removal import remove_tree
 
 MARKER = "SWARM_MEASUREMENT"
 """Variable in every command's environment: an unguessable token by which its processes are found
@@ -179,7 +179,7 @@ class Sandbox:
         self.supervisor = None
         for directory in (self._home, self._tmp):
             with suppress(OSError):
-                _remove(directory)
+                remove_tree(directory)
         with suppress(OSError):
             (self.scratch / "supervisor.log").unlink()
         with suppress(OSError):
@@ -307,28 +307,8 @@ def _empty(directory: Path) -> None:
             return
     except (FileNotFoundError, PermissionError):
         pass
-    _remove(directory)
+    remove_tree(directory)
     directory.mkdir(mode=0o700)
-
-
-def _remove(directory: Path) -> None:
-    try:
-        mode = directory.lstat().st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISDIR(mode):
-        directory.unlink()
-        return
-    try:
-        shutil.rmtree(directory)
-    except PermissionError:
-        # Directories without permissions (Go's module cache is one) cannot be emptied as they are.
-        directory.chmod(0o700)
-        for parent, names, _ in os.walk(directory):
-            for path in (os.path.join(parent, name) for name in names):
-                if not os.path.islink(path):
-                    os.chmod(path, 0o700)
-        shutil.rmtree(directory)
 
 
 # --- processes by their stamp ------------------------------------------------------------------

@@ -21,16 +21,28 @@ GUARDED_SUFFIX = ".pth"
 class Scope:
     """An immutable set of patterns."""
 
-    def __init__(self, patterns: Iterable[str]) -> None:
+    def __init__(self, patterns: Iterable[str], *, within: Scope | None = None) -> None:
+        self.within = within
+        """A wider scope that this one cannot leave."""
         self.patterns = tuple(p.removeprefix("./") for p in patterns)
         self._literal = frozenset(p for p in self.patterns if not _WILD.search(p))
         self._regexes = tuple(_compile(p) for p in self.patterns)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Scope):
+            return NotImplemented
+        return (self.patterns, self.within) == (other.patterns, other.within)
+
+    def __hash__(self) -> int:
+        return hash((self.patterns, self.within))
 
     def __repr__(self) -> str:
         return f"Scope({list(self.patterns)!r})"
 
     def __contains__(self, path: str) -> bool:
         """Tell whether an experiment may change `path`."""
+        if self.within is not None and path not in self.within:
+            return False
         if not any(r.fullmatch(path) for r in self._regexes):
             return False
         return path in self._literal or not is_guarded(path)

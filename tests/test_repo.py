@@ -274,7 +274,7 @@ def swarm_branch(top: Path) -> None:
         (bare, "no working tree", "git clone"),
         (empty, "no commit yet", "git commit"),
         (submodule, r"submodules.*`vendor/sub`", "repo"),
-        (lfs, r"`data/.gitattributes`.*filter=lfs", "read_only"),
+        (lfs, r"`data/.gitattributes`.*filter=lfs", "outside the repository"),
         (conflicted_merge, "uncommitted changes: `train.py`", "commit or stash"),
         (swarm_branch, "branch `swarm`", "git branch -m swarm"),
     ],
@@ -508,7 +508,7 @@ def test_apply_makes_a_branch_when_head_has_moved_on(improved: Rig) -> None:
 
 
 def test_apply_without_a_best_says_so(rig: Rig) -> None:
-    with pytest.raises(PreconditionError, match="has no 'refs/heads/swarm/r/best'"):
+    with pytest.raises(PreconditionError, match="has no branch `swarm/r/best`"):
         apply(rig.top, BEST)
 
 

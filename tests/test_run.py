@@ -362,3 +362,43 @@ def test_a_target_below_the_top_of_its_repository(tmp_path: Path) -> None:
     assert state.targets["main"].result is not None
     changed = git(top, "diff", "--name-only", "main", "swarm/toy/best").splitlines()
     assert changed == ["sub/dir/parts/a.py"]
+
+
+def test_a_group_cannot_reach_beyond_the_targets_scope(tmp_path: Path) -> None:
+    top = make_repo(tmp_path / "repo")
+    group = "agents=[{{count: 1, proposer: mutate, scope: [{}]}}]"
+    with pytest.raises(ConfigError, match=r"agents\.0\.scope"):
+        open_run(make_config(top, CONFIG, group.format("measure.py")))
+    wide = group.format("measure.py, parts/a.py")
+    _, state = launch_inline(make_config(top, CONFIG, wide, "budget.experiments=6"))
+    changed = {f for e in state.experiments.values() for f in e.proposal.files}
+    assert changed == {"parts/a.py"}
+
+
+def test_a_branch_in_the_way_is_said_at_launch_and_a_win_is_never_lost(tmp_path: Path) -> None:
+    top = make_repo(tmp_path / "repo")
+    git(top, "branch", "swarm/toy")
+    with pytest.raises(PreconditionError, match="no room"):
+        open_run(make_config(top))
+    assert not (top / ".swarm" / "runs" / "toy").exists()
+
+
+def test_a_candidate_that_digs_a_deep_tree_harms_nobody(tmp_path: Path) -> None:
+    dig = "import os\nfor _ in range(1500):\n    os.mkdir('d' * 50)\n    os.chdir('d' * 50)\n"
+    files = {
+        "work.py": "VALUE = 5.0\n",
+        "measure.py": "exec(open('work.py').read())\nprint('METRIC loss=%r' % VALUE)\n",
+    }
+    top = make_repo(tmp_path / "repo", files)
+    config = scripted(
+        top,
+        [
+            {"summary": "dig", "files": {"work.py": f"VALUE = 6.0\n{dig}"}},
+            {"summary": "better", "files": {"work.py": "VALUE = 4.0\n"}},
+        ],
+        "target.scope=[work.py]",
+        "target.slot.count=1",
+    )
+    _, state = launch_inline(config)
+    found = {e.proposal.summary: e.verdict for e in state.experiments.values()}
+    assert found == {"dig": "discard", "better": "keep"}

@@ -90,3 +90,11 @@ def test_without_two_stars_no_pattern_crosses_into_another_part(pattern: str, pa
     literal = not set("*?[") & set(pattern)
     if "/" in path and "**" not in pattern and not literal:
         assert path not in scope
+
+
+def test_a_scope_cannot_leave_the_wider_one() -> None:
+    narrow = Scope(["src/", "bench.py"], within=Scope(["src/"]))
+    assert "src/a.py" in narrow
+    assert "bench.py" not in narrow
+    assert narrow == Scope(["src/", "bench.py"], within=Scope(["src/"]))
+    assert narrow != Scope(["src/", "bench.py"])

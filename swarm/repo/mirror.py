@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from swarm.errors import GitError
+from swarm.removal import remove_tree
 from swarm.repo.hub import create_bare
 from swarm.repo.process import (
     REGULAR_MODES,
@@ -84,7 +85,7 @@ class Mirror:
         with _locked(path.with_name(f"{path.name}.lock")):
             if not path.exists():
                 for leftover in path.parent.glob(f".{path.name}-*"):
-                    _remove(leftover)
+                    remove_tree(leftover)
                 building = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
                 try:
                     git_dir = create_bare(building)
@@ -129,14 +130,14 @@ class Mirror:
         # git names its folder after the last part of the path, which need not be ours, and it
         # leaves a `.git` file there, so it is given another path. Nothing is checked out yet.
         room = self.path / f"add-{name}"
-        _remove(room)
+        remove_tree(room)
         room.mkdir()
         args = ("worktree", "add", "--no-checkout", "--lock", "--detach", "--quiet")
         self._git.run(*args, str(room / name), commit)
         pointer = (room / name / ".git").read_bytes().removesuffix(b"\n")
         admin = Path(os.fsdecode(pointer.removeprefix(b"gitdir: ")))
-        _remove(room)
-        _remove(tree_dir)
+        remove_tree(room)
+        remove_tree(tree_dir)
         tree_dir.mkdir(parents=True)
         (admin / "gitdir").write_bytes(os.fsencode(tree_dir / ".git") + b"\n")
         return admin
@@ -155,7 +156,7 @@ class Mirror:
         A path in scope that the commit lacks is absent; links are those of base. `dest` must not
         exist, or be empty.
         """
-        tree = _overlay(self._git, sha(commit), sha(base), prefix, scope.patterns)
+        tree = _overlay(self._git, sha(commit), sha(base), prefix, scope)
         dest.mkdir(parents=True, exist_ok=True)
         if any(dest.iterdir()):
             raise GitError(f"the directory of an export is not empty: `{dest}`", status=-1)
@@ -172,13 +173,10 @@ def _own_index(git_dir: GitDir) -> Generator[tuple[tuple[str, str], ...]]:
 
 
 @lru_cache(maxsize=256)
-def _overlay(
-    git_dir: GitDir, commit: str, base: str, prefix: str, patterns: tuple[str, ...]
-) -> str:
+def _overlay(git_dir: GitDir, commit: str, base: str, prefix: str, scope: Scope) -> str:
     """Give the tree to be measured. It is the commit's own unless that oversteps the scope."""
     if commit == base:
         return commit
-    scope = Scope(patterns)
     found, _ = changes(git_dir, base, commit)
     fair = [
         c
@@ -311,7 +309,7 @@ class Worktree:
 
     def files(self, commit: str, prefix: str, scope: Scope) -> tuple[str, ...]:
         """List the regular files in scope, relative to the target's directory, sorted."""
-        return _in_scope(self._mirror, sha(commit), prefix, scope.patterns)
+        return _in_scope(self._mirror, sha(commit), prefix, scope)
 
 
 def _unfair(found: list[tuple[str, str]], prefix: str, scope: Scope) -> str | None:
@@ -361,10 +359,8 @@ _entries = lru_cache(maxsize=8)(entries)
 
 
 @lru_cache(maxsize=8)
-def _in_scope(
-    git_dir: GitDir, commit: str, prefix: str, patterns: tuple[str, ...]
-) -> tuple[str, ...]:
-    scope, skip = Scope(patterns), len(prefix) + 1 if prefix else 0
+def _in_scope(git_dir: GitDir, commit: str, prefix: str, scope: Scope) -> tuple[str, ...]:
+    skip = len(prefix) + 1 if prefix else 0
     found = _entries(git_dir, commit)
     fair = (e.path for e in found if e.mode in REGULAR_MODES and _inside(e.path, prefix, scope))
     return tuple(sorted(path[skip:] for path in fair))
@@ -403,7 +399,7 @@ def _sweep(root: Path, files: frozenset[str], folders: frozenset[str]) -> None:
                     if path in folders:
                         pending.append(path)
                     else:
-                        _remove(Path(entry.path))
+                        remove_tree(Path(entry.path))
                 elif path not in files:
                     os.unlink(entry.path)
 
@@ -442,19 +438,6 @@ def _look(root: Path, files: frozenset[str], folders: frozenset[str]) -> _Look:
         except OSError as error:
             return _Look(f"{printable(folder or '.')} cannot be read: {error.strerror}", odd)
     return _Look(None, odd or new > _MAX_PATHS)
-
-
-def _remove(path: Path) -> None:
-    """Remove a file or a tree, also one whose folders were made unwritable."""
-    if path.is_symlink() or not path.is_dir():
-        path.unlink(missing_ok=True)
-        return
-    with suppress(OSError):
-        shutil.rmtree(path)
-        return
-    for folder, _, _ in os.walk(path):
-        os.chmod(folder, 0o700)
-    shutil.rmtree(path)
 
 
 def _discard(path: Path) -> None:

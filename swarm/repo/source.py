@@ -207,7 +207,7 @@ def _check_tree(user: GitDir, commit: str, prefix: str) -> None:
             raise RepositoryError(
                 f"{printable(entry.path)} in `{top}` keeps files out of git with"
                 f" filter={match[1].decode()}, so that they cannot be measured",
-                hint="keep such files outside the repository and name them in `read_only`",
+                hint="keep such files outside the repository, where the harness can read them",
                 path=top / entry.path,
             )
     if prefix and not any(e.path.startswith(f"{prefix}/") for e in found):
@@ -273,8 +273,8 @@ def apply(top: Path, ref: str, *, onto: str | None = None) -> str:
     tip, head = _resolve(user, ref), _resolve(user, "HEAD")
     if tip is None or head is None:
         raise RepositoryError(
-            f"the repository `{top}` has no {ref!r}: the run has not improved on its base",
-            hint="swarm status",
+            f"the repository `{top}` has no branch `{ref.removeprefix('refs/heads/')}`",
+            hint="launch the run again: it delivers its best branch",
             path=top,
         )
     dirt = _dirt(GitDir(own, top, config=_user_settings(top)), untracked=False)

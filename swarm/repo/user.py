@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from swarm.errors import RepositoryError
 from swarm.repo.process import SWARM, GitDir, entries, execute
 from swarm.repo.source import Source, discover
 
@@ -26,6 +27,25 @@ def locate(directory: Path) -> Place:
     """
     top, _, common, prefix = discover(directory)
     return Place(top, common, prefix)
+
+
+def check_branch_room(source: Source, run: str) -> None:
+    """Refuse a run whose branch `swarm/<run>/best` git would have no room for.
+
+    Raises:
+        RepositoryError: there is a branch `swarm/<run>`.
+    """
+    name = f"swarm/{run}"
+    ref = GitDir(source.git_dir).run(
+        "rev-parse", "--quiet", "--verify", f"refs/heads/{name}", accept=(0, 1)
+    )
+    if ref.status == 0:
+        raise RepositoryError(
+            f"the repository `{source.top}` has a branch `{name}`, so that git has no room for"
+            f" `{name}/best`",
+            hint=f"rename it (git branch -m {name} <name>), or launch under another --name",
+            path=source.top,
+        )
 
 
 def tracked_files(source: Source) -> tuple[str, ...]:
