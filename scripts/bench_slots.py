@@ -17,6 +17,8 @@ import tempfile
 from datetime import timedelta
 from pathlib import Path
 
+from bench_overhead import CONFIG
+
 from swarm.cluster import RayRun
 from swarm.config import parse
 from swarm.launch import Opened, open_run
@@ -24,16 +26,6 @@ from swarm.ledger import read
 from swarm.records import Draining, Measured, Started
 from swarm.repo import init_repository
 
-CONFIG = """
-target:
-  repo: {top}
-  scope: [value.txt]
-  run: "{run}"
-  metric: {{name: loss, goal: minimize}}
-  slot: {{count: {slots}}}
-agents: [{{count: {agents}, proposer: {{kind: scripted, patches: {patches}}}}}]
-budget: {{experiments: {count}}}
-"""
 EVEN = "sleep 1; echo METRIC loss=$(cat value.txt)"
 STRAGGLING = "sleep $(( $(cut -d. -f1 value.txt) % 10 ? 1 : 5 )); echo METRIC loss=$(cat value.txt)"
 

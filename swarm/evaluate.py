@@ -54,15 +54,6 @@ class MetricRule:
             raise ValueError(f"metric.pattern {self.pattern!r} must have exactly one group")
 
 
-@dataclass(frozen=True)
-class Constraint:
-    """Bounds that another metric must keep."""
-
-    metric: str
-    max: float | None = None
-    min: float | None = None
-
-
 @dataclass(frozen=True, kw_only=True)
 class Harness:
     """The fixed program that measures a target. A string is run by `/bin/sh -c`, a list is argv."""

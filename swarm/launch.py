@@ -18,7 +18,7 @@ from swarm.config import RunConfig, TargetConfig
 from swarm.errors import ConfigError, PreconditionError, Problem, RunInUseError, remedy
 from swarm.ledger import Ledger, read
 from swarm.mustering import agent_infos
-from swarm.records import MetricSpec, RunStarted, TargetInfo
+from swarm.records import RunStarted, TargetInfo
 from swarm.repo import (
     Place,
     Source,
@@ -155,10 +155,9 @@ def _not_made(rundir: RunDir, error: OSError) -> PreconditionError:
 
 def _run_started(run: str, config: RunConfig, source: Source) -> RunStarted:
     target = config.targets[0]
-    metric = MetricSpec(name=target.metric.name, goal=target.metric.goal, unit=target.metric.unit)
     info = TargetInfo(
         name=target.name,
-        metric=metric,
+        metric=target.metric.spec,
         repo=str(source.top),
         base=source.base,
         base_tree=source.base_tree,

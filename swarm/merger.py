@@ -34,14 +34,16 @@ def next_step(target: Target, experiments: dict[int, Experiment], *, drain: bool
     # A chain is stacked in order, but nothing waits behind a conflict.
     commits = {e.proposal.commit for e in queued if e.conflict_onto is None}
     ready = [e for e in queued if e.base not in commits and _may_try(e, target, drain)]
+    if not ready:
+        return None
+    ready.sort(key=lambda e: -(e.gain or 0.0))
     best_tree = target.tree_of[target.best]
-    for experiment in sorted(ready, key=lambda e: -(e.gain or 0.0)):
+    for experiment in ready:
         if target.tree_of[experiment.base] == best_tree:
             return Step("fast_forward", experiment.number)
-    for experiment in sorted(ready, key=lambda e: -(e.gain or 0.0)):
-        same = experiment.proposal.tree == best_tree
-        return Step("already_there" if same else "stack", experiment.number)
-    return None
+    first = ready[0]
+    same = first.proposal.tree == best_tree
+    return Step("already_there" if same else "stack", first.number)
 
 
 def _may_try(experiment: Experiment, target: Target, drain: bool) -> bool:

@@ -22,7 +22,16 @@ from swarm.actions import (
 )
 from swarm.looks import MAX_ABORTS, look_at, look_at_stack
 from swarm.measuring import measurements, results
-from swarm.records import Decided, Draining, Dropped, NotMerged, Parked, Synced, Verdict
+from swarm.records import (
+    Decided,
+    Draining,
+    Dropped,
+    MergeOutcome,
+    NotMerged,
+    Parked,
+    Synced,
+    Verdict,
+)
 from swarm.state import Agent, Experiment, Target
 
 ABORTS_IN_A_ROW = 10
@@ -125,31 +134,23 @@ def _merge_one(view: View, target: Target) -> Action | None:
         return Promote(name, step.number, stacked=False)
     if step.kind == "stack":
         return Stack(name, step.number)
-    reason = "best already has this tree"
-    return Emit(
-        NotMerged(
-            target=name, number=step.number, outcome="redundant", reason=reason, onto=target.best
-        )
-    )
+    return _refuse(target, step.number, "redundant", "best already has this tree")
+
+
+def _refuse(target: Target, number: int, outcome: MergeOutcome, reason: str) -> Emit:
+    name, onto = target.info.name, target.best
+    event = NotMerged(target=name, number=number, outcome=outcome, reason=reason, onto=onto)
+    return Emit(event)
 
 
 def _settle_stack(view: View, target: Target) -> Action | None:
     stack = target.stack
     assert stack is not None
-    name = target.info.name
     if any(m.tree == stack.tree for m in view.crew.measuring.values()):
         return None
 
     def refuse(reason: str) -> Emit:
-        return Emit(
-            NotMerged(
-                target=name,
-                number=stack.number,
-                outcome="antagonistic",
-                reason=reason,
-                onto=stack.onto,
-            )
-        )
+        return _refuse(target, stack.number, "antagonistic", reason)
 
     if target.stack_failed is not None and target.stack_failed.failure is not None:
         failure = target.stack_failed.failure
@@ -163,17 +164,9 @@ def _settle_stack(view: View, target: Target) -> Action | None:
         return None
     merge = merger.meaning(look.ruling, stack.predicted)
     if merge.accepted:
-        return Promote(name, stack.number, stacked=True)
+        return Promote(target.info.name, stack.number, stacked=True)
     assert merge.outcome is not None
-    return Emit(
-        NotMerged(
-            target=name,
-            number=stack.number,
-            outcome=merge.outcome,
-            reason=merge.reason,
-            onto=stack.onto,
-        )
-    )
+    return _refuse(target, stack.number, merge.outcome, merge.reason)
 
 
 # --- the run's turns ---------------------------------------------------------------------------
