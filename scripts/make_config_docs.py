@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from swarm.config import PROPOSERS_LATER, RunConfig, schema
+from swarm.config import RunConfig, schema
 from swarm.sections import Section, sections_in
 
 ROOT = Path(__file__).parent.parent
@@ -59,7 +59,6 @@ def page() -> str:
     parts = [HEAD, *_section("Top level", whole, whole["$defs"])]
     parts.append("## Not yet\n\nThese keys are planned, and refused until then:\n")
     parts += [f"- {_keys(words)}{where}" for where, words in _later(RunConfig, "")]
-    parts.append(f"- {_keys(PROPOSERS_LATER)} as kinds of `proposer`")
     parts.append("- `require` for `sandbox`\n")
     return "\n".join(parts)
 

@@ -6,17 +6,32 @@ from the mirror. What a proposer leaves on disk is checked as tree objects befor
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import time
-from dataclasses import dataclass, replace
+import traceback
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
-from swarm.briefing import Briefing, Idea
+from swarm.briefing import Briefing, Crash, Directive, Idea, Repeat
 from swarm.errors import SwarmError
+from swarm.keys import blot
 from swarm.node import Node
-from swarm.proposers import Draft, ExhaustedError, NoProposalError, Proposer, Workspace
-from swarm.records import AgentInfo, Attempt, MetricSpec, Proposal, Usage
+from swarm.proposers import (
+    Draft,
+    ExhaustedError,
+    LockedOutError,
+    NoProposalError,
+    Proposer,
+    UnavailableError,
+    Workspace,
+)
+from swarm.records import DIFF_LIMIT, AgentInfo, Attempt, MetricSpec, Proposal, Usage
+from swarm.removal import remove_tree
 from swarm.repo import Identity, Rejected, Snapshot, Worktree
 from swarm.scope import Scope
 
@@ -30,6 +45,8 @@ class ProposeJob:
     agent: str
     base: str
     seed: int
+    ordinal: int
+    """How many proposals of this agent the ledger has paid for."""
     program: str
     incumbent_mean: float | None
     incumbent_se: float | None
@@ -38,7 +55,17 @@ class ProposeJob:
     """How many entries of the target's attempt log this agent must already have."""
     attempts: tuple[Attempt, ...]
     """The entries since then."""
+    earlier: tuple[Attempt, ...] = ()
+    """Those of an earlier run; sent with the first entries."""
+    detectable: float | None = None
+    level: int = 0
+    directive: Directive = field(default_factory=Directive)
+    others: tuple[str, ...] = ()
     port: Idea | None = None
+    repeat: Repeat | None = None
+    crash: Crash | None = None
+    start: str | None = None
+    """The commit to put into the worktree, where it is not `base`: the one that crashed."""
     pack: bytes | None = None
     """Objects that the agent's node lacks."""
 
@@ -51,48 +78,130 @@ class ProposeDone:
     proposal: Proposal
     pack: bytes | None = None
     exhausted: bool = False
+    wait_s: float | None = None
+    """The provider asks to be left alone for so long; the proposal holds reason and usage."""
+    locked_out: str | None = None
+    """What helps when the provider will not serve this agent at all."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """An agent is up; `unpaid` are the proposals that died with the one before it."""
+
+    agent: str
+    unpaid: tuple[tuple[int, Usage], ...] = ()
+    """Ordinal and usage of each."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What does not change for an agent in the course of a launch."""
+
+    metric: MetricSpec
+    scope: tuple[str, ...]
+    limits: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    """Values that must not appear in anything it makes."""
+
+
+class Journal:
+    """What an agent's proposals have cost, on the disk as soon as it is known.
+
+    The ledger hears of a proposal when it is done. What was spent on one that is never done is
+    found here by the agent's successor.
+    """
+
+    def __init__(self, node: Node, agent: str) -> None:
+        self._dir, self._agent = node.root / "usage", agent
+
+    def unpaid(self) -> tuple[tuple[int, Usage], ...]:
+        """Give ordinal and usage of all that is noted."""
+        found: list[tuple[int, Usage]] = []
+        for path in sorted(self._dir.glob(f"{self._agent}-*.json")):
+            with suppress(OSError, ValueError):
+                ordinal = int(path.stem.rpartition("-")[2])
+                found.append((ordinal, Usage.model_validate_json(path.read_bytes())))
+        return tuple(found)
+
+    def note(self, ordinal: int, usage: Usage) -> None:
+        """Replace what is noted of a proposal."""
+        self._dir.mkdir(parents=True, exist_ok=True)
+        path = self._dir / f"{self._agent}-{ordinal}.json"
+        draft = path.with_suffix(".new")
+        with open(draft, "w", encoding="utf-8") as file:
+            file.write(usage.model_dump_json())
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+
+    def settle(self, ordinal: int) -> None:
+        """Forget the proposals before `ordinal`: the ledger has them."""
+        for path in self._dir.glob(f"{self._agent}-*.json"):
+            with suppress(OSError, ValueError):
+                if int(path.stem.rpartition("-")[2]) < ordinal:
+                    path.unlink()
 
 
 class Hands:
     """An agent on its node."""
 
-    def __init__(
-        self,
-        node: Node,
-        info: AgentInfo,
-        proposer: Proposer,
-        metric: MetricSpec,
-        scope: tuple[str, ...],
-    ) -> None:
-        self._node, self._info, self._proposer, self._metric = node, info, proposer, metric
-        self._scope = Scope(scope, within=node.scope)
+    def __init__(self, node: Node, info: AgentInfo, proposer: Proposer, terms: Terms) -> None:
+        self._node, self._info, self._proposer, self._terms = node, info, proposer, terms
+        self._scope = Scope(terms.scope, within=node.scope)
+        self._journal = Journal(node, info.name)
         self._tree: Worktree | None = None
         self._at: str | None = None
         """The commit at which the worktree is known to stand, clean."""
         self._attempts: dict[int, Attempt] = {}
+        self._earlier: tuple[Attempt, ...] = ()
         self._trees: dict[str, int] = {}
         self._heard = 0
 
     def propose(self, job: ProposeJob) -> ProposeDone:
         """Make one proposal. Never raises for what the proposer did."""
         started = time.monotonic()
+        self._journal.settle(job.ordinal)
         self._listen(job)
         worktree = self._sync(job)
-        workspace = self._workspace(worktree, job)
         try:
-            draft = self._ask(workspace, self._brief(job))
-            done = self._check_and_commit(worktree, job, draft)
-        except ExhaustedError as error:
-            return ProposeDone(self._info.name, _invalid(job, error.reason), exhausted=True)
-        except NoProposalError as error:
-            done = ProposeDone(self._info.name, _invalid(job, error.reason, error.usage))
+            done = self._propose(worktree, job)
         finally:
             self._at = None
             worktree.reset(job.base)
             self._at = job.base
         seconds = time.monotonic() - started
         usage = done.proposal.usage.model_copy(update={"seconds": seconds})
-        return replace(done, proposal=done.proposal.model_copy(update={"usage": usage}))
+        proposal = done.proposal.model_copy(update={"usage": usage})
+        return replace(done, proposal=self._blotted(proposal))
+
+    def _propose(self, worktree: Worktree, job: ProposeJob) -> ProposeDone:
+        name = self._info.name
+        try:
+            draft = self._ask(self._workspace(worktree, job), self._brief(job))
+            return self._check_and_commit(worktree, job, draft)
+        except ExhaustedError as error:
+            return ProposeDone(name, _invalid(job, error.reason, error.usage), exhausted=True)
+        except UnavailableError as error:
+            invalid = _invalid(job, error.reason, error.usage)
+            return ProposeDone(name, invalid, wait_s=error.wait_s)
+        except LockedOutError as error:
+            invalid = _invalid(job, error.reason, error.usage)
+            return ProposeDone(name, invalid, locked_out=error.hint)
+        except NoProposalError as error:
+            return ProposeDone(name, _invalid(job, error.reason, error.usage))
+
+    def _blotted(self, proposal: Proposal) -> Proposal:
+        """Take keys out of what a proposer said: programs and providers may repeat them."""
+        secrets = self._terms.secrets
+        if not secrets:
+            return proposal
+        texts = ("summary", "rationale", "invalid", "diff")
+        update: dict[str, object] = {
+            name: blot(text, secrets) for name in texts if (text := getattr(proposal, name))
+        }
+        if proposal.edit is not None:
+            update["edit"] = json.loads(blot(json.dumps(proposal.edit), secrets))
+        return proposal.model_copy(update=update)
 
     def _ask(self, workspace: Workspace, briefing: Briefing) -> Draft:
         """Ask the proposer. Its own faults are its failure, and the next seed may avoid them."""
@@ -101,7 +210,8 @@ class Hands:
         except (NoProposalError, SwarmError, OSError, MemoryError):
             raise
         except Exception as error:
-            log.exception("the proposer of %s failed", self._info.name)
+            trace = blot(traceback.format_exc(), self._terms.secrets)
+            log.error("the proposer of %s failed\n%s", self._info.name, trace)
             reason = f"the proposer failed: {type(error).__name__}: {error}"
             raise NoProposalError(reason[:500]) from error
 
@@ -109,6 +219,7 @@ class Hands:
         """Take in what has happened since the last job; numbers only grow, so order holds."""
         if job.attempts_from == 0:
             self._attempts, self._trees = {}, {self._node.target.base_tree: 0}
+            self._earlier = job.earlier
         elif job.attempts_from != self._heard:
             raise SwarmError(f"agent {self._info.name} lacks a part of the run's history")
         self._heard = job.attempts_from + len(job.attempts)
@@ -119,14 +230,15 @@ class Hands:
 
     def _sync(self, job: ProposeJob) -> Worktree:
         mirror, name = self._node.mirror, self._info.name
+        start = job.start or job.base
         if job.pack is not None:
             mirror.unpack(job.pack)
         if self._tree is None:
             who = Identity(f"swarm {name}", f"{name}@swarm.invalid")
             place = self._node.root / "worktrees" / name
-            self._tree = mirror.worktree(name, place, job.base, who)
-        elif self._at != job.base:
-            self._tree.reset(job.base)
+            self._tree = mirror.worktree(name, place, start, who)
+        elif self._at != start:
+            self._tree.reset(start)
         return self._tree
 
     def _workspace(self, worktree: Worktree, job: ProposeJob) -> Workspace:
@@ -137,23 +249,42 @@ class Hands:
             # What would be refused, an empty change above all, is as good as tried.
             return 0 if isinstance(found, Rejected) else self._trees.get(found.tree)
 
-        files = worktree.files(job.base, prefix, self._scope)
-        return Workspace(Path(worktree.path) / prefix, self._scope, files, measured)
+        scratch: Path | None = None
+        if self._info.thinks:
+            scratch = self._node.root / "proposers" / self._info.name
+            remove_tree(scratch)
+            scratch.mkdir(mode=0o700, parents=True)
+        return Workspace(
+            Path(worktree.path) / prefix,
+            self._scope,
+            worktree.files(job.start or job.base, prefix, self._scope),
+            measured,
+            scratch=scratch,
+            spent=partial(self._journal.note, job.ordinal),
+        )
 
     def _brief(self, job: ProposeJob) -> Briefing:
         return Briefing(
             run=self._node.site.run,
             agent=self._info.name,
-            metric=self._metric,
+            metric=self._terms.metric,
             scope=self._scope.patterns,
             program=job.program,
+            limits=self._terms.limits,
             seed=job.seed,
             incumbent=job.base,
             incumbent_mean=job.incumbent_mean,
             incumbent_se=job.incumbent_se,
             noise=job.noise,
+            detectable=job.detectable,
+            level=job.level,
+            directive=job.directive,
             attempts=tuple(self._attempts.values()),
+            earlier=self._earlier,
+            others=job.others,
             port=job.port,
+            crash=job.crash,
+            repeat=job.repeat,
         )
 
     def _check_and_commit(self, worktree: Worktree, job: ProposeJob, draft: Draft) -> ProposeDone:
@@ -169,10 +300,36 @@ class Hands:
         if isinstance(found, Rejected):
             invalid = _invalid(job, found.reason, draft.usage)
             return ProposeDone(self._info.name, invalid.model_copy(update={"summary": summary}))
-        message = f"{summary}\n\n{draft.rationale}".strip() + "\n"
+        if self._holds_a_key(worktree, found):
+            return ProposeDone(
+                self._info.name, _invalid(job, "the change contains a key", draft.usage)
+            )
+        diff = worktree.diff(job.base, found.tree) if self._info.thinks else ""
+        message = blot(f"{summary}\n\n{draft.rationale}", self._terms.secrets).strip() + "\n"
         commit = worktree.commit(found.tree, job.base, message, datetime.now(UTC))
         proposal = _proposal(job, draft, found, commit, summary)
+        if diff:
+            proposal = proposal.model_copy(update={"diff": _cut(diff)})
         return ProposeDone(self._info.name, proposal, worktree.pack(commit, [job.base]))
+
+    def _holds_a_key(self, worktree: Worktree, found: Snapshot) -> bool:
+        """Look for keys in what is about to be committed: a candidate must never see one."""
+        values = [value.encode() for value in self._terms.secrets]
+        if not values:
+            return False
+        root = Path(worktree.path) / self._node.target.prefix
+        for name in found.files:
+            with suppress(FileNotFoundError):
+                data = (root / name).read_bytes()
+                if any(value in data for value in values):
+                    return True
+        return False
+
+
+def _cut(diff: str) -> str:
+    if len(diff) <= DIFF_LIMIT:
+        return diff
+    return diff[:DIFF_LIMIT] + f"\n[... {len(diff) - DIFF_LIMIT} more characters]\n"
 
 
 def _proposal(

@@ -2,7 +2,8 @@
 
 Owns `RunConfig`, loading it from YAML with all problems at once, its JSON Schema, and the
 resolved form that a run stores. Looks at no file but the config itself, `program` and the scripted
-patches; knows no git and no Ray: whether `repo` exists is found out by those who use it.
+patches; the agents' part is in `groups`. Knows no git and no Ray: whether `repo` exists is found
+out by those who use it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pydantic import (
 from pydantic.json_schema import SkipJsonSchema
 
 from swarm.errors import ConfigError, Problem
+from swarm.groups import AgentGroup
 from swarm.quantities import (
     NAME_RULE,
     Address,
@@ -32,7 +34,6 @@ from swarm.quantities import (
     Duration,
     EnvName,
     EnvValue,
-    Flag,
     Globs,
     MetricName,
     MetricPattern,
@@ -50,19 +51,8 @@ from swarm.quantities import (
     wrong_at,
 )
 from swarm.records import Goal, MetricSpec
-from swarm.sections import Section, closest, report, report_unknown
+from swarm.sections import Section, is_file, report, report_unknown, resolve
 from swarm.yaml_marks import Loc, compose, read
-
-
-def _resolve(path: str, info: ValidationInfo) -> Path:
-    """Make a path absolute; relative ones are relative to the config file.
-
-    Without a folder in the context (a stored config is read back) nothing is touched.
-    """
-    context = cast("dict[str, Path] | None", info.context)
-    base = context["folder"] if context else None
-    return Path(path) if base is None else (base / Path(path).expanduser()).resolve()
-
 
 # --- target ------------------------------------------------------------------------------------
 
@@ -185,15 +175,15 @@ class TargetConfig(Section):
     def _absolute(cls, repo: Any, info: ValidationInfo) -> str:
         if not isinstance(repo, str | Path) or str(repo) == "":
             raise wrong(f"a path is wanted, not {show(repo)}")
-        return str(_resolve(str(repo), info))
+        return str(resolve(str(repo), info))
 
     @field_validator("program")
     @classmethod
     def _find_program(cls, program: str, info: ValidationInfo) -> str:
         if info.context is None or not program or "\n" in program.strip():
             return program
-        path = _resolve(program.strip(), info)
-        if _is_file(path):
+        path = resolve(program.strip(), info)
+        if is_file(path):
             return str(path)
         # A mistyped path must not pass for a text of one word.
         if program.startswith(("/", "~", "./", "../")) or _looks_like_file(program):
@@ -209,111 +199,6 @@ class TargetConfig(Section):
 
 def _looks_like_file(text: str) -> bool:
     return not any(c.isspace() for c in text.strip()) and text.strip().endswith((".md", ".txt"))
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a text too long for a path
-        return False
-
-
-# --- agents ------------------------------------------------------------------------------------
-
-
-class MutateProposer(Section):
-    """Changes constants and settings in the code, learning from the run so far. Needs no key."""
-
-    kind: Literal["mutate"]
-    """Changes constants and settings, no model involved."""
-
-
-class ScriptedProposer(Section):
-    """Applies patch files in order: for tests, replays and hand-made candidates."""
-
-    kind: Literal["scripted"]
-    """Applies patch files, in order."""
-    patches: tuple[Path, ...]
-    """A directory of `*.patch`, `*.diff` and `*.json` files, taken in order of name, or a list of
-    files."""
-    loop: Flag = False
-    """Begin again after the last patch."""
-
-    @field_validator("patches", mode="before", json_schema_input_type=str | list[str])
-    @classmethod
-    def _expand(cls, patches: Any, info: ValidationInfo) -> tuple[str, ...]:
-        single = isinstance(patches, str)
-        if not single and not isinstance(patches, list | tuple):
-            raise wrong(f"a directory or a list of patch files is wanted, not {show(patches)}")
-        listed = [patches] if single else cast("list[Any]", patches)
-        found: list[Path] = []
-        for item in listed:
-            if not isinstance(item, str):
-                raise wrong(f"a path is wanted, not {show(item)}")
-            path = _resolve(item, info)
-            if info.context is None or _is_file(path):
-                found.append(path)
-            elif single and path.is_dir():
-                found += sorted(p for p in path.iterdir() if p.suffix in PATCHES)
-            else:
-                raise wrong(f"no such file: {path}")
-        if not found:
-            where = patches if single else "an empty list"
-            raise wrong(f"no patch file ({', '.join(PATCHES)}) in {where}")
-        return tuple(map(str, found))
-
-
-ProposerConfig = MutateProposer | ScriptedProposer
-PATCHES = (".patch", ".diff", ".json")
-PROPOSERS = ("mutate", "scripted")
-PROPOSERS_LATER = ("messages", "headless")
-
-
-def _by_kind(value: Any) -> Any:
-    if isinstance(value, str):
-        value = {"kind": value}
-    if not isinstance(value, dict):
-        return value
-    data = cast("dict[str, Any]", value)
-    kind = data.get("kind")
-    if kind in PROPOSERS_LATER:
-        raise wrong_at([("kind", f"proposer kind {kind!r} is not supported yet; use mutate")])
-    if kind is None:
-        raise wrong_at([("kind", "this key is required")])
-    if kind not in PROPOSERS:
-        message = f"there is no {show(kind)}, only {' and '.join(PROPOSERS)}"
-        raise wrong_at([("kind", message)], suggestion=closest(str(kind), PROPOSERS, 0.5))
-    return data
-
-
-class AgentBudget(Section):
-    """What one group of agents may use together."""
-
-    later = ("time", "usd", "tokens", "stale", "target")
-
-    experiments: Count | None = None
-    """Most experiments of the group together."""
-
-
-class AgentGroup(Section):
-    """Agents of one kind."""
-
-    later = ("role",)
-
-    count: Annotated[Whole, Field(ge=1, le=1000)] = 1
-    """How many agents."""
-    proposer: Annotated[
-        ProposerConfig,
-        Field(discriminator="kind"),
-        BeforeValidator(
-            _by_kind, json_schema_input_type=Literal["mutate"] | MutateProposer | ScriptedProposer
-        ),
-    ] = MutateProposer(kind="mutate")
-    """Where their changes come from; a word is short for `{kind: word}`."""
-    scope: Globs | None = None
-    """A narrower scope: their part of the system."""
-    budget: AgentBudget = AgentBudget()
-    """What the group may use together."""
 
 
 # --- the run -----------------------------------------------------------------------------------
@@ -366,12 +251,14 @@ class MergeConfig(Section):
 class BudgetConfig(Section):
     """When the run ends. Without limits it runs until it is stopped."""
 
-    later = ("usd", "tokens")
-
     experiments: Count | None = None
     """Most experiments, aborted ones not counted."""
     time: Duration | None = None
     """Longest time, over all launches of the run."""
+    usd: Annotated[Number, Field(gt=0)] | None = None
+    """Most USD, for proposing and measuring together."""
+    tokens: Count | None = None
+    """Most tokens, read, cached and written."""
     stale: Count | None = None
     """End after this many experiments in a row without a keep."""
     target: Number | None = None
@@ -410,7 +297,7 @@ def _by_mode(value: Any) -> Any:
 class RunConfig(Section):
     """The config of a run of swarm."""
 
-    later = ("targets", "repair", "warm_start")
+    later = ("targets",)
     internal = ("source",)
 
     # No default in the schema: it is the file's stem.
@@ -422,6 +309,8 @@ class RunConfig(Section):
     """Who proposes changes: groups of agents."""
     lookahead: Annotated[Whole, Field(ge=0, le=1)] = 1
     """Proposals an agent prepares while its last one is measured."""
+    repair: Annotated[Whole, Field(ge=0, le=5)] = 1
+    """How often a change that crashes goes back to its proposer with the end of its log."""
     judge: JudgeConfig = JudgeConfig()
     """When a candidate counts as better."""
     merge: MergeConfig = MergeConfig()
@@ -435,6 +324,8 @@ class RunConfig(Section):
     """How candidates are kept apart from the machine."""
     cluster: ClusterConfig = ClusterConfig()
     """Where the run executes."""
+    warm_start: Annotated[Text, Field(min_length=1)] | None = None
+    """An earlier run, by name or directory, whose experiments the proposers learn from."""
     source: SkipJsonSchema[Path] = Path()
     """The config file. Not a key: swarm notes it."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from swarm import __version__, best, mustering
@@ -84,11 +84,12 @@ class Coordinator:
         runtime: Runtime,
         *,
         prefix: str,
+        keys: Mapping[str, str] | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         lock_wait_s: float = 30.0,
     ) -> None:
         self._dir, self._config, self._runtime, self._clock = rundir, config, runtime, clock
-        self._prefix = prefix
+        self._prefix, self._keys = prefix, keys or {}
         self._ledger = Ledger(rundir.ledger, wait_s=lock_wait_s)
         self.state = RunState(read(rundir.ledger))
         self._hub = Hub(rundir.hub, self.state.run)
@@ -215,7 +216,7 @@ class Coordinator:
             rung=rung,
         )
         infos = mustering.agent_infos(self._config)
-        posts = mustering.posts(self._config, infos, target)
+        posts = mustering.posts(self._config, infos, target, self._keys)
         slots = self._runtime.start(Muster(site, config.slot, posts))
         self._crew.slots = {s.name: s for s in slots}
         for node in {s.node for s in slots} | {self._runtime.node_of(i.name) for i in infos}:
@@ -383,6 +384,7 @@ class Coordinator:
                 incumbent_mean=sample.mean if sample.n else None,
                 incumbent_se=target.se(action.base),
                 noise=spreads[0].sigma if spreads else None,
+                ordinal=made,
                 attempts_from=sent,
                 attempts=tuple(target.attempts[sent:]),
                 port=self._idea(action.port),

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import shlex
+from collections.abc import Mapping
 
-from swarm.config import AgentGroup, RunConfig, TargetConfig
+from swarm.config import RunConfig, TargetConfig
 from swarm.evaluate import Harness, MetricRule
+from swarm.groups import AgentGroup
+from swarm.keys import of
 from swarm.node import TargetSite
 from swarm.records import AgentInfo
 from swarm.runtime import Post
@@ -21,9 +25,15 @@ log = logging.getLogger("swarm")
 def agent_infos(config: RunConfig) -> tuple[AgentInfo, ...]:
     """Name the agents of a config: a1, a2, ... in the order of its groups."""
     target = config.targets[0].name
-    kinds = [group.proposer.kind for group in config.agents]
+    proposers = [group.proposer for group in config.agents]
     return tuple(
-        AgentInfo(name=name, target=target, proposer=kinds[group], group=group)
+        AgentInfo(
+            name=name,
+            target=target,
+            proposer=proposers[group].label,
+            group=group,
+            thinks=proposers[group].thinks,
+        )
         for name, group in config.agent_names()
     )
 
@@ -78,8 +88,11 @@ def target_site(config: TargetConfig, target: Target, prefix: str) -> TargetSite
     )
 
 
-def posts(config: RunConfig, infos: tuple[AgentInfo, ...], target: Target) -> tuple[Post, ...]:
-    """Give what each agent is set up from."""
+def posts(
+    config: RunConfig, infos: tuple[AgentInfo, ...], target: Target, keys: Mapping[str, str]
+) -> tuple[Post, ...]:
+    """Give what each agent is set up from; `keys` are those of all proposers."""
+    limits = limits_on(config.targets[0])
     seen: dict[int, int] = {}
     found: list[Post] = []
     for info in infos:
@@ -87,5 +100,32 @@ def posts(config: RunConfig, infos: tuple[AgentInfo, ...], target: Target) -> tu
         index = seen[info.group] = seen.get(info.group, -1) + 1
         scope = group.scope or config.targets[0].scope
         metric = target.info.metric
-        found.append(Post(info, group.proposer, index, group.count, scope, metric))
+        own = of(group.proposer, keys)
+        found.append(Post(info, group.proposer, index, group.count, scope, metric, limits, own))
     return tuple(found)
+
+
+def limits_on(config: TargetConfig) -> tuple[str, ...]:
+    """Put constraints and the limits on a change into words, one sentence each."""
+    found: list[str] = []
+    for c in config.constraints:
+        if c.max is not None:
+            found.append(f"`{c.metric}` must not be above {c.max:g}.")
+        if c.min is not None:
+            found.append(f"`{c.metric}` must not be below {c.min:g}.")
+        if c.max_regression is not None:
+            share = f"{100 * c.max_regression:g} %"
+            found.append(f"`{c.metric}` must not be more than {share} above its value on the base.")
+    if config.change.max_files is not None:
+        found.append(f"A change touches at most {config.change.max_files} files.")
+    if config.change.max_lines is not None:
+        found.append(
+            f"A change has at most {config.change.max_lines} lines, added and removed together."
+        )
+    found += [f"Before it is measured, `{_words(g)}` must succeed." for g in config.guard]
+    found.append(f"One measurement may take at most {config.timeout:g} seconds.")
+    return tuple(found)
+
+
+def _words(command: str | tuple[str, ...]) -> str:
+    return command if isinstance(command, str) else shlex.join(command)

@@ -13,6 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter
 
 LEDGER_VERSION = 1
 
+DIFF_LIMIT = 8000
+"""Characters of a diff that records keep."""
+
 Verdict = Literal[
     "keep",
     "discard",
@@ -69,7 +72,9 @@ class Usage(Noun):
 
     usd: float = 0.0
     input_tokens: int = 0
+    """Read, and not from the cache."""
     cached_tokens: int = 0
+    """Read from the cache."""
     output_tokens: int = 0
     seconds: float = 0.0
 
@@ -77,6 +82,16 @@ class Usage(Noun):
     def tokens(self) -> int:
         """All tokens, read, cached and written."""
         return self.input_tokens + self.cached_tokens + self.output_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        """Add up what two proposals, or two requests, cost."""
+        return Usage(
+            usd=self.usd + other.usd,
+            input_tokens=self.input_tokens + other.input_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            seconds=self.seconds + other.seconds,
+        )
 
 
 class Failure(Noun):
@@ -109,6 +124,14 @@ class Measurement(Noun):
     """Path of the log below the run directory."""
 
 
+class Twin(Noun):
+    """An earlier experiment that a proposal repeats, and what the two have in common."""
+
+    number: int
+    """0 is the base itself."""
+    same: Literal["tree", "change", "summary"]
+
+
 class Proposal(Noun):
     """What a proposer made of a briefing. `commit` is None when there is nothing to measure."""
 
@@ -127,6 +150,10 @@ class Proposal(Noun):
     files: tuple[str, ...] = ()
     lines_added: int = 0
     lines_removed: int = 0
+    diff: str = ""
+    """The change as a unified diff, cut at `DIFF_LIMIT` characters; git has all of it."""
+    twin: Twin | None = None
+    """Set when it repeats another even after its proposer was told so: a `duplicate`."""
 
 
 class Attempt(Noun):
@@ -142,6 +169,18 @@ class Attempt(Noun):
     gain: float | None = None
     """Candidate mean minus incumbent mean, signed so that positive is better."""
     edit: dict[str, Any] | None = None
+    rationale: str = ""
+    reason: str = ""
+    """Why the verdict is what it is."""
+    diff: str = ""
+    feedback: str = ""
+    """What the harness had to say of it."""
+    tail: str = ""
+    """The end of the log, if it failed."""
+    values: dict[str, FiniteFloat] = Field(default_factory=dict)
+    """Means of all metrics of its record."""
+    level: int = 0
+    """How many promotions `best` had seen when it was proposed."""
 
 
 class ProcessStamp(Noun):
@@ -183,6 +222,8 @@ class AgentInfo(Noun):
     proposer: str
     group: int = 0
     """Index of its group in the config's `agents`."""
+    thinks: bool = False
+    """Whether it can be told something: a duplicate, a crash."""
 
 
 class FreshResult(Noun):
@@ -266,6 +307,60 @@ class Dropped(Event):
     kind: Literal["dropped"] = "dropped"
     agent: str
     reason: str
+
+
+class Returned(Event):
+    """A proposal that repeats another; its proposer is told, once. Not numbered."""
+
+    kind: Literal["returned"] = "returned"
+    agent: str
+    proposal: Proposal
+    twin: Twin
+
+
+class Spent(Event):
+    """A proposal that came to nothing and is no experiment, but was paid for."""
+
+    kind: Literal["spent"] = "spent"
+    agent: str
+    usage: Usage
+    reason: str
+
+
+class Waiting(Event):
+    """The provider asks an agent to wait until a time; it cost `usage` to learn that."""
+
+    kind: Literal["waiting"] = "waiting"
+    agent: str
+    until: datetime
+    reason: str
+    usage: Usage = Usage()
+
+
+class Warned(Event):
+    """A budget is nearly used up: said once."""
+
+    kind: Literal["warned"] = "warned"
+    limit: str
+    message: str
+
+
+class WarmStarted(Event):
+    """What an earlier run has tried, for this one to learn from."""
+
+    kind: Literal["warm_started"] = "warm_started"
+    target: str
+    run: str
+    attempts: tuple[Attempt, ...]
+
+
+class Repaired(Event):
+    """The proposer's answer to a crash: a new change under the old number, or none."""
+
+    kind: Literal["repaired"] = "repaired"
+    number: int
+    proposal: Proposal
+    """With `invalid` set when it gave up."""
 
 
 class Proposed(Event):
@@ -400,6 +495,12 @@ AnyEvent = Annotated[
     | Measured
     | Prepared
     | Dropped
+    | Returned
+    | Spent
+    | Waiting
+    | Warned
+    | WarmStarted
+    | Repaired
     | Proposed
     | Decided
     | Stacked

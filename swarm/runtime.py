@@ -10,15 +10,17 @@ import os
 import queue
 import threading
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from swarm.agent import Hands, ProposeDone, ProposeJob
-from swarm.config import MutateProposer, ScriptedProposer, SlotConfig
+from swarm.agent import Hands, ProposeDone, ProposeJob, Terms
+from swarm.config import SlotConfig
 from swarm.errors import PreconditionError, SwarmError
+from swarm.groups import ProposerConfig
+from swarm.keys import secrets
 from swarm.node import Bench, MeasureDone, MeasureJob, Node, NodeSite, machine_kind
 from swarm.proposers import make
 from swarm.records import AgentInfo, MetricSpec, ProcessStamp, SlotInfo
@@ -29,17 +31,28 @@ class Post:
     """One agent to be set up; picklable."""
 
     info: AgentInfo
-    proposer: MutateProposer | ScriptedProposer
+    proposer: ProposerConfig
     index: int
     """Which of its group's `count` agents it is."""
     count: int
     scope: tuple[str, ...]
     metric: MetricSpec
+    limits: tuple[str, ...] = ()
+    """What a briefing says of constraints and of the size of a change."""
+    keys: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    """The environment variables of its provider. Never written anywhere."""
 
     def hands(self, node: Node) -> Hands:
         """Build the agent on a node."""
-        proposer = make(self.proposer, agent=self.info.name, index=self.index, count=self.count)
-        return Hands(node, self.info, proposer, self.metric, self.scope)
+        proposer = make(
+            self.proposer,
+            agent=self.info.name,
+            index=self.index,
+            count=self.count,
+            keys=self.keys,
+        )
+        terms = Terms(self.metric, self.scope, self.limits, secrets(self.keys))
+        return Hands(node, self.info, proposer, terms)
 
 
 @dataclass(frozen=True)

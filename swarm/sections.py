@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import Any, ClassVar, get_args
+from pathlib import Path
+from typing import Any, ClassVar, cast, get_args
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationInfo, model_validator
 from pydantic_core import ErrorDetails
 
 from swarm.quantities import show
@@ -37,6 +38,24 @@ class Section(BaseModel):
         """Give the names of the keys as they are written."""
         fields = cls.model_fields.items()
         return [field.alias or name for name, field in fields if name not in cls.internal]
+
+
+def resolve(path: str, info: ValidationInfo) -> Path:
+    """Make a path absolute; relative ones are relative to the config file.
+
+    Without a folder in the context (a stored config is read back) nothing is touched.
+    """
+    context = cast("dict[str, Path] | None", info.context)
+    base = context["folder"] if context else None
+    return Path(path) if base is None else (base / Path(path).expanduser()).resolve()
+
+
+def is_file(path: Path) -> bool:
+    """Tell whether there is such a file; a text too long for a path is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 _WORDING = {

@@ -6,15 +6,26 @@ it is never told how it will be judged beyond the briefing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from swarm.briefing import Briefing
-from swarm.config import MutateProposer, ScriptedProposer
+from swarm.groups import (
+    HeadlessProposer,
+    MessagesProposer,
+    MutateProposer,
+    ProposerConfig,
+    ScriptedProposer,
+)
 from swarm.records import Usage
 from swarm.scope import Scope
+
+
+def _forget(usage: Usage) -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -29,6 +40,13 @@ class Workspace:
     measured: Callable[[], int | None]
     """Number of the experiment whose tree equals the worktree as it now stands (0 is the base),
     or None when nobody has tried it. Costs a few milliseconds."""
+    hidden: Scope = field(default_factory=partial(Scope, ()))
+    """Files that a proposer must not read."""
+    scratch: Path | None = None
+    """A private directory for the proposer's own files, empty at every proposal; None: make one."""
+    spent: Callable[[Usage], None] = _forget
+    """To be told the usage of this proposal so far whenever it has grown, and before the next
+    request: what was paid for is on the disk even if this process is killed."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +75,22 @@ class ExhaustedError(NoProposalError):
     """The proposer has nothing left to try, now or later: its agent is parked."""
 
 
+class UnavailableError(NoProposalError):
+    """The provider is overloaded, or asks to be left alone: try again in `wait_s` seconds."""
+
+    def __init__(self, reason: str, wait_s: float, usage: Usage | None = None) -> None:
+        super().__init__(reason, usage)
+        self.wait_s = wait_s
+
+
+class LockedOutError(NoProposalError):
+    """The provider or program will not serve this group: a wrong key, an unknown model."""
+
+    def __init__(self, reason: str, hint: str, usage: Usage | None = None) -> None:
+        super().__init__(reason, usage)
+        self.hint = hint
+
+
 class Proposer(Protocol):
     """One agent's source of changes. Called by one thread at a time."""
 
@@ -70,9 +104,12 @@ class Proposer(Protocol):
 
 
 def make(
-    config: MutateProposer | ScriptedProposer, *, agent: str, index: int, count: int
+    config: ProposerConfig, *, agent: str, index: int, count: int, keys: Mapping[str, str]
 ) -> Proposer:
-    """Build the proposer of agent `index` of the `count` agents of its group."""
+    """Build the proposer of agent `index` of the `count` agents of its group.
+
+    `keys` holds the environment variables that `keys.wanted` names for it, where they are set.
+    """
     # Imported here: each kind brings its own libraries, and a run needs few of them.
     match config:
         case MutateProposer():
@@ -83,3 +120,11 @@ def make(
             from swarm.proposers.scripted import Scripted
 
             return Scripted(config.patches, index, count, config.loop)
+        case MessagesProposer():
+            from swarm.proposers.messages import Messages
+
+            return Messages(config, agent, keys)
+        case HeadlessProposer():
+            from swarm.proposers.headless import Headless
+
+            return Headless(config, agent, keys)

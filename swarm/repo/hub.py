@@ -27,6 +27,7 @@ from swarm.repo.process import (
     about,
     alternates,
     changes,
+    diff,
     sha,
 )
 from swarm.repo.source import Source
@@ -209,8 +210,7 @@ class Hub:
 
     def diff(self, old: str, new: str) -> str:
         """Give the unified diff between two commits."""
-        args = ("diff-tree", "-r", "-p", "-M", "--no-ext-diff", "--no-textconv", "--no-color")
-        return self._git.run(*args, sha(old), sha(new)).stdout.decode("utf-8", "replace")
+        return diff(self._git, old, new)
 
     def stat(self, old: str, new: str) -> DiffStat:
         """Say how much two commits differ."""

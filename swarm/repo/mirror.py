@@ -29,6 +29,7 @@ from swarm.repo.process import (
     GitDir,
     Identity,
     changes,
+    diff,
     entries,
     few,
     printable,
@@ -298,6 +299,10 @@ class Worktree:
         if not os.access(full, os.R_OK):
             return f"{printable(path)} cannot be read"
         return None
+
+    def diff(self, base: str, tree: str) -> str:
+        """Give the unified diff from a commit to a tree."""
+        return diff(self._mirror, base, tree)
 
     def commit(self, tree: str, parent: str, message: str, at: datetime) -> str:
         """Write a commit by this worktree's identity; no branch moves."""

@@ -414,6 +414,12 @@ def changes(git_dir: GitDir, old: str, new: str) -> tuple[list[Change], DiffStat
     return found, DiffStat(tuple(c.path for c in found), added, removed, tuple(binary))
 
 
+def diff(git_dir: GitDir, old: str, new: str) -> str:
+    """Give the unified diff between two trees (or commits)."""
+    args = ("diff-tree", "-r", "-p", "-M", "--no-ext-diff", "--no-textconv", "--no-color")
+    return git_dir.run(*args, sha(old), sha(new)).stdout.decode("utf-8", "replace")
+
+
 class Entry(NamedTuple):
     """One path of a tree."""
 

@@ -1,0 +1,88 @@
+"""Keys: which environment variables each proposer needs, gathering them, and blotting them out.
+
+The variables leave the environment of a launch before anything is started from it, and travel to
+agents only. Nothing here writes them anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, MutableMapping
+from urllib.parse import urlsplit
+
+from swarm.groups import HeadlessProposer, MessagesProposer, ProposerConfig
+
+_ANTHROPIC = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL")
+_GOOGLE = ("GEMINI_API_KEY", "GOOGLE_API_KEY", "GOOGLE_CLOUD_PROJECT", "GOOGLE_GENAI_USE_VERTEXAI")
+_OPENAI = ("OPENAI_API_KEY", "OPENAI_BASE_URL")
+OF_CLI: Mapping[str, tuple[str, ...]] = {
+    "claude": (*_ANTHROPIC, "CLAUDE_CODE_OAUTH_TOKEN"),
+    "codex": (*_OPENAI, "CODEX_API_KEY"),
+    "gemini": _GOOGLE,
+    "opencode": (*_ANTHROPIC, *_OPENAI, *_GOOGLE, "OPENROUTER_API_KEY"),
+    "aider": (*_ANTHROPIC, *_OPENAI, *_GOOGLE, "OPENROUTER_API_KEY", "DEEPSEEK_API_KEY"),
+}
+"""The variables with which each coding agent finds its provider."""
+_PUBLIC = ("_BASE_URL", "_PROJECT", "_USE_VERTEXAI")
+"""Endings of variables that are settings, not secrets."""
+SHORTEST = 8
+"""Shorter values are no keys, and blotting them out would garble honest text."""
+BLOT = "[key]"
+
+
+def wanted(proposer: ProposerConfig) -> tuple[str, ...]:
+    """Give the variables that a proposer is handed, where they are set."""
+    match proposer:
+        case MessagesProposer():
+            return tuple(dict.fromkeys((proposer.key, *_ANTHROPIC[1:])))
+        case HeadlessProposer(cli=str() as cli):
+            return tuple(dict.fromkeys((*OF_CLI[cli], *proposer.env)))
+        case HeadlessProposer():
+            return proposer.env
+        case _:
+            return ()
+
+
+def take(proposers: Iterable[ProposerConfig], environ: MutableMapping[str, str]) -> dict[str, str]:
+    """Take the variables that any of the proposers needs out of an environment."""
+    names = dict.fromkeys(name for proposer in proposers for name in wanted(proposer))
+    found = {name: environ[name] for name in names if environ.get(name)}
+    for name in found:
+        if is_secret(name):
+            del environ[name]
+    return found
+
+
+def of(proposer: ProposerConfig, keys: Mapping[str, str]) -> dict[str, str]:
+    """Give one proposer's share."""
+    return {name: keys[name] for name in wanted(proposer) if name in keys}
+
+
+def is_secret(name: str) -> bool:
+    """Tell a key from a setting."""
+    return not name.endswith(_PUBLIC)
+
+
+def secrets(keys: Mapping[str, str]) -> tuple[str, ...]:
+    """Give the values that must not be seen, the longest first."""
+    found = {v.strip() for n, v in keys.items() if is_secret(n) and len(v.strip()) >= SHORTEST}
+    return tuple(sorted(found, key=len, reverse=True))
+
+
+def blot(text: str, secret: Iterable[str]) -> str:
+    """Replace every key in a text."""
+    for value in secret:
+        text = text.replace(value, BLOT)
+    return text
+
+
+def is_local(url: str) -> bool:
+    """Tell whether a server is on this machine or in a private network by its address."""
+    import ipaddress
+
+    host = urlsplit(url).hostname or ""
+    if host == "localhost" or host.endswith((".local", ".localhost")):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:
+        return False
