@@ -1,8 +1,15 @@
-"""Whether a change has been tried before: what two changes have in common, by text alone. Pure."""
+"""Whether a change has been tried before: what two changes have in common, by text alone. Pure.
+
+Owns what counts as the same change and the same summary. When that matters is decided in `repeats`.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from typing import Literal
+
+from swarm.records import Proposal
 
 _HEADER = ("diff --git ", "index ", "--- ", "+++ ", "@@ ", "new file mode", "similarity index")
 
@@ -31,3 +38,39 @@ def summary_key(summary: str) -> str:
     """Reduce a summary to its words: no case, no punctuation but what numbers are made of."""
     words = re.findall(r"[^\W_]+(?:[.\-][0-9]+)*", summary.lower())
     return " ".join(words)
+
+
+Likeness = Literal["change", "summary"]
+
+
+def keys(proposal: Proposal) -> Iterator[tuple[Likeness, str]]:
+    """Give what a proposal can be recognised by; nothing if its diff is not known."""
+    if proposal.diff:
+        if change := change_key(proposal.diff):
+            yield "change", change
+        if summary := summary_key(proposal.summary):
+            yield "summary", summary
+
+
+class Tried:
+    """Which experiment was the last to make a change, or to say so."""
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[Likeness, str], int] = {}
+
+    def add(self, number: int, proposal: Proposal) -> None:
+        """Remember an experiment."""
+        for key in keys(proposal):
+            self._last[key] = number
+
+    def drop(self, number: int, proposal: Proposal) -> None:
+        """Forget one that was never found out."""
+        for key in keys(proposal):
+            if self._last.get(key) == number:
+                del self._last[key]
+
+    def find(self, proposal: Proposal) -> Iterator[tuple[Likeness, int]]:
+        """Give the experiments that a proposal resembles, the closest likeness first."""
+        for key in keys(proposal):
+            if key in self._last:
+                yield key[0], self._last[key]

@@ -127,8 +127,8 @@ class Measurement(Noun):
 class Twin(Noun):
     """An earlier experiment that a proposal repeats, and what the two have in common."""
 
-    number: int
-    """0 is the base itself."""
+    number: int | None
+    """0 is the base itself; None is a change that another agent has prepared."""
     same: Literal["tree", "change", "summary"]
 
 

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Literal
 
 from swarm.judge import Record, Sample, Spread
+from swarm.novelty import Tried
 from swarm.records import (
     VERDICTS,
     AgentInfo,
@@ -37,14 +38,21 @@ from swarm.records import (
     Promoted,
     Proposal,
     Proposed,
+    Repaired,
     Resumed,
+    Returned,
     RunStarted,
     SlotInfo,
+    Spent,
     Stacked,
     Started,
     Synced,
     TargetInfo,
+    Usage,
     Verdict,
+    Waiting,
+    WarmStarted,
+    Warned,
 )
 
 FINAL_INDEX = 1_000_000
@@ -70,6 +78,16 @@ class Experiment:
     agent: str
     proposal: Proposal
     at: datetime | None = None
+    level: int = 0
+    """How many promotions `best` had seen when it was proposed."""
+    crashed: list[str] = field(default_factory=list[str])
+    """The commits that crashed and were mended by the present one."""
+    repairs: int = 0
+    """How often it went back to its proposer."""
+    gave_up: bool = False
+    """Its proposer would not mend it."""
+    feedback: str = ""
+    """What the harness had to say last."""
     machine: str | None = None
     controls: int = 0
     """Measurements of the incumbent made for this comparison."""
@@ -111,6 +129,15 @@ class Agent:
     experiments: int = 0
     keeps: int = 0
     invalid_streak: int = 0
+    streak: int = 0
+    """Experiments in a row without a keep."""
+    invalid: int = 0
+    gain: float = 0.0
+    """Sum of the gains of its experiments that reached `best`, by their own comparisons."""
+    returned: Returned | None = None
+    """Its last proposal repeats another; it is to be told so."""
+    waiting_until: datetime | None = None
+    waiting_reason: str = ""
     usd: float = 0.0
     tokens: int = 0
     parked: str | None = None
@@ -143,6 +170,10 @@ class Target:
     """Tree of an incumbent -> candidates measured against it since its last control."""
     unconfirmed: dict[str, str] = field(default_factory=dict[str, str])
     """Tree -> commit of keeps whose record is still thin."""
+    tried: Tried = field(default_factory=Tried)
+    """What was changed, and what was said of it, by which experiment."""
+    earlier: tuple[Attempt, ...] = ()
+    """Experiments of the run that this one was started from."""
     ports: list[int] = field(default_factory=list[int])
     """Experiments whose idea waits for an agent that carries it over."""
     attempts: list[Attempt] = field(default_factory=list[Attempt])
@@ -218,6 +249,8 @@ class RunState:
         self.processes: list[ProcessStamp] = []
         self.aborts: list[str] = []
         """Why the last measurements were aborted, since one was not."""
+        self.warned: set[str] = set()
+        """Limits that are nearly used up, and said to be."""
         self.next_number = 1
         for event in events:
             self.apply(event)
@@ -322,8 +355,27 @@ class RunState:
 
     def _on_prepared(self, event: Prepared) -> None:
         agent = self.agents[event.agent]
-        agent.prepared = event.proposal
-        self._pay(agent, event.proposal)
+        agent.prepared, agent.returned = event.proposal, None
+        self._pay(agent, event.proposal.usage)
+
+    def _on_returned(self, event: Returned) -> None:
+        agent = self.agents[event.agent]
+        agent.returned = event
+        self._pay(agent, event.proposal.usage)
+
+    def _on_spent(self, event: Spent) -> None:
+        self._pay(self.agents[event.agent], event.usage)
+
+    def _on_waiting(self, event: Waiting) -> None:
+        agent = self.agents[event.agent]
+        self._pay(agent, event.usage)
+        agent.waiting_until, agent.waiting_reason = event.until, event.reason
+
+    def _on_warned(self, event: Warned) -> None:
+        self.warned.add(event.limit)
+
+    def _on_warm_started(self, event: WarmStarted) -> None:
+        self.targets[event.target].earlier = event.attempts
 
     def _on_dropped(self, event: Dropped) -> None:
         self.agents[event.agent].prepared = None
@@ -337,12 +389,13 @@ class RunState:
         agent = self.agents[event.agent]
         agent.parked, agent.exhausted = event.reason, event.exhausted
 
-    def _pay(self, agent: Agent, proposal: Proposal) -> None:
+    def _pay(self, agent: Agent, usage: Usage) -> None:
         agent.proposals += 1
-        agent.usd += proposal.usage.usd
-        agent.tokens += proposal.usage.tokens
-        self.spend.usd += proposal.usage.usd
-        self.spend.tokens += proposal.usage.tokens
+        agent.waiting_until, agent.waiting_reason = None, ""
+        agent.usd += usage.usd
+        agent.tokens += usage.tokens
+        self.spend.usd += usage.usd
+        self.spend.tokens += usage.tokens
 
     # --- experiments ---
 
@@ -350,9 +403,10 @@ class RunState:
         agent, target = self.agents[event.agent], self.targets[event.target]
         proposal = event.proposal
         if agent.prepared is None:
-            self._pay(agent, proposal)
-        agent.prepared = None
+            self._pay(agent, proposal.usage)
+        agent.prepared = agent.returned = None
         experiment = Experiment(event.number, event.target, event.agent, proposal, at=event.at)
+        experiment.level = len(target.promotions)
         experiment.usd, experiment.tokens = proposal.usage.usd, proposal.usage.tokens
         self.experiments[event.number] = target.open[event.number] = experiment
         self.next_number = max(self.next_number, event.number + 1)
@@ -361,7 +415,9 @@ class RunState:
         agent.open.add(event.number)
         if proposal.commit is not None and proposal.tree is not None:
             target.tree_of[proposal.commit] = proposal.tree
-            target.number_of.setdefault(proposal.tree, event.number)
+            if proposal.twin is None:
+                target.number_of.setdefault(proposal.tree, event.number)
+                target.tried.add(event.number, proposal)
         if proposal.port_of is not None and proposal.port_of in self.experiments:
             self.experiments[proposal.port_of].ported_by = event.number
             if proposal.port_of in target.ports:
@@ -376,7 +432,7 @@ class RunState:
         target.open.pop(event.number, None)
         agent.open.discard(event.number)
         target.verdicts[event.verdict] += 1
-        target.attempts.append(_attempt(experiment))
+        target.attempts.append(_attempt(experiment, _means(target, experiment)))
         agent.invalid_streak = agent.invalid_streak + 1 if event.verdict == "invalid" else 0
         if event.verdict == "aborted":
             self.spend.experiments -= 1
@@ -384,14 +440,17 @@ class RunState:
             tree = experiment.proposal.tree or ""
             if target.number_of.get(tree) == event.number:
                 del target.number_of[tree]
+            target.tried.drop(event.number, experiment.proposal)
             return
         target.since_keep += 1
+        agent.streak += 1
+        agent.invalid += event.verdict == "invalid"
         if event.verdict != "keep":
             return
         proposal = experiment.proposal
         assert proposal.commit is not None
         assert proposal.tree is not None
-        target.since_keep = 0
+        target.since_keep = agent.streak = 0
         target.queue.append(event.number)
         if not target.spread(experiment.machine or "").deterministic:
             target.unconfirmed[proposal.tree] = proposal.commit
@@ -399,6 +458,26 @@ class RunState:
         agent.keeps += 1
         agent.queued.add(event.number)
         agent.incumbent = proposal.commit
+
+    def _on_repaired(self, event: Repaired) -> None:
+        experiment, proposal = self.experiments[event.number], event.proposal
+        target, agent = self.targets[experiment.target], self.agents[experiment.agent]
+        self._pay(agent, proposal.usage)
+        experiment.repairs += 1
+        experiment.usd += proposal.usage.usd
+        experiment.tokens += proposal.usage.tokens
+        if proposal.commit is None or proposal.tree is None:
+            experiment.gave_up = True
+            return
+        if experiment.proposal.commit is not None:
+            experiment.crashed.append(experiment.proposal.commit)
+        usage = experiment.proposal.usage + proposal.usage
+        experiment.proposal = proposal.model_copy(update={"usage": usage})
+        experiment.failed, experiment.machine, experiment.controls = None, None, 0
+        target.tree_of[proposal.commit] = proposal.tree
+        target.number_of.setdefault(proposal.tree, event.number)
+        target.tried.add(event.number, proposal)
+        target.attempts.append(_attempt(experiment))
 
     def _on_measured(self, event: Measured) -> None:
         target, result = self.targets[event.target], event.measurement
@@ -478,6 +557,8 @@ class RunState:
             if agent.exhausted and not agent.gone and agent.info.target == event.target:
                 # It had tried all it could think of on the old best.
                 agent.parked, agent.exhausted = None, False
+        experiment = self.experiments[event.number]
+        self.agents[experiment.agent].gain += experiment.gain or 0.0
         self._leave_queue(target, event.number, event.new)
 
     def _on_not_merged(self, event: NotMerged) -> None:
@@ -525,14 +606,19 @@ def _note(experiment: Experiment, event: Measured, aborted: bool) -> None:
     if aborted:
         return
     experiment.machine = experiment.machine or result.machine
+    experiment.feedback = result.feedback or experiment.feedback
     experiment.seconds += result.seconds
     experiment.peak_memory_mb = max(experiment.peak_memory_mb, result.peak_memory_mb)
     if result.failure is not None:
         experiment.failed = result
 
 
-def _attempt(experiment: Experiment) -> Attempt:
-    proposal = experiment.proposal
+RATIONALE_LIMIT, FEEDBACK_LIMIT, TAIL_LIMIT = 1000, 2000, 2000
+"""Characters of each that a briefing may see."""
+
+
+def _attempt(experiment: Experiment, values: dict[str, float] | None = None) -> Attempt:
+    proposal, failure = experiment.proposal, experiment.failed and experiment.failed.failure
     return Attempt(
         number=experiment.number,
         agent=experiment.agent,
@@ -542,7 +628,24 @@ def _attempt(experiment: Experiment) -> Attempt:
         verdict=experiment.verdict,
         gain=experiment.gain,
         edit=proposal.edit,
+        rationale=proposal.rationale[:RATIONALE_LIMIT],
+        reason=experiment.reason,
+        diff=proposal.diff,
+        feedback=experiment.feedback[:FEEDBACK_LIMIT],
+        tail=failure.tail[-TAIL_LIMIT:] if failure else "",
+        values=values or {},
+        level=experiment.level,
     )
+
+
+def _means(target: Target, experiment: Experiment) -> dict[str, float]:
+    """Give what was measured of an experiment, the primary metric first."""
+    proposal = experiment.proposal
+    if proposal.commit is None or experiment.machine is None:
+        return {}
+    record = target.record(proposal.commit, experiment.machine)
+    found = {target.info.metric.name: record.primary, **record.others}
+    return {name: sample.mean for name, sample in found.items() if sample.n}
 
 
 def verdict_counts(target: Target) -> dict[str, int]:
