@@ -20,6 +20,7 @@ from swarm.records import (
     Purpose,
     SlotInfo,
     Synced,
+    Warned,
 )
 from swarm.state import RunState, Target
 
@@ -28,7 +29,7 @@ from swarm.state import RunState, Target
 class Emit:
     """Write an event; nothing else has to happen."""
 
-    event: Decided | Draining | Dropped | NotMerged | Parked | Synced
+    event: Decided | Draining | Dropped | NotMerged | Parked | Synced | Warned
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ class Propose:
     target: str
     base: str
     port: int | None = None
+    repair: int | None = None
+    """The experiment of the agent's own that crashed and is to be mended."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,8 @@ class Crew:
     proposing: dict[str, Propose] = field(default_factory=dict[str, Propose])
     offered: set[int] = field(default_factory=set[int])
     """Ports that were handed to an agent in this launch; a port is offered once."""
+    away: set[str] = field(default_factory=set[str])
+    """Agents that are not up yet, or not again."""
     interrupted: str | None = None
     """Set by a signal: finish what is being measured, start nothing, leave."""
 

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -39,7 +39,7 @@ import ray as _ray  # noqa: E402
 from ray.exceptions import GetTimeoutError, RayActorError, RayError  # noqa: E402
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
-from swarm.agent import Hands, ProposeDone, ProposeJob  # noqa: E402
+from swarm.agent import Hands, Journal, ProposeDone, ProposeJob, Ready  # noqa: E402
 from swarm.config import RunConfig, SlotConfig  # noqa: E402
 from swarm.coordinator import Coordinator  # noqa: E402
 from swarm.errors import PreconditionError, RunFailedError, SwarmError  # noqa: E402
@@ -54,6 +54,8 @@ ray: Any = _ray
 
 READY_S = 90.0
 """How long an actor may take to come up before its resources are taken for missing."""
+CALL_OFF_S = 10.0
+"""How long a node may take to read what an agent has spent."""
 RESTARTS = 3
 """Times that the driver starts a dead coordinator again without progress in between."""
 
@@ -88,6 +90,10 @@ class NodeActor:
             return error
         return machine_kind(_gpu_model() if self._gpus else None), stamp("node")
 
+    def unpaid(self, site: NodeSite, agent: str) -> Ready:
+        """Read what an agent that is dead has spent without a result."""
+        return Ready(agent, Journal(Node(site), agent).unpaid())
+
 
 class SlotActor:
     """One place to measure."""
@@ -116,9 +122,10 @@ class AgentActor:
         self._site, self._post = site, post
         self._hands: Hands | None = None
 
-    def hello(self) -> ProcessStamp:
-        """Tell that the agent is up."""
-        return stamp(self._post.info.name)
+    def hello(self) -> tuple[ProcessStamp, Ready]:
+        """Tell that the agent is up, and what the one before it left unpaid."""
+        name = self._post.info.name
+        return stamp(name), Ready(name, Journal(Node(self._site), name).unpaid())
 
     def propose(self, job: ProposeJob) -> ProposeDone:
         """Make one proposal."""
@@ -132,9 +139,16 @@ class AgentActor:
 class CoordinatorActor:
     """The coordinator in a process of its own."""
 
-    def __init__(self, rundir: RunDir, config: RunConfig, prefix: str, local: bool) -> None:
+    def __init__(
+        self,
+        rundir: RunDir,
+        config: RunConfig,
+        prefix: str,
+        local: bool,
+        keys: Mapping[str, str],
+    ) -> None:
         _die_with_parent()
-        self._args = (rundir, config, prefix, local)
+        self._args = (rundir, config, prefix, local, keys)
 
     def hello(self) -> ProcessStamp:
         """Tell that the process is up."""
@@ -142,10 +156,10 @@ class CoordinatorActor:
 
     def run(self) -> SwarmError | None:
         """Go on until the run ends; an expected error is handed back as it is."""
-        rundir, config, prefix, local = self._args
+        rundir, config, prefix, local, keys = self._args
         logging.basicConfig(filename=rundir.path / "swarm.log", level=logging.INFO, format=LOG)
         try:
-            Coordinator(rundir, config, Actors(local=local), prefix=prefix).run()
+            Coordinator(rundir, config, Actors(local=local), prefix=prefix, keys=keys).run()
         except SwarmError as error:
             return error
         return None
@@ -179,8 +193,9 @@ class _Place:
     """An actor with all that is needed to put up another in its stead."""
 
     make: Any
-    actor: Any
     node: str
+    actor: Any = None
+    agent: bool = False
     job: Any = None
     losses: int = 0
 
@@ -195,13 +210,14 @@ class Actors:
     _refs: dict[Any, str] = field(default_factory=dict[Any, str])
     _hellos: dict[Any, str] = field(default_factory=dict[Any, str])
     _supervisors: dict[str, ProcessStamp] = field(default_factory=dict[str, ProcessStamp])
-    _nodes: list[Any] = field(default_factory=list[Any])
+    _nodes: dict[str, Any] = field(default_factory=dict[str, Any])
+    _site: NodeSite | None = None
 
     def start(self, muster: Muster) -> tuple[SlotInfo, ...]:
         """Prepare the nodes, then put up slots and agents."""
         rooms = _rooms(muster.slot, local=self.local)
         kinds = self._prepare(muster, [node for node, count in rooms if count])
-        light = replace(muster.site, bundle=b"")
+        light = self._site = replace(muster.site, bundle=b"")
         slots: list[SlotInfo] = []
         for node, count in rooms:
             for _ in range(count):
@@ -213,11 +229,11 @@ class Actors:
                     cpus=muster.slot.cpus,
                 )
                 slots.append(slot)
-                self._put_up(slot.name, node, _slot_maker(light, slot))
+                self._put_up(_Place(_slot_maker(light, slot), node), slot.name)
         nodes = list(kinds)
         for i, post in enumerate(muster.posts):
             node = nodes[i % len(nodes)]
-            self._put_up(post.info.name, node, _agent_maker(light, post, node))
+            self._put_up(_Place(_agent_maker(light, post, node), node, agent=True), post.info.name)
         self._await_slots(slots)
         return tuple(slots)
 
@@ -226,7 +242,7 @@ class Actors:
         actors = {
             n: _remote(NodeActor).options(scheduling_strategy=_pin(n)).remote(gpus) for n in nodes
         }
-        self._nodes = list(actors.values())
+        self._nodes = actors
         answers = {n: a.prepare.remote(muster.site) for n, a in actors.items()}
         kinds: dict[str, str] = {}
         for node, answer in answers.items():
@@ -250,10 +266,10 @@ class Actors:
                 hint="`ray status` shows what the cluster has left; lower `target.slot`",
             )
 
-    def _put_up(self, name: str, node: str, make: Any, losses: int = 0) -> None:
-        actor = make()
-        self._places[name] = _Place(make, actor, node, losses=losses)
-        self._hellos[actor.hello.remote()] = name
+    def _put_up(self, place: _Place, name: str) -> None:
+        place.actor = place.make()
+        self._places[name] = place
+        self._hellos[place.actor.hello.remote()] = name
 
     def node_of(self, agent: str) -> str:
         """Give the node that the agent is pinned to."""
@@ -270,6 +286,18 @@ class Actors:
     def _send(self, place: str, job: Any, ref: Any) -> None:
         self._places[place].job = job
         self._refs[ref] = place
+
+    def call_off(self, agents: Sequence[str]) -> list[Ready]:
+        """Kill these agents, then read what they have spent from their nodes."""
+        found: list[Ready] = []
+        for name in agents:
+            place = self._places[name]
+            with suppress(RayError):
+                ray.kill(place.actor)
+            with suppress(RayError):
+                answer = self._nodes[place.node].unpaid.remote(self._site, name)
+                found.append(ray.get(answer, timeout=CALL_OFF_S))
+        return found
 
     def wait(self, timeout_s: float) -> list[Done]:
         """Give what has come in."""
@@ -292,14 +320,16 @@ class Actors:
         try:
             found = ray.get(ref)
         except RayActorError as error:
-            if hello:
-                return []  # its job, or the next one, will tell
+            if hello and not place.agent:
+                return []  # its job, or the next one, will tell; an agent gets none before
             return self._replace(name, str(error))
         except RayError as error:
             place.job = None
+            if place.agent:
+                self._hellos[place.actor.hello.remote()] = name
             return [Lost(name, str(error))]
         if hello:
-            return [Up(found)]
+            return [Up(found[0]), found[1]] if place.agent else [Up(found)]
         place.job, place.losses = None, 0
         if isinstance(found, ProposeDone):
             return [found]
@@ -315,14 +345,14 @@ class Actors:
         with suppress(RayError):
             ray.kill(place.actor)
         time.sleep(min(5.0, 0.1 * 2**place.losses))
-        self._put_up(name, place.node, place.make, place.losses + 1)
+        self._put_up(replace(place, job=None, losses=place.losses + 1), name)
         lines = reason.strip().splitlines() or ["actor died"]
         # An actor that cannot be built says why in the last line, one that died in the first.
         return [Lost(name, lines[-1 if "creation task" in lines[0] else 0])]
 
     def close(self) -> None:
         """Kill all actors; what their slots still run dies with their supervisors."""
-        for actor in [*(p.actor for p in self._places.values()), *self._nodes]:
+        for actor in [*(p.actor for p in self._places.values()), *self._nodes.values()]:
             with suppress(RayError, ValueError):
                 ray.kill(actor)
 
@@ -389,9 +419,16 @@ class RayRun:
     """A run on Ray, seen from the `swarm launch` process. Enter it in the main thread."""
 
     def __init__(
-        self, rundir: RunDir, config: RunConfig, *, prefix: str, address: str | None = None
+        self,
+        rundir: RunDir,
+        config: RunConfig,
+        *,
+        prefix: str,
+        keys: Mapping[str, str],
+        address: str | None = None,
     ) -> None:
         self._rundir, self._config, self._prefix = rundir, config, prefix
+        self._keys = keys
         configured = config.cluster.address if config.cluster.address != "local" else None
         self._address = address or configured or os.environ.get("RAY_ADDRESS") or "local"
         self._local = self._address == "local"
@@ -456,7 +493,7 @@ class RayRun:
         self._actor = (
             _remote(CoordinatorActor, max_concurrency=2)
             .options(scheduling_strategy=_pin(here))
-            .remote(self._rundir, self._config, self._prefix, self._local)
+            .remote(self._rundir, self._config, self._prefix, self._local, self._keys)
         )
         try:
             ray.get(self._actor.hello.remote(), timeout=READY_S)

@@ -11,7 +11,8 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 from swarm import __version__, best, mustering
 from swarm.actions import (
@@ -28,11 +29,12 @@ from swarm.actions import (
     Stack,
     View,
 )
-from swarm.agent import ProposeDone, ProposeJob
+from swarm.agent import ProposeDone, Ready
 from swarm.briefing import Idea
 from swarm.config import RunConfig
 from swarm.errors import GitError, HarnessError, PreconditionError, RunFailedError, remedy
 from swarm.formats import results_tsv
+from swarm.jobs import job_of
 from swarm.ledger import Ledger, read
 from swarm.node import MeasureDone, MeasureJob, NodeSite
 from swarm.plan import plan
@@ -54,10 +56,15 @@ from swarm.records import (
     Promoted,
     Proposal,
     Proposed,
+    Repaired,
     Resumed,
+    Returned,
+    Spent,
     Started,
     Synced,
+    Waiting,
 )
+from swarm.repeats import twin_of
 from swarm.repo import Hub
 from swarm.rundir import RunDir
 from swarm.runtime import Done, Lost, Muster, Runtime, Up
@@ -189,10 +196,20 @@ class Coordinator:
         wanted = {f"refs/heads/swarm/{run}/best": t.best for t in self.state.targets.values()}
         for name, agent in self.state.agents.items():
             wanted[f"refs/heads/swarm/{run}/{name}"] = agent.incumbent
-        for number, experiment in self.state.experiments.items():
-            if experiment.proposal.commit is not None:
-                wanted[f"refs/swarm/{run}/experiments/{number}"] = experiment.proposal.commit
+        for number in self.state.experiments:
+            wanted.update(self._experiment_refs(number))
         return wanted
+
+    def _experiment_refs(self, number: int) -> list[tuple[str, str]]:
+        """Give the refs that keep an experiment's commits, those that crashed included."""
+        run, experiment = self.state.run, self.state.experiments[number]
+        found = [
+            (f"refs/swarm/{run}/crashed/{number}-{i}", commit)
+            for i, commit in enumerate(experiment.crashed, start=1)
+        ]
+        if experiment.proposal.commit is not None:
+            found.append((f"refs/swarm/{run}/experiments/{number}", experiment.proposal.commit))
+        return found
 
     def _launch(self) -> None:
         rung = probe(self._config.sandbox.mode)
@@ -217,6 +234,7 @@ class Coordinator:
         )
         infos = mustering.agent_infos(self._config)
         posts = mustering.posts(self._config, infos, target, self._keys)
+        self._crew.away = {info.name for info in infos}
         slots = self._runtime.start(Muster(site, config.slot, posts))
         self._crew.slots = {s.name: s for s in slots}
         for node in {s.node for s in slots} | {self._runtime.node_of(i.name) for i in infos}:
@@ -285,9 +303,11 @@ class Coordinator:
             case Promote():
                 self._promote(action)
             case Finish(reason, results):
+                self._call_off()
                 self._record(Finished(reason=reason, results=results))
                 self._over = True
             case Leave(reason):
+                self._call_off()
                 self._record(Interrupted(reason=reason))
                 self._over = True
             case Fail():
@@ -315,9 +335,9 @@ class Coordinator:
     def _refs_after(self, event: AnyEvent) -> list[tuple[str, str, str | None]]:
         run = self.state.run
         match event:
-            case Proposed() if event.proposal.commit is not None:
-                ref = f"refs/swarm/{run}/experiments/{event.number}"
-                return [(ref, event.proposal.commit, None)]
+            case Proposed() | Repaired() if event.proposal.commit is not None:
+                found = self._experiment_refs(event.number)
+                return [(ref, commit, None) for ref, commit in found]
             case Decided(verdict="keep"):
                 agent = self.state.experiments[event.number].agent
                 incumbent = self.state.agents[agent].incumbent
@@ -369,28 +389,13 @@ class Coordinator:
         self._crew.proposing[action.agent] = action
         target = self.state.targets[action.target]
         sent = self._sent.get(action.agent, 0)
-        sample = target.primary(action.base)
-        spreads = [s for s in target.spreads.values() if s.sigma is not None]
         self._sent[action.agent] = len(target.attempts)
         if action.port is not None:
             self._crew.offered.add(action.port)
-        made = self.state.agents[action.agent].proposals
-        self._runtime.propose(
-            ProposeJob(
-                agent=action.agent,
-                base=action.base,
-                seed=mustering.proposal_seed(self.state.seed, action.agent, made),
-                program=mustering.program(self._config.targets[0]),
-                incumbent_mean=sample.mean if sample.n else None,
-                incumbent_se=target.se(action.base),
-                noise=spreads[0].sigma if spreads else None,
-                ordinal=made,
-                attempts_from=sent,
-                attempts=tuple(target.attempts[sent:]),
-                port=self._idea(action.port),
-                pack=self._pack(self._runtime.node_of(action.agent), action.base),
-            )
-        )
+        port = self._idea(action.port)
+        job = job_of(self.state, self._config, action, sent=sent, port=port)
+        pack = self._pack(self._runtime.node_of(action.agent), job.start or job.base)
+        self._runtime.propose(replace(job, pack=pack))
 
     def _idea(self, number: int | None) -> Idea | None:
         if number is None:
@@ -416,6 +421,8 @@ class Coordinator:
                     events.append(Started(process=process))
                 case Lost():
                     events += self._on_lost(done)
+                case Ready():
+                    events += self._ready(done)
                 case ProposeDone():
                     self._record(*events)
                     events = []
@@ -470,30 +477,81 @@ class Coordinator:
         if lost.place not in self.state.agents:
             return []
         self._crew.proposing.pop(lost.place, None)
+        self._crew.away.add(lost.place)
         self._sent.pop(lost.place, None)  # its memory is gone: send the history again
         self._lost[lost.place] = self._lost.get(lost.place, 0) + 1
         if self._lost[lost.place] < MAX_LOST:
             return []
         return [Parked(agent=lost.place, reason=f"it died again and again: {lost.reason}"[:500])]
 
+    def _ready(self, ready: Ready) -> list[AnyEvent]:
+        """Note that an agent is up, and what the one before it spent without a result."""
+        self._crew.away.discard(ready.agent)
+        return self._unpaid(ready)
+
+    def _unpaid(self, ready: Ready) -> list[AnyEvent]:
+        due = self.state.agents[ready.agent].proposals
+        return [
+            Spent(agent=ready.agent, usage=usage, reason="it was cut off")
+            for ordinal, usage in sorted(ready.unpaid)
+            if ordinal >= due
+        ]
+
     def _proposed(self, done: ProposeDone) -> None:
-        self._crew.proposing.pop(done.agent, None)
+        action = self._crew.proposing.pop(done.agent)
         self._lost.pop(done.agent, None)
-        if done.exhausted:
-            reason = done.proposal.invalid or "nothing left to try"
-            self._record(Parked(agent=done.agent, reason=reason, exhausted=True))
+        if self._came_to_nothing(done):
             return
         node, commit = self._runtime.node_of(done.agent), done.proposal.commit
         self._arrived(node, done.proposal.base)
         if commit is not None and done.pack is not None:
             self._hub.unpack(done.pack)
             self._arrived(node, commit)
-        agent = self.state.agents[done.agent]
+        if action.repair is not None:
+            self._mended(done, action.repair)
+            return
+        agent, proposal = self.state.agents[done.agent], done.proposal
+        twin = twin_of(self.state, done.agent, proposal) if agent.info.thinks else None
+        if twin is not None and agent.returned is None:
+            self._record(Returned(agent=done.agent, proposal=proposal, twin=twin))
+            return
+        if twin is not None:
+            proposal = proposal.model_copy(update={"twin": twin})
         idle = not agent.open and not self._crew.interrupted
         if idle and self.state.phase == "running":
-            self._number(done.agent, done.proposal)
+            self._number(done.agent, proposal)
         else:
-            self._record(Prepared(agent=done.agent, proposal=done.proposal))
+            self._record(Prepared(agent=done.agent, proposal=proposal))
+
+    def _came_to_nothing(self, done: ProposeDone) -> bool:
+        """Note a proposer that has no more ideas, has to wait, or is locked out."""
+        reason = done.proposal.invalid or "it made nothing"
+        usage, name = done.proposal.usage, done.agent
+        if done.wait_s is not None:
+            until = self._clock() + timedelta(seconds=done.wait_s)
+            log.warning("%s waits for %.0f s: %s", name, done.wait_s, reason)
+            self._record(Waiting(agent=name, until=until, reason=reason, usage=usage))
+        elif done.locked_out is not None:
+            log.error("%s is locked out: %s", name, reason)
+            group = self.state.agents[name].info.group
+            members = [n for n, a in self.state.agents.items() if a.info.group == group]
+            self._record(
+                Spent(agent=name, usage=usage, reason=reason),
+                *(Parked(agent=n, reason=reason, hint=done.locked_out) for n in members),
+            )
+        elif done.exhausted:
+            self._record(Parked(agent=name, reason=reason, exhausted=True))
+        else:
+            return False
+        return True
+
+    def _mended(self, done: ProposeDone, number: int) -> None:
+        """Take the answer to a crash; too late for an experiment that was decided meanwhile."""
+        if self.state.experiments[number].verdict is None:
+            self._record(Repaired(number=number, proposal=done.proposal))
+        else:
+            reason = f"experiment {number} was decided meanwhile"
+            self._record(Spent(agent=done.agent, usage=done.proposal.usage, reason=reason))
 
     def _number(self, agent_name: str, proposal: Proposal) -> None:
         """Make a proposal an experiment, carried over to the agent's incumbent if that moved."""
@@ -546,7 +604,14 @@ class Coordinator:
             elif verb == "interrupt":
                 self.interrupt("interrupted")
 
+    def _call_off(self) -> None:
+        """End the proposals that nobody waits for any more, and note what they have cost."""
+        agents = [a for a in self._crew.proposing if self.state.agents[a].info.thinks]
+        for ready in self._runtime.call_off(agents) if agents else []:
+            self._record(*self._unpaid(ready))
+
     def _fail(self, action: Fail) -> None:
+        self._call_off()
         self._record(Failed(error=action.error, hint=action.hint))
         self._settle()
         self._over = True

@@ -21,12 +21,14 @@ from swarm import config as configs
 from swarm.clean import remove_scratch
 from swarm.config import RunConfig
 from swarm.errors import (
+    BudgetRefusedError,
     HarnessError,
     PreconditionError,
     SwarmError,
     UsageError,
 )
 from swarm.formats.text import duration
+from swarm.keys import take
 from swarm.launch import Opened, check_groups, check_target, discard, open_run
 from swarm.ledger import is_live, read
 from swarm.quantities import NAME_RULE, is_ref_part
@@ -202,7 +204,9 @@ def launch_config(order: Order) -> int:
     log = log_path(opened.rundir)
     try:
         with _logging_to(log), _signals() as signals:
-            code = _carry_out(opened, order, signals)
+            keys = take((g.proposer for g in opened.config.agents), os.environ)
+            # CHECKS
+            code = _carry_out(opened, order, signals, keys)
     except SwarmError as error:
         if not (_is_refusal(error) and _leave_nothing(opened)):
             _write_views(opened)
@@ -213,10 +217,10 @@ def launch_config(order: Order) -> int:
     return code
 
 
-def _carry_out(opened: Opened, order: Order, signals: Signals) -> int:
+def _carry_out(opened: Opened, order: Order, signals: Signals, keys: dict[str, str]) -> int:
     warnings = Warnings(log_path(opened.rundir))
     try:
-        with _runner(opened, order) as running:
+        with _runner(opened, order, keys) as running:
             signals.take_over()
             signals.draining = True
             killed = _follow(running, opened, signals, warnings)
@@ -233,15 +237,17 @@ def _carry_out(opened: Opened, order: Order, signals: Signals) -> int:
     return signals.exit_code if signals.count and phase != "finished" else 0
 
 
-def _runner(opened: Opened, order: Order) -> Running:
+def _runner(opened: Opened, order: Order, keys: dict[str, str]) -> Running:
     if order.inline:
         from swarm.inline_run import InlineRun
 
-        return InlineRun(opened.rundir, opened.config, prefix=opened.prefix)
+        return InlineRun(opened.rundir, opened.config, prefix=opened.prefix, keys=keys)
     say("  Ray     being started: this takes some seconds")
     from swarm.cluster import RayRun
 
-    return RayRun(opened.rundir, opened.config, prefix=opened.prefix, address=order.address)
+    return RayRun(
+        opened.rundir, opened.config, prefix=opened.prefix, keys=keys, address=order.address
+    )
 
 
 def _follow(running: Running, opened: Opened, signals: Signals, warnings: Warnings) -> bool:
@@ -276,7 +282,8 @@ def _tick(view: LiveView) -> bool:
 
 
 def _is_refusal(error: SwarmError) -> bool:
-    return isinstance(error, HarnessError) or type(error) is PreconditionError
+    refusals = (HarnessError, BudgetRefusedError)
+    return isinstance(error, refusals) or type(error) is PreconditionError
 
 
 def _has_values(opened: Opened) -> bool:

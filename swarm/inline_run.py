@@ -6,6 +6,7 @@ Owns the coordinator's thread. Knows no signals and shows nothing.
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 
 from swarm.config import RunConfig
 from swarm.coordinator import Coordinator
@@ -16,9 +17,11 @@ from swarm.runtime import Inline
 class InlineRun:
     """A run in this process: the coordinator in a thread of its own."""
 
-    def __init__(self, rundir: RunDir, config: RunConfig, *, prefix: str) -> None:
+    def __init__(
+        self, rundir: RunDir, config: RunConfig, *, prefix: str, keys: Mapping[str, str]
+    ) -> None:
         self._runtime = Inline()
-        self._coordinator = Coordinator(rundir, config, self._runtime, prefix=prefix)
+        self._coordinator = Coordinator(rundir, config, self._runtime, prefix=prefix, keys=keys)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="coordinator", daemon=True)
 

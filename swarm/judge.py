@@ -127,6 +127,11 @@ def _words(z: float, gain: float, sigma: float, n: int, n_inc: int, rule: JudgeC
     return f"{size} than the incumbent{over}: z = {z + 0.0:+.2f} from {n} against {n_inc} runs"
 
 
+def detectable(sigma: float, rule: JudgeConfig) -> float:
+    """Give the smallest gain that is kept when both sides are measured `runs` times."""
+    return max(rule.min_delta, rule.keep_above * sigma * math.sqrt(2 / rule.runs))
+
+
 def shrunken(gain: float, spread: Spread) -> float:
     """Give what a kept gain is expected to be worth: winners are lucky, so it is shrunk.
 

@@ -87,7 +87,8 @@ def _wishes(view: View, target: Target) -> Iterator[_Wish]:
 
 def _measurable(target: Target, experiment: Experiment) -> bool:
     tree = experiment.proposal.tree
-    return tree is not None and target.number_of.get(tree) == experiment.number
+    known = tree is not None and target.number_of.get(tree) == experiment.number
+    return known and experiment.failed is None and experiment.proposal.twin is None
 
 
 def _under_way(

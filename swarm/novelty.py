@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Literal
 
 from swarm.records import Proposal
@@ -52,11 +53,11 @@ def keys(proposal: Proposal) -> Iterator[tuple[Likeness, str]]:
             yield "summary", summary
 
 
+@dataclass
 class Tried:
     """Which experiment was the last to make a change, or to say so."""
 
-    def __init__(self) -> None:
-        self._last: dict[tuple[Likeness, str], int] = {}
+    _last: dict[tuple[Likeness, str], int] = field(default_factory=dict[tuple[Likeness, str], int])
 
     def add(self, number: int, proposal: Proposal) -> None:
         """Remember an experiment."""

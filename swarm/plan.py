@@ -79,11 +79,14 @@ def _verdict(view: View, target: Target, experiment: Experiment) -> Decided | No
 
     if proposal.invalid is not None or proposal.tree is None:
         return decided("invalid", proposal.invalid or "nothing was proposed")
+    if proposal.twin is not None:
+        return decided("duplicate", f"same {proposal.twin.same} as {_called(proposal.twin.number)}")
     first = target.number_of.get(proposal.tree, number)
     if first != number:
-        what = f"experiment {first}" if first else "the base"
-        return decided("duplicate", f"same tree as {what}")
+        return decided("duplicate", f"same tree as {_called(first)}")
     if experiment.failed is not None and experiment.failed.failure is not None:
+        if _may_be_mended(view, experiment):
+            return None
         failure = experiment.failed.failure
         return decided(failure.kind, failure.reason)
     if experiment.aborts > MAX_ABORTS:
@@ -106,6 +109,22 @@ def _verdict(view: View, target: Target, experiment: Experiment) -> Decided | No
         gain=ruling.gain,
         incumbent_n=n,
     )
+
+
+def _called(number: int | None) -> str:
+    if number is None:
+        return "what another agent has prepared"
+    return f"experiment {number}" if number else "the base"
+
+
+def _may_be_mended(view: View, experiment: Experiment) -> bool:
+    """Tell whether a crash goes back to its proposer."""
+    agent = view.state.agents[experiment.agent]
+    failed = experiment.failed
+    crashed = failed is not None and failed.failure is not None and failed.failure.kind == "crash"
+    again = experiment.repairs < view.config.repair and not experiment.gave_up
+    able = agent.info.thinks and agent.parked is None
+    return crashed and again and able and view.state.phase != "draining"
 
 
 # --- merging -----------------------------------------------------------------------------------
@@ -217,15 +236,17 @@ def _all_parked(view: View) -> list[Action]:
         return []
     if all(a.exhausted for a in agents):
         return [Emit(Draining(reason="every proposer has tried all it can think of"))]
-    reasons = sorted(f"{a.info.name}: {a.parked}" for a in agents if a.parked and not a.exhausted)
-    if not reasons:
+    stuck = [a for a in agents if a.parked and not a.exhausted]
+    if not stuck:
         return [Emit(Draining(reason="budget: what the groups of agents may use"))]
+    names: dict[str, list[str]] = {}
+    for agent in stuck:
+        names.setdefault(agent.parked or "", []).append(agent.info.name)
+    reasons = "; ".join(f"{', '.join(who)}: {why}" for why, who in names.items())
+    hints = list(dict.fromkeys(a.hint for a in stuck if a.hint))
+    known = "; ".join(hints) or "`swarm show` tells what was wrong with their last proposals"
     return [
-        Fail(
-            "every agent is parked: " + "; ".join(reasons),
-            "`swarm show` tells what was wrong with their last proposals; "
-            "launch the run again to resume it",
-        )
+        Fail(f"every agent is parked: {reasons}", f"{known}; launch the run again to resume it")
     ]
 
 
@@ -265,11 +286,14 @@ def _sync_or_propose(view: View) -> list[Action]:
     state, crew = view.state, view.crew
     if state.phase != "running":
         return []
-    under_way = len(crew.proposing) + sum(a.prepared is not None for a in state.agents.values())
-    room = budget.room(view.config, state, under_way)
-    busy = [n for n, a in state.agents.items() if n in crew.proposing or a.prepared is not None]
+    mending = _mend(view)
+    taken = {m.agent for m in mending}
+    making = {n for n, p in crew.proposing.items() if p.repair is None}
+    busy = [n for n, a in state.agents.items() if n in making or a.prepared is not None]
+    prepared = sum(a.prepared is not None for a in state.agents.values())
+    room = budget.room(view.config, state, len(making) + prepared)
     left = budget.group_room(view.config, state, busy)
-    actions: list[Action] = []
+    actions: list[Action] = [*mending]
     ports = [
         (t.info.name, n) for t in state.targets.values() for n in t.ports if n not in crew.offered
     ]
@@ -277,7 +301,7 @@ def _sync_or_propose(view: View) -> list[Action]:
         if room is not None and room <= 0:
             break
         group = agent.info.group
-        if not _may_propose(view, name, agent) or left.get(group) == 0:
+        if name in taken or not _may_propose(view, name, agent) or left.get(group) == 0:
             continue
         target = state.targets[agent.info.target]
         base = agent.incumbent
@@ -287,7 +311,7 @@ def _sync_or_propose(view: View) -> list[Action]:
                 tree = target.tree_of[base]
                 actions.append(Emit(Synced(agent=name, commit=base, tree=tree)))
         mine = (n for t, n in ports if t == agent.info.target)
-        port = next(mine, None)
+        port = next(mine, None) if agent.returned is None else None
         if port is not None:
             ports.remove((agent.info.target, port))
         actions.append(Propose(name, agent.info.target, base, port))
@@ -297,7 +321,29 @@ def _sync_or_propose(view: View) -> list[Action]:
     return actions
 
 
+def _mend(view: View) -> list[Propose]:
+    """Hand crashes back to their proposers: their experiments have begun, so they come first."""
+    measured = {m.experiment for m in view.crew.measuring.values()}
+    found: dict[str, Propose] = {}
+    for target in view.state.targets.values():
+        for experiment in target.open.values():
+            name = experiment.agent
+            due = experiment.number not in measured and _may_be_mended(view, experiment)
+            if due and name not in found and _is_free(view, name):
+                base, number = experiment.base, experiment.number
+                found[name] = Propose(name, target.info.name, base, repair=number)
+    return list(found.values())
+
+
+def _is_free(view: View, name: str) -> bool:
+    """Tell whether an agent can be given anything to do now."""
+    agent, crew = view.state.agents[name], view.crew
+    until = agent.waiting_until
+    waits = until is not None and view.now < until
+    return agent.parked is None and not waits and name not in crew.away | crew.proposing.keys()
+
+
 def _may_propose(view: View, name: str, agent: Agent) -> bool:
-    if agent.parked is not None or agent.prepared is not None or name in view.crew.proposing:
+    if agent.prepared is not None or not _is_free(view, name):
         return False
     return len(agent.open) <= view.config.lookahead

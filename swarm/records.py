@@ -443,6 +443,8 @@ class Parked(Event):
     reason: str
     exhausted: bool = False
     """True when it has simply nothing left to try."""
+    hint: str | None = None
+    """What helps, where that is known."""
 
 
 class Paused(Event):

@@ -10,13 +10,13 @@ import os
 import queue
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from swarm.agent import Hands, ProposeDone, ProposeJob, Terms
+from swarm.agent import Hands, Journal, ProposeDone, ProposeJob, Ready, Terms
 from swarm.config import SlotConfig
 from swarm.errors import PreconditionError, SwarmError
 from swarm.groups import ProposerConfig
@@ -79,7 +79,7 @@ class Up:
     process: ProcessStamp
 
 
-Done = MeasureDone | ProposeDone | Lost | Up
+Done = MeasureDone | ProposeDone | Ready | Lost | Up
 
 
 class Runtime(Protocol):
@@ -104,7 +104,11 @@ class Runtime(Protocol):
         ...
 
     def propose(self, job: ProposeJob) -> None:
-        """Start a proposal by its agent, which must be idle."""
+        """Start a proposal by its agent, which must be idle and have been `Ready`."""
+        ...
+
+    def call_off(self, agents: Sequence[str]) -> list[Ready]:
+        """End what these agents are proposing, without a result, and give what it has cost."""
         ...
 
     def wait(self, timeout_s: float) -> list[Done]:
@@ -170,10 +174,11 @@ class Inline:
         self._inboxes: dict[str, queue.SimpleQueue[MeasureJob | ProposeJob | None]] = {}
         self._threads: list[threading.Thread] = []
         self._stop = threading.Event()
+        self._node: Node | None = None
 
     def start(self, muster: Muster) -> tuple[SlotInfo, ...]:
         """Prepare the one node and start the threads."""
-        node = Node(muster.site)
+        node = self._node = Node(muster.site)
         node.prepare()
         count = slot_count(muster.slot, cpus=os.cpu_count() or 1, gpus=local_gpus())
         kind = machine_kind()
@@ -222,6 +227,7 @@ class Inline:
 
     def _agent_loop(self, name: str, node: Node, post: Post) -> None:
         hands: Hands | None = None
+        self._outbox.put(Ready(name, Journal(node, name).unpaid()))
 
         def propose(job: ProposeJob) -> ProposeDone:
             nonlocal hands
@@ -231,9 +237,10 @@ class Inline:
         while (job := self._inboxes[name].get()) is not None:
             assert isinstance(job, ProposeJob)
             done = self._safely(name, partial(propose, job))
+            self._outbox.put(done)
             if isinstance(done, Lost):
                 hands = None
-            self._outbox.put(done)
+                self._outbox.put(Ready(name, Journal(node, name).unpaid()))
 
     @staticmethod
     def _safely(name: str, work: Callable[[], Done]) -> Done:
@@ -256,6 +263,11 @@ class Inline:
     def propose(self, job: ProposeJob) -> None:
         """Hand the job to the agent's thread."""
         self._inboxes[job.agent].put(job)
+
+    def call_off(self, agents: Sequence[str]) -> list[Ready]:
+        """Read what they have cost so far. A thread cannot be ended: it goes with the process."""
+        assert self._node is not None
+        return [Ready(name, Journal(self._node, name).unpaid()) for name in agents]
 
     def wait(self, timeout_s: float) -> list[Done]:
         """Give all that has come in, waiting for the first."""

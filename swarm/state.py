@@ -141,6 +141,8 @@ class Agent:
     usd: float = 0.0
     tokens: int = 0
     parked: str | None = None
+    hint: str | None = None
+    """What helps a parked one."""
     exhausted: bool = False
     gone: bool = False
     """No longer in the config of the present launch."""
@@ -387,7 +389,7 @@ class RunState:
 
     def _on_parked(self, event: Parked) -> None:
         agent = self.agents[event.agent]
-        agent.parked, agent.exhausted = event.reason, event.exhausted
+        agent.parked, agent.exhausted, agent.hint = event.reason, event.exhausted, event.hint
 
     def _pay(self, agent: Agent, usage: Usage) -> None:
         agent.proposals += 1
