@@ -12,7 +12,10 @@ from urllib.parse import urlsplit
 from swarm.groups import HeadlessProposer, MessagesProposer, ProposerConfig
 
 _ANTHROPIC = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL")
-_GOOGLE = ("GEMINI_API_KEY", "GOOGLE_API_KEY", "GOOGLE_CLOUD_PROJECT", "GOOGLE_GENAI_USE_VERTEXAI")
+_GOOGLE = (
+    *("GEMINI_API_KEY", "GOOGLE_API_KEY", "GOOGLE_GEMINI_BASE_URL", "GOOGLE_CLOUD_PROJECT"),
+    *("GOOGLE_CLOUD_LOCATION", "GOOGLE_GENAI_USE_VERTEXAI", "GOOGLE_APPLICATION_CREDENTIALS"),
+)
 _OPENAI = ("OPENAI_API_KEY", "OPENAI_BASE_URL")
 OF_CLI: Mapping[str, tuple[str, ...]] = {
     "claude": (*_ANTHROPIC, "CLAUDE_CODE_OAUTH_TOKEN"),
@@ -22,7 +25,7 @@ OF_CLI: Mapping[str, tuple[str, ...]] = {
     "aider": (*_ANTHROPIC, *_OPENAI, *_GOOGLE, "OPENROUTER_API_KEY", "DEEPSEEK_API_KEY"),
 }
 """The variables with which each coding agent finds its provider."""
-_PUBLIC = ("_BASE_URL", "_PROJECT", "_USE_VERTEXAI")
+_PUBLIC = ("_BASE_URL", "_PROJECT", "_LOCATION", "_USE_VERTEXAI", "_APPLICATION_CREDENTIALS")
 """Endings of variables that are settings, not secrets."""
 SHORTEST = 8
 """Shorter values are no keys, and blotting them out would garble honest text."""

@@ -91,11 +91,13 @@ class Command:
     env: Mapping[str, str]
     timeout_s: float
     log: Path
-    """stdout and stderr together; its directory must exist."""
+    """stdout, and stderr unless `errors` names another file; its directory must exist."""
     output_limit: int = 16 * 2**20
     """Bytes kept in the log: the first half and the last half of it."""
     append: bool = False
     stdin: Path | None = None
+    errors: Path | None = None
+    """stderr apart from stdout; capped like the log."""
 
 
 @dataclass(frozen=True)
@@ -291,6 +293,7 @@ def _order(command: Command, argv: tuple[str, ...], env: dict[str, str]) -> dict
         "env": env,
         "timeout_s": command.timeout_s,
         "log": str(command.log.absolute()),
+        "errors": None if command.errors is None else str(command.errors.absolute()),
         "output_limit": command.output_limit,
         "append": command.append,
         "stdin": None if command.stdin is None else str(command.stdin.absolute()),

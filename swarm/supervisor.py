@@ -46,6 +46,8 @@ class Order(TypedDict):
     env: dict[str, str]
     timeout_s: float
     log: str
+    errors: str | None
+    """Where stderr goes, when it does not go to the log too."""
     output_limit: int
     append: bool
     stdin: str | None
@@ -254,16 +256,60 @@ class Spool:
             view = view[count:]
 
 
+class Outlet:
+    """A pipe from a command to a log file."""
+
+    def __init__(self, path: str, order: Order) -> None:
+        self.spool = Spool(path, order["output_limit"], order["append"])
+        self.end, self.inlet = os.pipe()
+        os.set_blocking(self.end, False)
+        widen(self.end)
+
+    def pump(self) -> bool:
+        """Move what is there, at most one chunk. False at the end of the output."""
+        try:
+            data = os.read(self.end, CHUNK)
+        except BlockingIOError:
+            return True
+        self.spool.feed(data)
+        return bool(data)
+
+    def drain(self) -> None:
+        """Move all that is left. Its writers are dead, so what is there now is all."""
+        try:
+            while data := os.read(self.end, CHUNK):
+                self.spool.feed(data)
+        except BlockingIOError:
+            pass
+
+    def close(self) -> None:
+        """Close the pipe and write the rest of the log."""
+        os.close(self.end)
+        self.spool.close()
+
+
+def paths(order: Order) -> list[str]:
+    """Give the log of stdout and that of stderr; one path if they are the same."""
+    return [order["log"]] if order["errors"] is None else [order["log"], order["errors"]]
+
+
+def widen(pipe: int) -> None:
+    """Let a talkative command run ahead, so that its time is its own."""
+    if LINUX:
+        with suppress(OSError):
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 4 * CHUNK)
+
+
 # --- starting a command ------------------------------------------------------------------------
 
 
-def spawn(order: Order, output: int) -> tuple[int, str]:
+def spawn(order: Order, output: int, errors: int) -> tuple[int, str]:
     """Fork and execute; give the pid and, if the program could not be executed, the reason."""
     report, told = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
-            become(order, output)
+            become(order, output, errors)
         except BaseException as error:
             os.write(told, str(error).encode("utf-8", "replace")[:4000])
         finally:
@@ -277,7 +323,7 @@ def spawn(order: Order, output: int) -> tuple[int, str]:
     return pid, reason.decode("utf-8", "replace")
 
 
-def become(order: Order, output: int) -> None:
+def become(order: Order, output: int, errors: int) -> None:
     """Turn this forked process into the command. Returns only by an exception.
 
     All other descriptors close on execution: Python opens everything that way.
@@ -292,7 +338,7 @@ def become(order: Order, output: int) -> None:
     except OSError as error:
         raise RuntimeError(f"cannot open {source!r}: {error.strerror}") from None
     os.dup2(output, 1)
-    os.dup2(output, 2)
+    os.dup2(errors, 2)
     try:
         os.chdir(order["cwd"])
     except OSError as error:
@@ -363,31 +409,36 @@ class Supervisor:
         # Memory that a forked child still shared with this process counts as its own maximum.
         self._own_rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_UNIT
         answer: dict[str, Any] = {"status": None, "error": None, "unstarted": False}
-        try:
-            spool = Spool(order["log"], order["output_limit"], order["append"])
-        except OSError as error:
-            return answer | {"error": f"cannot write the log {order['log']!r}: {error.strerror}"}
-        output, output_in = os.pipe()
-        os.set_blocking(output, False)
-        widen(output)
+        outlets: list[Outlet] = []
+        for path in paths(order):
+            try:
+                outlets.append(Outlet(path, order))
+            except OSError as error:
+                for outlet in outlets:
+                    os.close(outlet.inlet)
+                    outlet.close()
+                return answer | {"error": f"cannot write the log {path!r}: {error.strerror}"}
         start = time.monotonic()
         try:
-            brood.main, reason = spawn(order, output_in)
+            brood.main, reason = spawn(order, outlets[0].inlet, outlets[-1].inlet)
         except OSError as error:
-            os.close(output)
-            spool.close()
+            for outlet in outlets:
+                outlet.close()
             return answer | {"error": f"cannot fork: {error.strerror}"}
         finally:
-            os.close(output_in)
+            for outlet in outlets:
+                os.close(outlet.inlet)
         try:
-            ending, sampled = self._watch(brood, spool, output, start + order["timeout_s"])
+            ending, sampled = self._watch(brood, outlets, start + order["timeout_s"])
             seconds = time.monotonic() - start
             stubborn = brood.end()
-            drain(output, spool)
+            for outlet in outlets:
+                outlet.drain()
         finally:
-            os.close(output)
-            spool.close()
-        error = reason or spool.problem
+            for outlet in outlets:
+                outlet.close()
+        problems = [outlet.spool.problem for outlet in outlets if outlet.spool.problem]
+        error = reason or (problems[0] if problems else None)
         if stubborn:
             error = f"cannot end process {', '.join(map(str, stubborn))}"
         return answer | {
@@ -397,15 +448,16 @@ class Supervisor:
             "seconds": 0.0 if reason else seconds,
             "cpu_seconds": 0.0 if reason else brood.cpu_s,
             "peak_memory_mb": 0.0 if reason else self._peak(sampled) / 2**20,
-            "truncated": spool.dropped > 0,
+            "truncated": any(outlet.spool.dropped for outlet in outlets),
             "error": error,
             "unstarted": bool(reason),
         }
 
-    def _watch(self, brood: Brood, spool: Spool, output: int, deadline: float) -> tuple[str, int]:
+    def _watch(self, brood: Brood, outlets: list[Outlet], deadline: float) -> tuple[str, int]:
         """Wait for the end of the main process; say why it is over and the memory it took."""
         poll = select.poll()
-        for fd in (self._control, self._wake, output):
+        open_ends = {outlet.end: outlet for outlet in outlets}
+        for fd in (self._control, self._wake, *open_ends):
             poll.register(fd, select.POLLIN)
         start = time.monotonic()
         next_sample, sampled = start + FIRST_SAMPLE_S, 0
@@ -419,8 +471,9 @@ class Supervisor:
                 pace = max(FIRST_SAMPLE_S, (now - start) / 10, 20 * cost)
                 next_sample = now + min(pace, max(SLOWEST_SAMPLE_S, 20 * cost))
             ready = self._wait(poll, min(deadline, next_sample))
-            if output in ready and not pump(output, spool):
-                poll.unregister(output)
+            for end in ready & open_ends.keys():
+                if not open_ends[end].pump():
+                    poll.unregister(end)
             if self._wake in ready:
                 brood.reap()
             if brood.status is not None:
@@ -467,32 +520,6 @@ class Supervisor:
         view = memoryview(len(body).to_bytes(4, "big") + body)
         while view:
             view = view[os.write(self._control, view) :]
-
-
-def widen(pipe: int) -> None:
-    """Let a talkative command run ahead, so that its time is its own."""
-    if LINUX:
-        with suppress(OSError):
-            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 4 * CHUNK)
-
-
-def pump(output: int, spool: Spool) -> bool:
-    """Move what is there, at most one chunk. False at the end of the output."""
-    try:
-        data = os.read(output, CHUNK)
-    except BlockingIOError:
-        return True
-    spool.feed(data)
-    return bool(data)
-
-
-def drain(output: int, spool: Spool) -> None:
-    """Move all that is left. Its writers are dead, so what is there now is all."""
-    try:
-        while data := os.read(output, CHUNK):
-            spool.feed(data)
-    except BlockingIOError:
-        pass
 
 
 def detach() -> None:

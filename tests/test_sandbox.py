@@ -112,6 +112,27 @@ def test_exit_status_output_and_clock(bench: Bench) -> None:
     assert not outcome.truncated
 
 
+def test_stderr_can_be_kept_apart_and_is_capped_by_itself(bench: Bench, tmp_path: Path) -> None:
+    errors = tmp_path / "errors"
+    script = "echo out; echo err >&2; seq 1 20000 >&2; echo out again; exec >&-; echo last >&2"
+    outcome = bench.sh(script, errors=errors, output_limit=2000)
+    assert (outcome.status, outcome.error) == (0, None)
+    assert bench.text == "out\nout again\n"
+    told = errors.read_text()
+    assert told.startswith("err\n1\n")
+    assert told.endswith("20000\nlast\n")
+    assert len(told) < 2200
+    assert outcome.truncated
+
+
+def test_errors_that_cannot_be_written_are_the_sandboxs_error(bench: Bench, tmp_path: Path) -> None:
+    outcome = bench.sh("echo out", errors=tmp_path / "missing" / "errors")
+    assert outcome.status is None
+    assert outcome.error is not None
+    assert "missing" in outcome.error
+    assert bench.sh("echo out").status == 0
+
+
 def test_a_signal_is_a_negative_status(bench: Bench) -> None:
     assert bench.sh("kill -SEGV $$").status == -signal.SIGSEGV
 

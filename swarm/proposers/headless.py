@@ -1,20 +1,398 @@
-"""A coding agent from the command line as a proposer."""
+"""A coding agent from the command line, or any program that edits files, as a proposer.
+
+Owns one call: the briefing on its way in, the environment and home of the process, its end, and
+what is made of its output. `clis` knows the programs, `sandbox` how a process is run and ended.
+The program sees its own files of the user's home and its own keys, no GPU, nothing else of the
+launcher's environment.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from fnmatch import fnmatchcase
+from pathlib import Path
 
-from swarm.briefing import Briefing
+from swarm import keys as all_keys
+from swarm.briefing import Briefing, render
 from swarm.groups import HeadlessProposer
-from swarm.proposers import Draft, Workspace
+from swarm.prices import price_of
+from swarm.proposers import (
+    Draft,
+    LockedOutError,
+    NoProposalError,
+    UnavailableError,
+    Workspace,
+)
+from swarm.proposers.clis import (
+    TABLE,
+    Call,
+    Cli,
+    Report,
+    diagnose,
+    last_line,
+    plain,
+    summary_of,
+    wait_of,
+)
+from swarm.records import Usage
+from swarm.removal import remove_tree
+from swarm.sandbox import Command, Outcome, Sandbox, probe
+
+OUTPUT = 32 * 2**20
+"""Bytes that are kept of stdout and of stderr: the first and the last half of it."""
+RATIONALE = 4000
+"""Characters that are kept of the last words."""
+TAIL = 600
+"""Characters of stderr in the reason of a failure."""
+
+_CONTRACT = """
+# How to hand in
+
+Your working directory holds the files. Edit them there, and only those in scope; make one change.
+Leave no notes, copies or other new files behind that the change does not need. There is no git
+repository: do not commit. Do not measure: that is done for you afterwards, elsewhere.
+"""
+_LAST_WORDS = {
+    True: "End your answer with one line that says what you changed: `SUMMARY: lr 1e-3 -> 2e-3`.\n",
+    False: "Print one line at the end that says what was changed.\n",
+}
+_GIVE_UP = "If it cannot be mended, change nothing and say why.\n"
 
 
 class Headless:
     """One agent's program."""
 
     def __init__(self, config: HeadlessProposer, agent: str, keys: Mapping[str, str]) -> None:
-        self.config, self.agent, self.keys = config, agent, keys
+        self.config, self.agent = config, agent
+        self.keys = all_keys.of(config, keys)
+        self._cli = TABLE[config.cli] if isinstance(config.cli, str) else None
+        self._secrets = all_keys.secrets(self.keys)
 
     def propose(self, workspace: Workspace, briefing: Briefing) -> Draft:
-        """Have the program make one change."""
-        raise NotImplementedError
+        """Have the program make one change.
+
+        Raises:
+            LockedOutError: it is not installed, or its provider refuses the key or the login.
+            UnavailableError: its provider asks to be left alone for a while.
+            NoProposalError: it failed, took too long, or changed nothing.
+        """
+        with _scratch(workspace) as scratch, _hidden(workspace, scratch / "hidden"):
+            before, litter = _stand(workspace), set(self._litter(workspace))
+            ending = self._run(workspace, briefing, scratch)
+            for path in list(self._litter(workspace)):
+                if path not in litter:
+                    remove_tree(path)
+            changed = _stand(workspace) != before
+        if ending.usage != Usage():
+            workspace.spent(ending.usage)
+        return self._judge(ending, briefing, changed)
+
+    # --- the call
+
+    def _run(self, workspace: Workspace, briefing: Briefing, scratch: Path) -> _Ending:
+        told = scratch / "briefing.md"
+        told.write_text(self._words(briefing), encoding="utf-8")
+        command = Command(
+            argv=self._argv(told, workspace),
+            cwd=workspace.root,
+            env=self._environment(told, self._home(scratch / "home")),
+            timeout_s=self.config.timeout,
+            log=scratch / "stdout",
+            errors=scratch / "stderr",
+            output_limit=OUTPUT,
+            stdin=told if self._cli is None or self._cli.stdin else None,
+        )
+        with Sandbox(probe("auto"), scratch=scratch / "box") as box:
+            outcome = box.run(command)
+        output, errors = _text(command.log), _text(scratch / "stderr")
+        report = Report(output.strip()) if self._cli is None else self._cli.parse(output)
+        usage = Usage() if outcome.unstarted else self._usage(report)
+        return _Ending(outcome, report, errors, last_line(output), usage)
+
+    def _words(self, briefing: Briefing) -> str:
+        parts = [render(briefing).whole.rstrip() + "\n", _CONTRACT, _LAST_WORDS[bool(self._cli)]]
+        if briefing.crash is not None:
+            parts.append(_GIVE_UP)
+        return "\n".join(parts)
+
+    def _argv(self, told: Path, workspace: Workspace) -> tuple[str, ...]:
+        if self._cli is None:
+            return tuple(self.config.cli)
+        given, files = self.config, workspace.files
+        return tuple(self._cli.argv(Call(str(told), given.model, given.args, files, self.keys)))
+
+    def _environment(self, told: Path, home: Path) -> dict[str, str]:
+        env = {n: v for n, v in os.environ.items() if _PASSED.fullmatch(n)}
+        env.setdefault("PATH", os.defpath)
+        env |= {"TERM": "dumb", "NO_COLOR": "1", "CUDA_VISIBLE_DEVICES": "", "HOME": str(home)}
+        for name, below in _XDG.items():
+            env[name] = str(home / below)
+        env["SWARM_BRIEFING"] = str(told)
+        if self._cli is not None:
+            env |= self._cli.env
+        env |= self.keys
+        key = self.keys.get("OPENAI_API_KEY")
+        if self.config.cli == "codex" and key and login_of(TABLE["codex"], os.environ) is None:
+            # It uses that variable to log in only; a login that exists is not to be overruled.
+            env.setdefault("CODEX_API_KEY", key)
+        return env
+
+    def _home(self, home: Path) -> Path:
+        """Make a home that holds the program's own files of the user's, and nothing else."""
+        home.mkdir(mode=0o700)
+        cli = self._cli
+        if cli is None or (cli.key_suffices and any(name in self.keys for name in cli.unlocking)):
+            return home
+        for item in cli.home:
+            source = located(item.path, item.moved_by)
+            if not source.exists():
+                continue
+            place = home / item.path
+            place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if item.copied:
+                shutil.copyfile(source, place)
+                place.chmod(0o600)
+            else:
+                # Not a copy: a login that is renewed here must be the user's own from then on.
+                place.symlink_to(source, target_is_directory=source.is_dir())
+        return home
+
+    def _litter(self, workspace: Workspace) -> Iterator[Path]:
+        """Find what the program itself leaves beside the files, deepest first.
+
+        What a pattern of the scope names is no litter: somebody improves the program's own files.
+        """
+        globs = () if self._cli is None else self._cli.litter
+        named = {pattern.split("/", 1)[0] for pattern in workspace.scope.patterns}
+        for entry in sorted(workspace.root.iterdir()) if globs else ():
+            if not any(fnmatchcase(entry.name, glob) for glob in globs):
+                continue
+            for folder, folders, names in os.walk(entry, topdown=False):
+                for name in (*names, *folders):
+                    path = Path(folder, name)
+                    if entry.name not in named or _relative(path, workspace) not in workspace.scope:
+                        yield path
+            if entry.name not in named:
+                yield entry
+
+    # --- what is made of it
+
+    def _judge(self, ending: _Ending, briefing: Briefing, changed: bool) -> Draft:
+        outcome, report, usage = ending.outcome, ending.report, ending.usage
+        if outcome.unstarted:
+            raise LockedOutError(
+                self._blot(f"{self._name} cannot be started: {outcome.error}"),
+                f"install it: {self._cli.install}" if self._cli else "correct `cli` in the config",
+                usage,
+            )
+        failure = self._failure(ending)
+        if failure is not None:
+            self._refused(ending, usage)
+            raise NoProposalError(self._blot(f"{self._name} {failure}"), usage)
+        said = ending.last_line if self._cli is None else summary_of(report.text)
+        if not changed:
+            done = "gave up mending" if briefing.crash is not None else "changed nothing"
+            words = f": {said}" if said else ""
+            raise NoProposalError(self._blot(f"{self._name} {done}{words}"), usage)
+        return Draft(
+            summary=plain(self._blot(said)),
+            rationale=self._blot(report.text)[-RATIONALE:],
+            usage=usage,
+            port_of=briefing.port.number if briefing.port is not None else None,
+        )
+
+    def _failure(self, ending: _Ending) -> str | None:
+        """Say how it failed, or None if it did not."""
+        outcome, report, tail = ending.outcome, ending.report, _tail(ending.errors)
+        if outcome.timed_out:
+            return f"took longer than {self.config.timeout:g} s{_after(report.error or tail)}"
+        if outcome.error is not None:
+            return f"could not be run: {outcome.error}"
+        if report.error is not None:
+            return f"failed{_after(report.error)}"
+        if outcome.status != 0:
+            words = tail or plain(report.text[-TAIL:], TAIL) or ending.last_line
+            return f"ended with status {outcome.status}{_after(words)}"
+        if not report.ended:
+            return f"printed something else than its result{_after(tail or ending.last_line)}"
+        return None
+
+    def _refused(self, ending: _Ending, usage: Usage) -> None:
+        """Tell a refusal of the provider from a failure of the program."""
+        cli, report = self._cli, ending.report
+        if cli is None:
+            return
+        if report.error is None and ending.outcome.timed_out:
+            return
+        words = report.error or f"{ending.last_line} {_tail(ending.errors)}"
+        reason = self._blot(f"{self._name} failed{_after(words)}")
+        match diagnose(words, report.status):
+            case "locked":
+                keys = " or ".join(cli.unlocking)
+                hint = f"{cli.login}, or export {keys}; and see that `model` is right"
+                raise LockedOutError(reason, hint, usage)
+            case "busy":
+                wait = wait_of(f"{words} {_tail(ending.errors)}", datetime.now().astimezone())
+                raise UnavailableError(reason, wait, usage)
+            case None:
+                return
+
+    def _usage(self, report: Report) -> Usage:
+        tokens = report.tokens
+        return Usage(
+            usd=self._usd(report),
+            input_tokens=tokens.input + tokens.cache_write,
+            cached_tokens=tokens.cache_read,
+            output_tokens=tokens.output,
+        )
+
+    def _usd(self, report: Report) -> float:
+        """Give the cost by the config's prices, by the program's word, or by the price table.
+
+        A program does not know that a server on this machine costs nothing.
+        """
+        local = all_keys.is_local(self.keys.get("ANTHROPIC_BASE_URL", ""))
+        if self.config.prices is None and report.usd is not None and not local:
+            return report.usd
+        if self._cli is None and self.config.prices is None:
+            return 0.0
+        price = price_of(self.config, self.keys)
+        if price is None:
+            return report.usd or 0.0
+        return price.proposal + price.usd(**report.tokens._asdict())
+
+    @property
+    def _name(self) -> str:
+        return self._cli.title if self._cli is not None else f"`{self.config.cli[0]}`"
+
+    def _blot(self, text: str) -> str:
+        return all_keys.blot(text, self._secrets)
+
+
+@dataclass(frozen=True)
+class _Ending:
+    """How a call went."""
+
+    outcome: Outcome
+    report: Report
+    errors: str
+    last_line: str
+    usage: Usage
+
+
+_PASSED = re.compile(
+    r"PATH|LANG|LC_[A-Z]+|TZ|(?:HTTPS?|NO|ALL)_PROXY|(?:https?|no|all)_proxy|"
+    r"SSL_CERT_(?:FILE|DIR)|NODE_EXTRA_CA_CERTS|REQUESTS_CA_BUNDLE"
+)
+"""What a program needs of the launcher's environment to find files, words and the network."""
+_XDG = {
+    "XDG_CONFIG_HOME": ".config",
+    "XDG_DATA_HOME": ".local/share",
+    "XDG_STATE_HOME": ".local/state",
+    "XDG_CACHE_HOME": ".cache",
+}
+
+
+# --- the user's files --------------------------------------------------------------------------
+
+
+def located(path: str, moved_by: str | None, environ: Mapping[str, str] = os.environ) -> Path:
+    """Say where something below the user's home is, which a variable may have moved."""
+    home = Path(environ.get("HOME") or Path.home())
+    place = environ.get(moved_by) if moved_by else None
+    if not place:
+        return home / path
+    # An XDG variable names the directory of all programs, another the program's own.
+    return Path(place) / Path(path).name if moved_by in _XDG else Path(place)
+
+
+def login_of(cli: Cli, environ: Mapping[str, str]) -> Path | None:
+    """Find a file that says that somebody has logged in to a program."""
+    for login in cli.logins:
+        for item in cli.home:
+            if login == item.path or login.startswith(f"{item.path}/"):
+                below = login[len(item.path) :].lstrip("/")
+                place = located(item.path, item.moved_by, environ)
+                place = place / below if below else place
+                if place.is_file():
+                    return place
+    return None
+
+
+# --- the worktree ------------------------------------------------------------------------------
+
+
+@contextmanager
+def _scratch(workspace: Workspace) -> Generator[Path]:
+    """Give an empty private directory; what programs wrote there may hold keys and is removed."""
+    parent = workspace.scratch
+    path = Path(tempfile.mkdtemp(prefix="headless-", dir=parent))
+    try:
+        yield path
+    finally:
+        with suppress(OSError):
+            remove_tree(path)
+
+
+@contextmanager
+def _hidden(workspace: Workspace, shelf: Path) -> Generator[None]:
+    """Put away what the program must not read."""
+    moved: list[tuple[Path, Path]] = []
+    try:
+        if workspace.hidden.patterns:
+            for path in list(_walk(workspace.root)):
+                if _relative(path, workspace) in workspace.hidden:
+                    place = shelf / str(len(moved))
+                    place.parent.mkdir(exist_ok=True)
+                    shutil.move(path, place)
+                    moved.append((path, place))
+        yield
+    finally:
+        for path, place in moved:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            remove_tree(path)
+            shutil.move(place, path)
+
+
+def _stand(workspace: Workspace) -> dict[str, tuple[int, int, int, int]]:
+    """Say how the worktree stands, closely enough to see whether anything was written."""
+    found: dict[str, tuple[int, int, int, int]] = {}
+    for path in _walk(workspace.root):
+        with suppress(OSError):
+            state = path.lstat()
+            size, stamp = state.st_size, state.st_mtime_ns
+            found[str(path)] = (size, stamp, state.st_mode, state.st_ino)
+    return found
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    for folder, folders, names in os.walk(root):
+        links = [name for name in folders if Path(folder, name).is_symlink()]
+        yield from (Path(folder, name) for name in (*names, *links))
+
+
+def _relative(path: Path, workspace: Workspace) -> str:
+    return path.relative_to(workspace.root).as_posix()
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _tail(errors: str) -> str:
+    """Give the end of stderr in one line."""
+    return plain(" ".join(errors.split())[-TAIL:], TAIL)
+
+
+def _after(words: str) -> str:
+    return f": {plain(words, TAIL)}" if words.strip() else ""
