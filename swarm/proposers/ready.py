@@ -1,0 +1,137 @@
+"""Whether the proposers of a config can work on this machine: programs, logins and keys.
+
+Asked before anything is started, and by `swarm doctor`. Looks only; starts no program, sends
+nothing, and never shows a key, only the name of the variable that holds it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from swarm.config import RunConfig
+from swarm.errors import PreconditionError
+from swarm.groups import HeadlessProposer, MessagesProposer, ProposerConfig
+from swarm.keys import is_local, wanted
+from swarm.proposers.clis import TABLE, Cli
+from swarm.proposers.headless import login_of
+
+_OFFLINE = "or use `proposer: mutate`, which needs no key"
+
+
+class Lack(NamedTuple):
+    """One thing that a group of agents cannot work without."""
+
+    what: str
+    remedy: str
+
+
+def check(config: RunConfig, keys: Mapping[str, str]) -> None:
+    """Refuse to launch agents that could not make a single proposal here.
+
+    `keys` are those that `keys.take` has gathered. What a provider will say to them is not known
+    before the first request.
+
+    Raises:
+        PreconditionError: naming everything that any group lacks.
+    """
+    lacks = {
+        index: found
+        for index, group in enumerate(config.agents)
+        if (found := lack(group.proposer, keys)) is not None
+    }
+    if not lacks:
+        return
+    lines = [f"agents.{index}: {found.what}" for index, found in lacks.items()]
+    head = "the agents cannot work: " if len(lines) == 1 else "the agents cannot work:\n  "
+    remedies = dict.fromkeys(found.remedy for found in lacks.values())
+    raise PreconditionError(head + "\n  ".join(lines), hint="; ".join(remedies))
+
+
+def lack(
+    proposer: ProposerConfig, keys: Mapping[str, str], environ: Mapping[str, str] = os.environ
+) -> Lack | None:
+    """Say what a proposer lacks, or None."""
+    match proposer:
+        case MessagesProposer():
+            return _no_key(proposer, keys)
+        case HeadlessProposer(cli=str() as cli):
+            known = TABLE[cli]
+            return _no_program(known, environ) or _no_access(known, proposer, keys, environ)
+        case HeadlessProposer(cli=argv):
+            return _no_command(argv[0], environ)
+        case _:
+            return None
+
+
+def _no_key(proposer: MessagesProposer, keys: Mapping[str, str]) -> Lack | None:
+    server = proposer.base_url or keys.get("ANTHROPIC_BASE_URL")
+    if server is not None and is_local(server):
+        return None
+    if keys.get(proposer.key) or keys.get("ANTHROPIC_AUTH_TOKEN"):
+        return None
+    what = f"`{proposer.label}` needs a key, and {proposer.key} is not set"
+    remedy = f"export {proposer.key}=..., or set `base_url` to a local server, {_OFFLINE}"
+    return Lack(what, remedy)
+
+
+def _no_program(cli: Cli, environ: Mapping[str, str]) -> Lack | None:
+    if program(cli, environ) is not None:
+        return None
+    return Lack(f"{cli.title} (`{cli.name}`) is not on PATH", f"install it: {cli.install}")
+
+
+def _no_command(word: str, environ: Mapping[str, str]) -> Lack | None:
+    # A path is relative to the worktree, which does not exist yet.
+    if ("/" in word and not os.path.isabs(word)) or shutil.which(word, path=_path(environ)):
+        return None
+    return Lack(f"there is no program `{word}`", "correct `cli`, or put the program on PATH")
+
+
+def _no_access(
+    cli: Cli, proposer: HeadlessProposer, keys: Mapping[str, str], environ: Mapping[str, str]
+) -> Lack | None:
+    # A variable that the config adds is taken for a way in: there are more than swarm knows.
+    enough = (*cli.unlocking, *proposer.env)
+    if any(keys.get(name) for name in enough) or has_login(cli, environ):
+        return None
+    either = " or ".join(cli.unlocking)
+    what = f"{cli.title} (`{cli.name}`) is not logged in, and {either} is not set"
+    return Lack(what, f"{cli.login}, or export {cli.unlocking[0]}=..., {_OFFLINE}")
+
+
+# --- what `swarm doctor` shows ------------------------------------------------------------------
+
+
+def programs(environ: Mapping[str, str] = os.environ) -> Iterator[tuple[Cli, Path]]:
+    """Give the coding agents that are installed."""
+    for cli in TABLE.values():
+        if (path := program(cli, environ)) is not None:
+            yield cli, path
+
+
+def program(cli: Cli, environ: Mapping[str, str] = os.environ) -> Path | None:
+    """Find a coding agent's program."""
+    found = shutil.which(cli.name, path=_path(environ))
+    return Path(found) if found else None
+
+
+def has_login(cli: Cli, environ: Mapping[str, str] = os.environ) -> bool:
+    """Tell whether somebody seems to have logged in; yes where that cannot be seen."""
+    return (cli.keychain and sys.platform == "darwin") or login_of(cli, environ) is not None
+
+
+def key_names(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """Give the names of the variables for providers that are set."""
+    names = dict.fromkeys(
+        name for cli in TABLE for name in wanted(HeadlessProposer(kind="headless", cli=cli))
+    )
+    return tuple(name for name in names if environ.get(name))
+
+
+def _path(environ: Mapping[str, str]) -> str:
+    return environ.get("PATH") or os.defpath
