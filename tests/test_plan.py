@@ -93,6 +93,10 @@ def any_world(draw: st.DrawFn) -> World:
         pause=draw(shares(0.0, 0.1)),
         interrupt=draw(shares(0.0, 0.01)),
         exhausted_after=draw(st.sampled_from([None, 4])),
+        thinks=draw(st.booleans()),
+        gives_up=draw(shares(0.0, 0.3)),
+        waits=draw(shares(0.0, 0.2)),
+        locked_out=draw(shares(0.0, 0.0, 0.05)),
     )
     kinds = [("cpu",), ("cpu",) * 2, ("cpu",) * 5, ("cpu", "gpu"), ("cpu", "cpu", "gpu", "gpu")]
     machines = draw(st.sampled_from(kinds))

@@ -17,7 +17,7 @@ import pytest
 from targets import CONFIG, git, launch_inline, make_config, make_patches, make_repo
 
 from swarm import config as configs
-from swarm.agent import Hands, ProposeJob
+from swarm.agent import Hands, ProposeJob, Ready
 from swarm.briefing import Briefing
 from swarm.config import RunConfig, SlotConfig
 from swarm.coordinator import Coordinator
@@ -63,6 +63,7 @@ class OneDies(Inline):
         else:
             self.died = True
             self._outbox.put(Lost(job.agent, "killed"))
+            self._outbox.put(Ready(job.agent))
 
 
 def test_objects_are_sent_again_when_their_receiver_died(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ from swarm.judge import shrunken
 from swarm.mustering import agent_infos
 from swarm.plan import plan
 from swarm.records import (
+    AgentInfo,
     AnyEvent,
     Decided,
     Draining,
@@ -61,13 +62,19 @@ from swarm.records import (
     Promoted,
     Proposal,
     Proposed,
+    Repaired,
     Resumed,
+    Returned,
     RunStarted,
     SlotInfo,
+    Spent,
     Stacked,
     Synced,
     TargetInfo,
+    Usage,
+    Waiting,
 )
+from swarm.repeats import twin_of
 from swarm.state import FINAL_INDEX, Experiment, RunState, Target
 
 Tree = tuple[int, ...]
@@ -179,6 +186,14 @@ class Habits:
     interrupt: float = 0.0
     exhausted_after: int | None = None
     """Proposals an agent makes before it has nothing left."""
+    thinks: bool = False
+    """Whether the agents can be told something: repeats come back, crashes are handed back."""
+    gives_up: float = 0.0
+    """Share of the crashes that are not mended."""
+    waits: float = 0.0
+    """Share of the proposals to which a provider says: later."""
+    locked_out: float = 0.0
+    """Share of the proposals to which a provider says: never."""
 
 
 @dataclass
@@ -215,9 +230,14 @@ class World:
         target = TargetInfo(
             name="main", metric=spec, repo="/repo", base=BASE, base_tree=self.name(BASE)
         )
-        started = RunStarted(run="world", targets=(target,), agents=agent_infos(self.config))
+        started = RunStarted(run="world", targets=(target,), agents=self.agents())
         self._write(started)
         self.launch()
+
+    def agents(self) -> tuple[AgentInfo, ...]:
+        """Give the agents of the config, as clever as they are here."""
+        infos = agent_infos(self.config)
+        return tuple(i.model_copy(update={"thinks": self.habits.thinks}) for i in infos)
 
     # --- reading ---
 
@@ -257,7 +277,7 @@ class World:
                 process=ProcessStamp(role="coordinator", host="h", pid=1, started=0.0),
                 runtime="world",
                 slots=slots,
-                agents=agent_infos(self.config),
+                agents=self.agents(),
                 sandbox="process",
                 version="0",
             )
@@ -451,6 +471,9 @@ class World:
             self.crew.interrupted = "Ctrl-C"
             return
         places = [*self.crew.measuring, *self.crew.proposing]
+        if not places and any(a.waiting_until for a in self.state.agents.values()):
+            self.now += timedelta(seconds=1)
+            return
         assert places, f"nothing is under way and the run is not over: {self.state.phase}"
         self.finish(self.random.choice(places))
 
@@ -467,6 +490,11 @@ class World:
         if self.random.random() < self.habits.lose_agent:
             self.deaths[place] += 1
             return
+        if self.habits.thinks and self._comes_to_nothing(order):
+            return
+        if order.repair is not None:
+            self._mend(order, order.repair)
+            return
         made = self.state.agents[place].proposals
         if self.habits.exhausted_after is not None and made >= self.habits.exhausted_after:
             self.record(Parked(agent=place, reason="nothing left", exhausted=True))
@@ -476,11 +504,47 @@ class World:
             return
         proposal = self.propose(order)
         agent = self.state.agents[place]
+        twin = twin_of(self.state, place, proposal) if self.habits.thinks else None
+        if twin is not None and agent.returned is None:
+            self.record(Returned(agent=place, proposal=proposal, twin=twin))
+            return
+        if twin is not None:
+            proposal = proposal.model_copy(update={"twin": twin})
         idle = not agent.open and not self.crew.interrupted
         if idle and self.state.phase == "running":
             self._number(place, proposal)
         else:
             self.record(Prepared(agent=place, proposal=proposal))
+
+    def _comes_to_nothing(self, order: Propose) -> bool:
+        """Let a provider say that it will not serve."""
+        roll, agent = self.random.random(), self.state.agents[order.agent]
+        if roll < self.habits.waits:
+            until = self.now + timedelta(seconds=self.random.choice((0.0, 1.0, 20.0)))
+            self.record(Waiting(agent=order.agent, until=until, reason="overloaded"))
+        elif roll < self.habits.waits + self.habits.locked_out:
+            group = [n for n, a in self.state.agents.items() if a.info.group == agent.info.group]
+            self.record(Spent(agent=order.agent, usage=Usage(), reason="wrong key"))
+            self.record(*(Parked(agent=n, reason="wrong key", hint="another") for n in group))
+        else:
+            return False
+        return True
+
+    def _mend(self, order: Propose, number: int) -> None:
+        """Answer a crash: with another change, or not."""
+        experiment = self.state.experiments[number]
+        commit = experiment.proposal.commit
+        assert commit is not None
+        if self.random.random() < self.habits.gives_up:
+            answer = Proposal(base=order.base, invalid="it gave up")
+        else:
+            tree = self.trees[commit]
+            site, level = self.random.randrange(len(tree)), self.random.randrange(2)
+            answer = self._proposal(order, self._with(tree, site, level))
+        if experiment.verdict is None:
+            self.record(Repaired(number=number, proposal=answer))
+        else:
+            self.record(Spent(agent=order.agent, usage=Usage(), reason="too late"))
 
     def measure(self, action: Measure, *, lost: bool = False) -> Measured:
         """Make the measurement that a slot was given."""
@@ -528,13 +592,19 @@ class World:
         else:
             site = 0 if random.random() < habits.crowding else random.randrange(len(old))
             tree = self._with(old, site, random.randrange(1, self.landscape.levels))
+        return self._proposal(order, tree)
+
+    def _proposal(self, order: Propose, tree: Tree) -> Proposal:
+        old = self.trees[order.base]
         if tree == old:
             return Proposal(base=order.base, invalid="an empty change")
+        changed = [f"+{site}={level}" for site, level in enumerate(tree) if level != old[site]]
         return Proposal(
             base=order.base,
             commit=self.commit(tree, order.base),
             tree=repr(tree),
             summary=repr(tree),
+            diff="\n".join(changed) if self.habits.thinks else "",
             port_of=order.port,
         )
 
@@ -591,6 +661,14 @@ class World:
         assert crew.interrupted is None
         assert action.agent not in crew.proposing
         assert agent.parked is None
+        assert agent.waiting_until is None or agent.waiting_until <= self.now
+        if action.repair is not None:
+            crashed = target.open[action.repair]
+            assert crashed.agent == action.agent
+            assert crashed.failed is not None
+            assert crashed.repairs < self.config.repair
+            assert action.base == crashed.base
+            return
         assert agent.prepared is None
         assert len(agent.open) <= self.config.lookahead
         waiting = [state.experiments[n] for n in target.queue]
@@ -601,7 +679,8 @@ class World:
         limit = self.config.budget.experiments
         if limit is not None:
             prepared = sum(a.prepared is not None for a in state.agents.values())
-            assert state.spend.experiments + prepared + len(crew.proposing) < limit
+            making = sum(p.repair is None for p in crew.proposing.values())
+            assert state.spend.experiments + prepared + making < limit
         if action.port is not None:
             assert state.experiments[action.port].merged == "conflict"
 
@@ -620,6 +699,8 @@ class World:
                 assert not self.state.agents[event.agent].open, "one open experiment an agent"
             case Decided():
                 self._check_verdict(event)
+            case Repaired():
+                assert event.number in self.target.open
             case Draining():
                 assert self.state.phase == "running"
             case Synced():
@@ -642,7 +723,8 @@ class World:
         busy = [m.experiment for m in self.crew.measuring.values() if m.purpose != "stack"]
         assert number not in busy, "no verdict while it is being measured"
         experiment = self.target.open[number]
-        mine = self.measured("candidate", number)
+        tree = experiment.proposal.tree
+        mine = [m for m in self.measured("candidate", number) if m.measurement.tree == tree]
         kinds = [m.measurement.failure.kind for m in mine if m.measurement.failure is not None]
         real = [k for k in kinds if k != "aborted"]
         match event.verdict:
