@@ -471,6 +471,9 @@ class RunState:
         if proposal.commit is None or proposal.tree is None:
             experiment.gave_up = True
             return
+        if target.number_of.get(proposal.tree) == event.number:
+            experiment.gave_up = True  # it is what has crashed already
+            return
         if experiment.proposal.commit is not None:
             experiment.crashed.append(experiment.proposal.commit)
         usage = experiment.proposal.usage + proposal.usage
