@@ -1,73 +1,419 @@
-"""Limits and spend. Pure: says why a run should drain, how much room is left, and when it ends."""
+"""Limits and spend. Pure: says why a run should drain, how much room is left, and when it ends.
+
+What is in flight counts: a proposal that is being made is reckoned at what those of its group have
+cost so far, so that money and tokens are not overspent by a whole wave of them.
+"""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
+from typing import Literal, NamedTuple
 
-from swarm.config import RunConfig
-from swarm.state import RunState, Target
+from swarm.config import BudgetConfig, RunConfig
+from swarm.errors import BudgetRefusedError
+from swarm.formats.text import count, duration
+from swarm.groups import AgentBudget, AgentGroup, HeadlessProposer
+from swarm.prices import price_of, reports_tokens, reports_usd
+from swarm.state import Agent, RunState, Target
+
+NEARLY = 0.8
+"""The share of a limit from which its user is warned."""
+
+LimitName = Literal["experiments", "time", "usd", "tokens"]
+
+
+class Use(NamedTuple):
+    """A limit that fills up, and how much of it is used."""
+
+    name: LimitName
+    used: float
+    limit: float
+
+    @property
+    def share(self) -> float:
+        """How much of it is used; 1 is all of it."""
+        return self.used / self.limit
+
+    def reached(self) -> str | None:
+        """Name the limit if it is reached."""
+        if self.used < self.limit:
+            return None
+        return f"{self.limit:g} s of time" if self.name == "time" else self.words(self.limit)
+
+    def words(self, amount: float) -> str:
+        """Give an amount of it in words."""
+        match self.name:
+            case "usd":
+                return f"${amount:.2f}"
+            case "time":
+                return duration(amount)
+            case "tokens":
+                return f"{count(round(amount))} tokens"
+            case "experiments":
+                return f"{amount:.0f} experiments"
+
+    def of(self) -> str:
+        """Say how much of how much is used."""
+        used = self.words(self.used)
+        if self.name in ("experiments", "tokens"):
+            used = used.partition(" ")[0]
+        return f"{used} of {self.words(self.limit)}"
+
+
+class Spent(NamedTuple):
+    """What a run or a group has used of what can be limited."""
+
+    experiments: int
+    """Decided ones: an open experiment may yet be aborted, and then another takes its place."""
+    time: float
+    usd: float
+    tokens: int
+
+
+def uses(config: RunConfig, state: RunState, now: datetime) -> list[Use]:
+    """Give the run's limits that fill up."""
+    spend = state.spend
+    still_open = sum(len(t.open) for t in state.targets.values())
+    done = spend.experiments - still_open
+    return _uses(config.budget, Spent(done, state.elapsed(now), spend.usd, spend.tokens))
+
+
+def _group_uses(limits: AgentBudget, agents: list[Agent], elapsed: float) -> list[Use]:
+    done = sum(a.experiments - len(a.open) for a in agents)
+    usd, tokens = sum(a.usd for a in agents), sum(a.tokens for a in agents)
+    return _uses(limits, Spent(done, elapsed, usd, tokens))
+
+
+def _uses(limits: BudgetConfig | AgentBudget, spent: Spent) -> list[Use]:
+    found: list[tuple[LimitName, float, float | None]] = [
+        ("experiments", spent.experiments, limits.experiments),
+        ("time", spent.time, limits.time),
+        ("usd", spent.usd, limits.usd),
+        ("tokens", spent.tokens, limits.tokens),
+    ]
+    return [Use(name, used, limit) for name, used, limit in found if limit is not None]
+
+
+# --- reached -----------------------------------------------------------------------------------
 
 
 def spent(config: RunConfig, state: RunState, now: datetime) -> str | None:
     """Say which limit the run has reached, or None."""
-    limits = config.budget
-    # An open experiment may yet be aborted, and then another one takes its place.
-    still_open = sum(len(t.open) for t in state.targets.values())
-    done = state.spend.experiments - still_open
-    if limits.experiments is not None and done >= limits.experiments:
-        return f"budget: {limits.experiments} experiments"
-    if limits.time is not None and state.elapsed(now) >= limits.time:
-        return f"budget: {limits.time:g} s of time"
-    targets = state.targets.values()
-    if limits.stale is not None and all(t.since_keep >= limits.stale for t in targets):
-        return f"budget: {limits.stale} experiments without a keep"
-    if limits.target is not None and all(_reached(t, limits.target) for t in targets):
-        return f"budget: the target value {limits.target:g} is reached"
+    targets = list(state.targets.values())
+    stale = min((t.since_keep for t in targets), default=0)
+    reason = _reached(config.budget, uses(config, state, now), stale, targets)
+    return None if reason is None else f"budget: {reason}"
+
+
+def groups_spent(config: RunConfig, state: RunState, now: datetime) -> str:
+    """Say which limit each group of agents has reached, for a run in which none may go on."""
+    found = (
+        (i, _group_reached(config.agents[i], state, agents, now))
+        for i, agents in _members(config, state).items()
+    )
+    return "budget: " + ", ".join(f"agents.{i}: {why}" for i, why in found if why is not None)
+
+
+def _reached(
+    limits: BudgetConfig | AgentBudget, used: list[Use], stale: int, targets: list[Target]
+) -> str | None:
+    for use in used:
+        if (reason := use.reached()) is not None:
+            return reason
+    if limits.stale is not None and stale >= limits.stale:
+        return f"{limits.stale} experiments without a keep"
+    value = limits.target
+    if value is not None and targets and all(_has_come_to(t, value) for t in targets):
+        return f"the target value {value:g} is reached"
     return None
 
 
-def _reached(target: Target, value: float) -> bool:
+def _has_come_to(target: Target, value: float) -> bool:
     mean = target.primary(target.best)
     sign = target.info.metric.sign
     return mean.n > 0 and sign * mean.mean >= sign * value
 
 
-def room(config: RunConfig, state: RunState, under_way: int) -> int | None:
+def _group_reached(
+    group: AgentGroup, state: RunState, agents: list[Agent], now: datetime | None
+) -> str | None:
+    limits = group.budget
+    used = _group_uses(limits, agents, _elapsed(state, now))
+    targets = [state.targets[name] for name in dict.fromkeys(a.info.target for a in agents)]
+    stale = 0 if limits.stale is None else _since_keep(limits.stale, agents, targets)
+    return _reached(limits, used, stale, targets)
+
+
+def _elapsed(state: RunState, now: datetime | None) -> float:
+    at = now or state.last_at
+    return 0.0 if at is None else state.elapsed(at)
+
+
+def _since_keep(limit: int, agents: list[Agent], targets: list[Target]) -> int:
+    """Count the experiments of a group since its last keep, as far as `limit`.
+
+    Their agents' own counts together are as many or more, so mostly nothing has to be looked up.
+    """
+    if sum(a.streak for a in agents) < limit:
+        return 0
+    names, found = {a.info.name for a in agents}, 0
+    for target in targets:
+        for attempt in reversed(target.attempts):
+            if attempt.agent not in names or attempt.verdict in (None, "aborted"):
+                continue
+            if attempt.verdict == "keep" or found >= limit:
+                break
+            found += 1
+    return found
+
+
+# --- room --------------------------------------------------------------------------------------
+
+
+def room(
+    config: RunConfig, state: RunState, under_way: int, at_work: Iterable[str] = ()
+) -> int | None:
     """Give how many more proposals may be started; None is without limit.
 
     Args:
         config: the run's config.
         state: what has happened.
         under_way: proposals being made or prepared but not numbered yet.
+        at_work: agents whose proposers are at work now, on a proposal or on mending a crash.
     """
-    limit = config.budget.experiments
-    return None if limit is None else max(0, limit - state.spend.experiments - under_way)
+    limits, spend = config.budget, state.spend
+    groups = _members(config, state)
+    costs = {i: _mean_cost(agents) for i, agents in groups.items()}
+    flying = [costs[g] for n in at_work if (g := state.agents[n].info.group) in costs]
+    found = [
+        _affordable(
+            limits.usd, spend.usd, [c.usd for c in flying], [c.usd for c in costs.values()]
+        ),
+        _affordable(
+            limits.tokens,
+            spend.tokens,
+            [c.tokens for c in flying],
+            [c.tokens for c in costs.values()],
+        ),
+    ]
+    if limits.experiments is not None:
+        found.append(max(0, limits.experiments - spend.experiments - under_way))
+    return min((n for n in found if n is not None), default=None)
 
 
-def group_room(config: RunConfig, state: RunState, under_way: Iterable[str] = ()) -> dict[int, int]:
+def group_room(
+    config: RunConfig,
+    state: RunState,
+    under_way: Iterable[str] = (),
+    at_work: Iterable[str] = (),
+    now: datetime | None = None,
+) -> dict[int, int]:
     """Give how many more proposals each group of agents that has a limit may start.
+
+    A group that has reached any of its limits has room for none.
 
     Args:
         config: the run's config.
         state: what has happened.
         under_way: agents with a proposal that is being made or prepared but not numbered yet.
+        at_work: agents whose proposers are at work now, on a proposal or on mending a crash.
+        now: for the limits of time; by default, when the last event came.
     """
-    used = Counter(state.agents[name].info.group for name in under_way)
+    begun = Counter(state.agents[name].info.group for name in under_way)
+    flying = Counter(state.agents[name].info.group for name in at_work)
+    rooms: dict[int, int] = {}
+    for i, agents in _members(config, state).items():
+        group = config.agents[i]
+        if _group_reached(group, state, agents, now) is not None:
+            rooms[i] = 0
+        elif (left := _group_room(group.budget, agents, begun[i], flying[i])) is not None:
+            rooms[i] = left
+    return rooms
+
+
+def _group_room(
+    limits: AgentBudget, agents: list[Agent], under_way: int, at_work: int
+) -> int | None:
+    cost = _mean_cost(agents)
+    usd, tokens = sum(a.usd for a in agents), sum(a.tokens for a in agents)
+    found = [
+        _affordable(limits.usd, usd, [cost.usd] * at_work, [cost.usd]),
+        _affordable(limits.tokens, tokens, [cost.tokens] * at_work, [cost.tokens]),
+    ]
+    if limits.experiments is not None:
+        begun = sum(a.experiments for a in agents) + under_way
+        found.append(max(0, limits.experiments - begun))
+    return min((n for n in found if n is not None), default=None)
+
+
+class Cost(NamedTuple):
+    """What one proposal of a group takes, by those so far; nothing before there are any."""
+
+    usd: float = 0.0
+    tokens: float = 0.0
+
+
+def _mean_cost(agents: list[Agent]) -> Cost:
+    made = sum(a.proposals for a in agents)
+    if not made:
+        return Cost()
+    return Cost(sum(a.usd for a in agents) / made, sum(a.tokens for a in agents) / made)
+
+
+def _affordable(
+    limit: float | None, used: float, flying: list[float], costs: list[float]
+) -> int | None:
+    """Give how many proposals can begin before the limit is expected to be reached.
+
+    The dearest of `costs` is taken: who asks again later, when it is known who began, gets more.
+    """
+    if limit is None:
+        return None
+    left = limit - used - sum(flying)
+    if left <= 0:
+        return 0
+    dearest = max(costs, default=0.0)
+    return math.ceil(left / dearest) if dearest > 0 and left / dearest < 1e9 else None
+
+
+def _members(config: RunConfig, state: RunState) -> dict[int, list[Agent]]:
+    """Give the agents of each group of the config."""
+    groups: dict[int, list[Agent]] = {i: [] for i in range(len(config.agents))}
     for agent in state.agents.values():
-        used[agent.info.group] += agent.experiments
-    limits = {i: group.budget.experiments for i, group in enumerate(config.agents)}
-    return {i: max(0, limit - used[i]) for i, limit in limits.items() if limit is not None}
+        if agent.info.group in groups:
+            groups[agent.info.group].append(agent)
+    return groups
 
 
-def forecast(config: RunConfig, state: RunState, now: datetime) -> float | None:
-    """Give the seconds until the first limit is reached at the present rate, None if unknown."""
-    limits, elapsed = config.budget, state.elapsed(now)
-    ends: list[float] = []
-    if limits.time is not None:
-        ends.append(limits.time - elapsed)
-    done = sum(t.verdicts.total() - t.verdicts["aborted"] for t in state.targets.values())
-    if limits.experiments is not None and done and elapsed > 0:
-        ends.append((limits.experiments - done) * elapsed / done)
-    return max(0.0, min(ends)) if ends else None
+# --- warnings ----------------------------------------------------------------------------------
+
+
+def warning(config: RunConfig, state: RunState, now: datetime) -> list[tuple[str, str]]:
+    """Give the limits that are nearly used up and were not warned about, each with the words."""
+    return [(name, words) for name, words in nearly(config, state, now) if name not in state.warned]
+
+
+def nearly(config: RunConfig, state: RunState, now: datetime) -> list[tuple[str, str]]:
+    """Give every limit that is nearly used up, with the words for it.
+
+    A run that has reached a limit ends and says why; a group that has says it here.
+    """
+    found = [
+        (use.name, f"{_percent(use)} of the budget is used: {use.of()}")
+        for use in uses(config, state, now)
+        if NEARLY <= use.share < 1
+    ]
+    for i, agents in _members(config, state).items():
+        group = config.agents[i]
+        for use in _group_uses(group.budget, agents, state.elapsed(now)):
+            if use.share >= NEARLY:
+                whose = f"agents.{i} ({group.proposer.label})"
+                words = f"{_percent(use)} of the budget of {whose} is used: {use.of()}"
+                found.append((f"agents.{i}.{use.name}", words))
+    return found
+
+
+def _percent(use: Use) -> str:
+    return f"{math.floor(100 * use.share + 1e-9)} %"
+
+
+# --- forecast ----------------------------------------------------------------------------------
+
+
+class Forecast(NamedTuple):
+    """When a run reaches its first limit, if it goes on as it has."""
+
+    seconds: float
+    """From now."""
+    usd: float | None
+    """What it will have cost by then; None if nothing costs anything."""
+    limit: LimitName
+
+    def words(self) -> str:
+        """Say it: `ends in 3h 6m, about $212`."""
+        cost = "" if self.usd is None else f", about ${self.usd:.{2 if self.usd < 10 else 0}f}"
+        return f"ends in {duration(self.seconds)}{cost}"
+
+
+def forecast(config: RunConfig, state: RunState, now: datetime) -> Forecast | None:
+    """Give when the first of the run's limits is reached at the present rate, None if unknown."""
+    elapsed, usd = state.elapsed(now), state.spend.usd
+    ends: list[tuple[float, LimitName]] = []
+    for use in uses(config, state, now):
+        left = use.limit - use.used
+        if use.name == "time":
+            ends.append((max(0.0, left), use.name))
+        elif use.used > 0 and elapsed > 0:
+            ends.append((max(0.0, left * elapsed / use.used), use.name))
+    if not ends:
+        return None
+    seconds, limit = min(ends)
+    rate = usd / elapsed if elapsed > 0 else 0.0
+    return Forecast(seconds, usd + rate * seconds if usd else None, limit)
+
+
+# --- refused -----------------------------------------------------------------------------------
+
+
+def check(config: RunConfig, keys: Mapping[str, str]) -> None:
+    """See that the budget can be honoured.
+
+    Raises:
+        BudgetRefusedError: it limits USD or tokens, and of some proposer they are never known.
+    """
+    troubles = [*_without_price(config, keys), *_without_tokens(config)]
+    if troubles:
+        messages = [message for message, _ in troubles]
+        hints = dict.fromkeys(hint for _, hint in troubles)
+        raise BudgetRefusedError("; ".join(messages), hint="; ".join(hints))
+
+
+def _without_price(config: RunConfig, keys: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    for i, group in enumerate(config.agents):
+        limit, proposer = _limited(config, i, "usd"), group.proposer
+        if limit is None or _has_price(group, keys):
+            continue
+        prices = "`prices: {proposal: ...}` (USD for each proposal)"
+        if reports_tokens(proposer):
+            prices = f"`prices: {{input: ..., output: ...}}` (USD for a million tokens) or {prices}"
+        yield (
+            f"agents.{i}: what {_called(group)} costs is not known, so `{limit}` cannot be kept to",
+            f"give the proposer {prices}, or drop `{limit}`",
+        )
+
+
+def _has_price(group: AgentGroup, keys: Mapping[str, str]) -> bool:
+    proposer = group.proposer
+    if isinstance(proposer, HeadlessProposer) and not reports_tokens(proposer):
+        return proposer.prices is not None and proposer.prices.proposal is not None
+    return reports_usd(proposer) or price_of(proposer, keys) is not None
+
+
+def _without_tokens(config: RunConfig) -> Iterator[tuple[str, str]]:
+    for i, group in enumerate(config.agents):
+        limit = _limited(config, i, "tokens")
+        if limit is not None and not reports_tokens(group.proposer):
+            yield (
+                f"agents.{i}: {_called(group)} does not tell how many tokens it takes, so "
+                f"`{limit}` cannot be kept to",
+                f"drop `{limit}`; `experiments` and `time` can be kept to, and `usd` with prices",
+            )
+
+
+def _called(group: AgentGroup) -> str:
+    proposer = group.proposer
+    if not isinstance(proposer, HeadlessProposer) or proposer.model is not None:
+        return f"`{proposer.label}`"
+    if isinstance(proposer.cli, tuple):
+        return f"the program `{proposer.cli[0]}`"
+    return f"`{proposer.label}` (no model is named)"
+
+
+def _limited(config: RunConfig, index: int, name: Literal["usd", "tokens"]) -> str | None:
+    """Give the limit that a group is under, as its key, the group's own first."""
+    if getattr(config.agents[index].budget, name) is not None:
+        return f"agents.{index}.budget.{name}"
+    return None if getattr(config.budget, name) is None else f"budget.{name}"
