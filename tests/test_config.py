@@ -13,9 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swarm.config import (
-    MutateProposer,
     RunConfig,
-    ScriptedProposer,
     changed_keys,
     dump,
     load,
@@ -24,6 +22,7 @@ from swarm.config import (
     schema,
 )
 from swarm.errors import ConfigError
+from swarm.groups import HeadlessProposer, MessagesProposer, MutateProposer, ScriptedProposer
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("**/*.yaml"))
@@ -66,7 +65,11 @@ def test_defaults() -> None:
     assert target.metric.spec.sign == -1
     assert config.agent_names() == [("a1", 0), ("a2", 0)]
     assert config.agents[0].proposer == MutateProposer(kind="mutate")
-    assert config.budget.model_dump() == dict.fromkeys(("experiments", "time", "stale", "target"))
+    assert config.budget.model_dump() == dict.fromkeys(
+        ("experiments", "time", "usd", "tokens", "stale", "target")
+    )
+    assert config.agents[0].budget.model_dump() == config.budget.model_dump()
+    assert (config.repair, config.warm_start, config.agents[0].role) == (1, None, None)
     assert (config.lookahead, config.sandbox.mode, config.merge.sync) == (1, "auto", "best")
 
 
@@ -110,6 +113,61 @@ cluster: {address: head:6379}
     assert values == (5_000_000, 172800, 1000, -0.95)
     assert config.sandbox.mode == "off"
     assert config.merge.sync == "none"
+
+
+def test_proposers_that_think() -> None:
+    config = good(
+        BASE
+        + """\
+agents:
+- count: 6
+  proposer: {kind: messages, model: claude-opus-5-5, effort: high, thinking: 2048, timeout: 5m}
+  role: explore
+  budget: {usd: 12.5, tokens: 5M, time: 3h, stale: 9, target: 0.5}
+- proposer:
+    kind: messages
+    model: qwen
+    base_url: http://localhost:11434
+    key: MY_KEY
+    thinking: adaptive
+    stream: false
+    extra: {temperature: 0.8}
+    prices: {input: 3, output: 15, cache_read: 0.3}
+- proposer: {kind: headless, cli: claude}
+- proposer: {kind: headless, cli: aider, model: openai/gpt-5.6, args: [--yes], env: [MY_KEY]}
+- proposer: {kind: headless, cli: [python, tools/mine.py, --fast], prices: {proposal: 0.2}}
+repair: 3
+warm_start: last-night
+budget: {usd: 20, tokens: 5M}
+"""
+    )
+    labels = [g.proposer.label for g in config.agents]
+    assert labels == [
+        "messages/claude-opus-5-5",
+        "messages/qwen",
+        "headless/claude",
+        "headless/aider/openai/gpt-5.6",
+        "headless/python",
+    ]
+    assert all(g.proposer.thinks for g in config.agents)
+    first, second, _, _, program = config.agents
+    assert isinstance(first.proposer, MessagesProposer)
+    assert (first.proposer.timeout, first.proposer.key) == (300, "ANTHROPIC_API_KEY")
+    assert (first.role, first.budget.usd, first.budget.time) == ("explore", 12.5, 10800)
+    assert (first.budget.tokens, first.budget.stale, first.budget.target) == (5_000_000, 9, 0.5)
+    assert isinstance(second.proposer, MessagesProposer)
+    assert second.proposer.extra == {"temperature": 0.8}
+    assert second.proposer.prices is not None
+    assert (second.proposer.prices.cache_read, second.proposer.prices.cache_write) == (0.3, None)
+    assert isinstance(program.proposer, HeadlessProposer)
+    assert program.proposer.cli == ("python", "tools/mine.py", "--fast")
+    assert (config.repair, config.warm_start) == (3, "last-night")
+    assert (config.budget.usd, config.budget.tokens) == (20, 5_000_000)
+
+
+def test_mutate_has_a_label_too() -> None:
+    assert good(BASE).agents[0].proposer.label == "mutate"
+    assert not good(BASE).agents[0].proposer.thinks
 
 
 def test_empty_sections_are_not_given() -> None:
@@ -310,8 +368,7 @@ def test_all_problems_at_once_in_the_order_of_the_file() -> None:
         "run.yaml:6:3: target.timeout: the key is given twice, first on line 5",
         "run.yaml:7:10: sandbox.mode: no rung above `process` exists yet, so `require` cannot be"
         " met; use auto",
-        "run.yaml:9:31: agents.0.proposer.kind: proposer kind 'messages' is not supported yet;"
-        " use mutate",
+        "run.yaml:9:14: agents.0.proposer.model: this key is required",
     ]
 
 
@@ -330,15 +387,17 @@ def test_all_problems_at_once_in_the_order_of_the_file() -> None:
             "agents: [{proposer: {loop: true}}]\n",
             "run.yaml:5:11: agents.0.proposer.kind: this key is required",
         ),
-        (
-            "agents: [{proposer: {kind: headless, cli: claude}}]\n",
-            "run.yaml:5:28: agents.0.proposer.kind: proposer kind 'headless' is not supported yet",
-        ),
         ("agents: []\n", "run.yaml:5:9: agents: at least one is needed"),
         ("agents: {count: 3}\n", "run.yaml:5:9: agents: a list is wanted, not a mapping"),
         ("agents: [{count: 0}]\n", "run.yaml:5:18: agents.0.count: 1 or more is wanted, not 0"),
-        ("repair: 2\n", "run.yaml:5:1: repair: this key is not supported yet"),
-        ("budget: {usd: 20}\n", "run.yaml:5:10: budget.usd: this key is not supported yet"),
+        ("agents: [{role: explor}]\n", "did you mean `explore`?"),
+        ("agents: [{budget: {dollars: 3}}]\n", "5:20: agents.0.budget.dollars: unknown key"),
+        ("agents: [{budget: {tokens: 0.5}}]\n", "agents.0.budget.tokens: a whole number above 0"),
+        ("repair: 6\n", "run.yaml:5:9: repair: 5 or less is wanted, not 6"),
+        ("repair: true\n", "repair: a whole number is wanted, not true"),
+        ("budget: {usd: -1}\n", "run.yaml:5:15: budget.usd: a number above 0"),
+        ("budget: {usd: $20}\n", "budget.usd: a number is wanted, not '$20'"),
+        ("warm_start: 3\n", "run.yaml:5:13: warm_start: a text is wanted, not 3"),
         ("source: x\n", "run.yaml:5:1: source: unknown key"),
         ("merge: best\n", "run.yaml:5:8: merge: a mapping of keys is wanted, not 'best'"),
         ("name: Best\n", "run.yaml:5:7: name: 'Best' cannot be used: a name becomes part of a git"),
@@ -357,6 +416,52 @@ def test_all_problems_at_once_in_the_order_of_the_file() -> None:
 )
 def test_refused_at_top_level(text: str, message: str) -> None:
     assert message in bad(BASE + text)
+
+
+@pytest.mark.parametrize(
+    ("proposer", "message"),
+    [
+        ("messages", "5:21: agents.0.proposer.model: this key is required"),
+        ("{kind: messages}", "5:11: agents.0.proposer.model: this key is required"),
+        (
+            "{kind: messages, modle: x}",
+            "modle: unknown key\n    agents: [{proposer: {kind: messages",
+        ),
+        ("{kind: messages, modle: x}", "did you mean `model`?"),
+        (
+            "{kind: mesages, model: x}",
+            "proposer.kind: there is no 'mesages', only messages, headle",
+        ),
+        ("{kind: mesages, model: x}", "did you mean `messages`?"),
+        ("{kind: messages, model: x, effort: hgih}", "did you mean `high`?"),
+        ("{kind: messages, model: x, thinking: 20000}", "thinking: must be below `max_tokens` (16"),
+        ("{kind: messages, model: x, key: a b}", "proposer.key: an environment variable's name is"),
+        ("{kind: messages, model: x, base_url: host}", "5:58: agents.0.proposer.base_url: "),
+        ("headless", "5:21: agents.0.proposer.cli: this key is required"),
+        ("{kind: headless}", "5:11: agents.0.proposer.cli: this key is required"),
+        (
+            "{kind: headless, cli: cluade}",
+            "5:43: agents.0.proposer.cli: one of claude, codex, gemini, opencode, aider, or a list "
+            "of words (argv), is wanted, not 'cluade'; did you mean `claude`?",
+        ),
+        ("{kind: headless, cli: ./mine}", "or a list of words (argv), is wanted, not './mine'"),
+        ("{kind: headless, cli: [a], model: x}", "cli: put `model` and `args` into the command"),
+        (
+            "{kind: headless, cli: claude, prices: {input: 1}}",
+            "5:59: agents.0.proposer.prices: prices by token need both `input` and `output`",
+        ),
+        ("{kind: messages, model: x, prices: {output: 1, proposal: 2}}", "need both `input` and"),
+        (
+            "{kind: headless, cli: claude, prices: {}}",
+            "prices: give `input` and `output` (USD for a million tokens), or `proposal`",
+        ),
+        ("{kind: headless, cli: claude, prices: {cache_read: 1}}", "prices: give `input` and `out"),
+        ("{kind: messages, model: x, prices: {proposal: -1}}", "prices.proposal: 0"),
+        ("{kind: mutate, model: x}", "5:36: agents.0.proposer.model: unknown key"),
+    ],
+)
+def test_refused_proposers(proposer: str, message: str) -> None:
+    assert message in bad(BASE + f"agents: [{{proposer: {proposer}}}]\n")
 
 
 @pytest.mark.parametrize(
@@ -534,7 +639,10 @@ def configs(draw: st.DrawFn) -> dict[str, Any]:
         },
         "agents": [{"count": draw(st.integers(1, 50))}],
         "judge": dict(zip(("drop_below", "keep_above", "once"), thresholds, strict=True)),
-        "budget": {"time": draw(st.none() | numbers.filter(lambda n: n > 0))},
+        "budget": {
+            "time": draw(st.none() | numbers.filter(lambda n: n > 0)),
+            "usd": draw(st.none() | numbers.filter(lambda n: n > 0)),
+        },
     }
 
 
@@ -573,7 +681,7 @@ def test_a_mistyped_key_is_guessed(data: st.DataObject) -> None:
 def test_any_text_is_read_or_refused(text: str) -> None:
     for overrides in ((), (text,)):
         with pytest.raises(ConfigError):
-            parse(text if not overrides else BASE, Path("run.yaml"), [*overrides, "repair=1"])
+            parse(text if not overrides else BASE, Path("run.yaml"), [*overrides, "repiar=1"])
 
 
 # --- what is committed -------------------------------------------------------------------------
@@ -622,8 +730,16 @@ def test_the_schema_agrees_with_the_loader() -> None:
             "slot": {"count": "auto", "gpus": 0.5},
             "env": {"A": "1"},
         },
-        "agents": [{"proposer": "mutate"}, {"proposer": {"kind": "mutate"}}],
-        "budget": {"experiments": "10k", "time": 90, "stale": None},
+        "agents": [
+            {"proposer": "mutate", "role": "refine", "budget": {"usd": 3, "stale": 4}},
+            {"proposer": {"kind": "mutate"}},
+            {"proposer": {"kind": "messages", "model": "x", "thinking": 2048, "prices": None}},
+            {"proposer": {"kind": "headless", "cli": "codex"}},
+            {"proposer": {"kind": "headless", "cli": ["a", "b"], "prices": {"proposal": 1}}},
+        ],
+        "budget": {"experiments": "10k", "time": 90, "stale": None, "usd": 20, "tokens": "5M"},
+        "repair": 0,
+        "warm_start": "earlier",
         "sandbox": "off",
     }
     check.validate(example)
