@@ -63,6 +63,7 @@ from swarm.records import (
     Started,
     Synced,
     Waiting,
+    Warned,
 )
 from swarm.repeats import twin_of
 from swarm.repo import Hub
@@ -263,6 +264,8 @@ class Coordinator:
             events: list[AnyEvent] = []
             for action in actions:
                 if isinstance(action, Emit):
+                    if isinstance(action.event, Warned):
+                        log.warning("%s", action.event.message)
                     events.append(action.event)
                     continue
                 self._record(*events)

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from swarm import budget
 from swarm import config as configs
 from swarm.clean import remove_scratch
 from swarm.config import RunConfig
@@ -31,6 +32,7 @@ from swarm.formats.text import duration
 from swarm.keys import take
 from swarm.launch import Opened, check_groups, check_target, discard, open_run
 from swarm.ledger import is_live, read
+from swarm.proposers.ready import check
 from swarm.quantities import NAME_RULE, is_ref_part
 from swarm.rundir import RunDir, runs_folder
 from swarm.runtime import local_gpus, slot_count
@@ -205,7 +207,8 @@ def launch_config(order: Order) -> int:
     try:
         with _logging_to(log), _signals() as signals:
             keys = take((g.proposer for g in opened.config.agents), os.environ)
-            # CHECKS
+            check(opened.config, keys)
+            budget.check(opened.config, keys)
             code = _carry_out(opened, order, signals, keys)
     except SwarmError as error:
         if not (_is_refusal(error) and _leave_nothing(opened)):

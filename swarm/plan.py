@@ -31,6 +31,7 @@ from swarm.records import (
     Parked,
     Synced,
     Verdict,
+    Warned,
 )
 from swarm.state import Agent, Experiment, Target
 
@@ -221,6 +222,9 @@ def _turn(view: View) -> list[Action]:
         if agent.parked is None and agent.invalid_streak >= MAX_INVALID:
             reason = f"{agent.invalid_streak} invalid proposals in a row"
             return [Emit(Parked(agent=name, reason=reason))]
+    warnings = budget.warning(view.config, state, view.now)
+    if warnings:
+        return [Emit(Warned(limit=limit, message=words)) for limit, words in warnings]
     reason = budget.spent(view.config, state, view.now)
     if reason is not None:
         return [Emit(Draining(reason=reason))]
@@ -229,7 +233,7 @@ def _turn(view: View) -> list[Action]:
 
 def _all_parked(view: View) -> list[Action]:
     agents = view.state.agents.values()
-    left = budget.group_room(view.config, view.state)
+    left = budget.group_room(view.config, view.state, now=view.now)
     may = any(a.parked is None and left.get(a.info.group) != 0 for a in agents)
     still = may or any(a.open or a.prepared or a.queued for a in agents)
     if still or view.crew.proposing or view.crew.measuring:
@@ -238,7 +242,7 @@ def _all_parked(view: View) -> list[Action]:
         return [Emit(Draining(reason="every proposer has tried all it can think of"))]
     stuck = [a for a in agents if a.parked and not a.exhausted]
     if not stuck:
-        return [Emit(Draining(reason="budget: what the groups of agents may use"))]
+        return [Emit(Draining(reason=budget.groups_spent(view.config, view.state, view.now)))]
     names: dict[str, list[str]] = {}
     for agent in stuck:
         names.setdefault(agent.parked or "", []).append(agent.info.name)
@@ -291,8 +295,8 @@ def _sync_or_propose(view: View) -> list[Action]:
     making = {n for n, p in crew.proposing.items() if p.repair is None}
     busy = [n for n, a in state.agents.items() if n in making or a.prepared is not None]
     prepared = sum(a.prepared is not None for a in state.agents.values())
-    room = budget.room(view.config, state, len(making) + prepared)
-    left = budget.group_room(view.config, state, busy)
+    room = budget.room(view.config, state, len(making) + prepared, crew.proposing)
+    left = budget.group_room(view.config, state, busy, crew.proposing, view.now)
     actions: list[Action] = [*mending]
     ports = [
         (t.info.name, n) for t in state.targets.values() for n in t.ports if n not in crew.offered
