@@ -231,6 +231,17 @@ def logs(
     commands.logs(seen, number, follow=follow, every=every, json=json)
 
 
+@app.command()
+def lessons(run: RunArgument = None, directory: Dir = None, json: Json = False) -> None:
+    """Say what a run has learned: what worked, what did not, and why it was tried.
+
+    Example: swarm lessons > lessons.md
+    """
+    from swarm import commands
+
+    commands.lessons(commands.look(run, directory), json=json)
+
+
 # --- steering -----------------------------------------------------------------------------------
 
 

@@ -1,7 +1,8 @@
 """What the commands do that look at a run or speak to one, whether it lives, is dead, or a copy.
 
 Owns how a run directory is read for a command and what goes to stdout. Starts no run and writes to
-none, save for requests to its coordinator; changes the user's repository in `apply` alone.
+none, save for requests to its coordinator and `lessons.md`; changes the user's repository in
+`apply` alone.
 """
 
 from __future__ import annotations
@@ -148,6 +149,20 @@ def diff(seen: Seen, number: int, *, json: bool) -> None:
         emit_json({**{key: found[key] for key in wanted}, "diff": patch})
     else:
         emit_foreign(patch, patch=True)
+
+
+def lessons(seen: Seen, *, json: bool) -> None:
+    """Print what a run has learned so far, and write it to its `lessons.md`."""
+    from swarm import lessons
+    from swarm.report import write_lessons
+
+    name = next(iter(seen.state.targets))
+    page = lessons.render(seen.state, name)
+    write_lessons(seen.rundir, page)
+    if json:
+        emit_json(lessons.facts(seen.state, name))
+    else:
+        emit_foreign(page)
 
 
 # --- logs ---------------------------------------------------------------------------------------

@@ -14,11 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swarm import config as configs
+from swarm import lessons
 from swarm.config import RunConfig, TargetConfig
-from swarm.errors import ConfigError, PreconditionError, Problem, RunInUseError, remedy
+from swarm.errors import (
+    ConfigError,
+    PreconditionError,
+    Problem,
+    RunInUseError,
+    SwarmError,
+    remedy,
+)
 from swarm.ledger import Ledger, read
 from swarm.mustering import agent_infos
-from swarm.records import RunStarted, TargetInfo
+from swarm.records import RunStarted, TargetInfo, WarmStarted
 from swarm.repo import (
     Place,
     Source,
@@ -29,7 +37,7 @@ from swarm.repo import (
     locate,
     tracked_files,
 )
-from swarm.rundir import RunDir, runs_folder
+from swarm.rundir import RUN_NAME, RunDir, all_runs, runs_folder
 from swarm.scope import Scope
 from swarm.state import RunState
 
@@ -57,7 +65,7 @@ def open_run(config: RunConfig, *, name: str | None = None, wait_s: float = 30.0
 
     Raises:
         ConfigError: the run exists and the config differs in more than `budget` and `agents`,
-            or the scope matches nothing.
+            the scope matches nothing, or `warm_start` names no run that helps.
         RepositoryError: the target's repository cannot be used.
         RunInUseError: another launch holds the run.
         PreconditionError: the run directory cannot be written.
@@ -119,10 +127,60 @@ def check_groups(config: RunConfig, source: Source) -> None:
             )
 
 
+def warm_start(config: RunConfig, top: Path) -> WarmStarted | None:
+    """Read what the earlier run has tried that the config's `warm_start` names, if it names one.
+
+    Args:
+        config: as loaded.
+        top: git top level of the target's repository; runs are looked for there by name.
+
+    Raises:
+        ConfigError: there is no such run, or it was about another metric.
+        PreconditionError: its ledger cannot be read.
+    """
+    if config.warm_start is None:
+        return None
+    rundir = _earlier(config, config.warm_start, top)
+    try:
+        state = RunState(read(rundir.ledger))
+        found = next(iter(state.targets.values()), None)
+    except SwarmError as error:
+        what = f"cannot read the run that warm_start names: {error.message}"
+        raise PreconditionError(what, hint=_OTHER_RUN, path=rundir.ledger) from error
+    if found is None:
+        what = "the run that warm_start names has not begun"
+        raise PreconditionError(what, hint=_OTHER_RUN, path=rundir.ledger)
+    ours, theirs = config.targets[0].metric.spec, found.info.metric
+    if (ours.name, ours.goal) != (theirs.name, theirs.goal):
+        problem = f"`warm_start`: run `{state.run}` was to {theirs.goal} {theirs.name}"
+        hint = f"this run is to {ours.goal} {ours.name}; {_OTHER_RUN}"
+        raise ConfigError(config.source, [Problem(problem)], hint=hint)
+    name = config.targets[0].name
+    return WarmStarted(target=name, run=state.run, attempts=lessons.legacy(state, found.info.name))
+
+
+_OTHER_RUN = "name another run in `warm_start`, or leave the key out"
+
+
+def _earlier(config: RunConfig, named: str, top: Path) -> RunDir:
+    """Find an earlier run: a name among the runs of the repository, or a directory."""
+    runs = runs_folder(top)
+    if RUN_NAME.fullmatch(named) and RunDir(runs / named).exists():
+        return RunDir(runs / named)
+    rundir = RunDir((config.source.parent / Path(named).expanduser()).resolve())
+    if rundir.exists():
+        return rundir
+    problem = Problem(f"`warm_start`: there is no run `{named}` in {runs}, nor a run directory")
+    known = ", ".join(r.run for r in all_runs(top)[:8])
+    hint = f"there are: {known}" if known else "leave the key out: there are no runs here"
+    raise ConfigError(config.source, [problem], hint=hint)
+
+
 def _create(rundir: RunDir, config: RunConfig, source: Source) -> Opened:
     target = config.targets[0]
     check_target(target, source)
     check_groups(config, source)
+    warm = warm_start(config, source.top)
     check_branch_room(source, rundir.run)
     create_run_ignore(source.top / ".swarm")
     rundir.path.parent.mkdir(parents=True, exist_ok=True)
@@ -134,7 +192,8 @@ def _create(rundir: RunDir, config: RunConfig, source: Source) -> Opened:
         draft.config.write_text(configs.dump(config), encoding="utf-8")
         draft.logs.mkdir()
         with Ledger(draft.ledger) as ledger:
-            ledger.append([_run_started(rundir.run, config, source)])
+            started = _run_started(rundir.run, config, source)
+            ledger.append([started] if warm is None else [started, warm])
         making.rename(rundir.path)
     finally:
         shutil.rmtree(making, ignore_errors=True)

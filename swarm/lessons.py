@@ -7,17 +7,22 @@ others; nothing is concluded here that was not measured.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
-from swarm.formats.text import one_line, signed
-from swarm.nearness import features, files
+from swarm.formats.fence import head
+from swarm.formats.text import markdown, one_line, signed
+from swarm.nearness import by_nearness, features, files
 from swarm.records import Attempt
+from swarm.state import Experiment, RunState
 
 OFTEN = 3
 """So many tries without a keep are a lesson."""
 TOPICS = 8
 """Most topics of one sort in a digest."""
+SORTS = ("worked", "unsettled", "failed", "broken", "repeats")
+LEGACY = 500
+"""Most experiments that a later run is told of."""
 _NO_TRY = (None, "invalid", "duplicate", "aborted")
 _BROKEN = ("crash", "timeout", "guard_failed", "constraint_failed")
 
@@ -97,3 +102,202 @@ def _topic(names: list[str], found: list[Attempt]) -> Topic:
         sum(a.verdict in _BROKEN for a in found),
         max(gains, default=None),
     )
+
+
+# --- for a later run ----------------------------------------------------------------------------
+
+
+def legacy(state: RunState, target_name: str) -> tuple[Attempt, ...]:
+    """Give what a later run is told of this one: keeps first, then what says most, trimmed.
+
+    What this run was itself told of an earlier one goes on with it.
+    """
+    target = state.targets[target_name]
+    newest = {a.number: a for a in target.attempts}
+    own = [a for _, a in sorted(newest.items())]
+    done = [a for a in (*own, *target.earlier) if a.verdict not in _NO_TRY]
+    sigma = next((s.sigma for s in target.spreads.values() if s.sigma is not None), None)
+    keeps = [a for a in done if a.verdict == "keep"]
+    rest = by_nearness([a for a in done if a.verdict != "keep"], (), sigma)
+    return tuple(_trimmed(a) for a in (*keeps, *rest)[:LEGACY])
+
+
+def _trimmed(a: Attempt) -> Attempt:
+    room = {"diff": 2000, "rationale": 500, "reason": 500, "feedback": 500}
+    update: dict[str, object] = {name: head(getattr(a, name), most) for name, most in room.items()}
+    return a.model_copy(update={**update, "tail": ""})
+
+
+# --- for people ---------------------------------------------------------------------------------
+
+
+def facts(state: RunState, target_name: str) -> dict[str, Any]:
+    """Give what a run has learned in the shapes of `swarm lessons --json`.
+
+    `worked`, largest gain first; `unsettled`, whose z was positive and too small; `failed`, worst
+    first; `broken` did not run or broke a limit; `repeats` brought nothing new; `earlier` is what
+    the run was started from.
+    """
+    target = state.targets[target_name]
+    done = [
+        e
+        for _, e in sorted(state.experiments.items())
+        if e.target == target_name and e.verdict not in (None, "aborted")
+    ]
+    rows = [_row(e) for e in done]
+    found: dict[str, list[dict[str, Any]]] = {sort: [] for sort in SORTS}
+    for row in rows:
+        found[_sort(row)].append(row)
+    for sort, upwards in (("worked", -1), ("unsettled", -1), ("failed", 1)):
+        found[sort].sort(key=lambda r: (upwards * (r["gain"] or 0.0), r["number"]))
+    summed = digest([_attempt_of(e) for e in done], target.earlier)
+    metric = target.info.metric
+    return {
+        "run": state.run,
+        "target": target_name,
+        "metric": metric.name,
+        "goal": metric.goal,
+        "unit": metric.unit,
+        "experiments": len(done),
+        **found,
+        "topics": [t._asdict() for t in (*summed.works, *summed.fails)],
+        "earlier": [_earlier_row(a) for a in target.earlier],
+    }
+
+
+def _sort(row: dict[str, Any]) -> str:
+    match row["verdict"]:
+        case "keep":
+            return "worked"
+        case "duplicate":
+            return "repeats"
+        case "discard":
+            return "unsettled" if row["z"] is not None and row["z"] >= 0 else "failed"
+        case _:
+            return "broken"
+
+
+def _row(e: Experiment) -> dict[str, Any]:
+    return {
+        "number": e.number,
+        "agent": e.agent,
+        "summary": e.proposal.summary,
+        "rationale": e.proposal.rationale,
+        "files": sorted(e.proposal.files),
+        "verdict": e.verdict,
+        "gain": e.gain,
+        "z": e.z,
+        "merged": e.merged,
+        "reason": e.reason or e.proposal.invalid or "",
+    }
+
+
+def _earlier_row(a: Attempt) -> dict[str, Any]:
+    return {
+        "number": a.number,
+        "agent": a.agent,
+        "summary": a.summary,
+        "rationale": a.rationale,
+        "files": sorted(files(a)),
+        "verdict": a.verdict,
+        "gain": a.gain,
+        "reason": a.reason,
+    }
+
+
+def _attempt_of(e: Experiment) -> Attempt:
+    """Give as much of an attempt as a digest reads."""
+    proposal = e.proposal
+    return Attempt(
+        number=e.number,
+        agent=e.agent,
+        base=e.base,
+        tree=proposal.tree,
+        summary=proposal.summary,
+        verdict=e.verdict,
+        gain=e.gain,
+        diff=proposal.diff,
+    )
+
+
+def render(state: RunState, target_name: str) -> str:
+    """Give what a run has learned as a page: what was tried, why, and how it ended."""
+    found = facts(state, target_name)
+    goal = f"{found['goal']} {markdown(one_line(found['metric']))}"
+    whole = found["experiments"]
+    parts = [
+        f"# Lessons of run `{one_line(found['run'])}`: {goal}",
+        f"{whole} experiment{'' if whole == 1 else 's'}: "
+        + ", ".join(f"{len(found[sort])} {said}" for sort, said in _COUNTED if found[sort])
+        + ". Gains are signed so that positive is better."
+        if whole
+        else "Nothing has been decided yet.",
+    ]
+    for sort, title in _TITLES:
+        if found[sort]:
+            parts.append(f"## {title}")
+            parts += _entries(sort, found[sort], found["unit"])
+    if found["topics"]:
+        parts.append("## What experiments have in common")
+        topics = [Topic(**t).line() for t in found["topics"]]
+        parts.append("\n".join(f"- {markdown(one_line(line))}" for line in topics))
+    if found["earlier"]:
+        parts.append("## From the run that this one was started from")
+        earlier = sorted(found["earlier"], key=lambda r: -(r["gain"] or 0.0))
+        parts.append("\n".join(_entry(r, found["unit"]) for r in earlier))
+    return "\n\n".join(parts) + "\n"
+
+
+_COUNTED = (
+    ("worked", "worked"),
+    ("unsettled", "never settled"),
+    ("failed", "did not help"),
+    ("broken", "did not run or broke a limit"),
+    ("repeats", "repeated another"),
+)
+_TITLES = (
+    ("worked", "What worked"),
+    ("unsettled", "Never settled"),
+    ("failed", "What did not help"),
+    ("broken", "What did not run, or broke a limit"),
+    ("repeats", "What repeated another"),
+)
+
+
+def _entries(sort: str, found: list[dict[str, Any]], unit: str | None) -> Iterator[str]:
+    """Give the entries of a sort: failures by file, what broke by verdict."""
+    if sort not in ("failed", "broken"):
+        yield "\n".join(_entry(r, unit) for r in found)
+        return
+    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in found:
+        groups[", ".join(row["files"]) if sort == "failed" else row["verdict"]].append(row)
+    for name, group in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0])):
+        if name:
+            yield f"### {markdown(one_line(name, 120))}"
+        yield "\n".join(_entry(r, unit) for r in group)
+
+
+def _entry(row: dict[str, Any], unit: str | None) -> str:
+    """Tell one experiment in a line, with its reasons below."""
+    said = [f"**#{row['number']}** {markdown(one_line(row['summary'], 200)) or '(no summary)'}"]
+    if row["gain"] is not None:
+        shown = f" {markdown(one_line(unit))}" if unit else ""
+        said.append(f"gain {signed(row['gain'], 3)}{shown}")
+    if row.get("z") is not None:
+        said.append(f"z {signed(row['z'], 2)}")
+    said.append(_fate(row))
+    lines = [f"- {'; '.join(s for s in said if s)}"]
+    for word, text in (("why", row["rationale"]), ("ended", row["reason"])):
+        if short := markdown(one_line(text, 400)):
+            lines.append(f"  - {word}: {short}")
+    return "\n".join(lines)
+
+
+def _fate(row: dict[str, Any]) -> str:
+    merged = row.get("merged")
+    if row["verdict"] != "keep" or merged is None:
+        return markdown(str(row["verdict"]))
+    if merged in ("queued", "conflict", "redundant", "antagonistic"):
+        return f"kept, {merged}"
+    return f"kept, on best as `{merged[:7]}`"

@@ -27,6 +27,7 @@ WEIGHT: dict[Verdict, float] = {
 }
 """What an outcome is worth to somebody who is about to try something: negatives above all."""
 _WORD = re.compile(r"[^\W\d_]{2,}|\d+(?:\.\d+)?")
+_NAMED_FILE = re.compile(r"(?<![\w./-])[\w./-]*[\w-]\.[a-zA-Z]\w*(?![\w/])")
 _DIFF_FILE = re.compile(r"^(?:\+\+\+ b/|--- a/)(.+?)\t?$", re.M)
 _EMPTY = frozenset(
     re.findall(
@@ -53,8 +54,14 @@ def files(attempt: Attempt) -> frozenset[str]:
 
 @lru_cache(maxsize=8192)
 def words(text: str) -> frozenset[str]:
-    """Give the telling words of a text in lower case; names are taken apart at `_`."""
-    return frozenset(_WORD.findall(text[:2000].lower())) - _EMPTY
+    """Give the telling words of a text in lower case, and the files that it names.
+
+    Names are taken apart at `_`.
+    """
+    text = text[:2000]
+    named = {f"file {name}" for name in _NAMED_FILE.findall(text)}
+    rest = _NAMED_FILE.sub(" ", text)
+    return (frozenset(_WORD.findall(rest.lower())) - _EMPTY) | named
 
 
 def features(attempt: Attempt) -> frozenset[str]:
@@ -75,20 +82,22 @@ def by_nearness(
         focus: features of what is likely to be tried.
         noise: standard deviation of one measurement, where it is known.
     """
-    found = {a.number: features(a) for a in attempts}
-    seen = Counter(f for own in found.values() for f in own)
+    found = [features(a) for a in attempts]
+    seen = Counter(f for own in found for f in own)
     rarity = {f: math.log((1 + len(attempts)) / (0.5 + seen[f])) for f in sorted(frozenset(focus))}
     whole = sum(rarity.values()) or 1.0
-    last = max(found, default=0)
+    last = max((a.number for a in attempts), default=0)
     unit = 3 * noise if noise else _typical(attempts)
 
-    def worth(a: Attempt) -> float:
-        near = sum(rarity[f] for f in sorted(found[a.number] & rarity.keys())) / whole
+    def worth(a: Attempt, own: frozenset[str]) -> float:
+        near = sum(rarity[f] for f in sorted(own & rarity.keys())) / whole
         recent = 0.5 ** ((last - a.number) / RECENT)
         effect = min(1.0, abs(a.gain or 0.0) / unit) if unit else 0.0
         return 3 * near + recent + 0.5 * effect + (WEIGHT.get(a.verdict, 0) if a.verdict else 0)
 
-    return sorted(attempts, key=lambda a: (-worth(a), -a.number))
+    worths = [worth(a, own) for a, own in zip(attempts, found, strict=True)]
+    order = sorted(range(len(found)), key=lambda i: (-worths[i], -attempts[i].number, i))
+    return [attempts[i] for i in order]
 
 
 def _typical(attempts: Sequence[Attempt]) -> float:

@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from swarm import lessons
 from swarm.config import JudgeConfig, RunConfig
 from swarm.formats import results_tsv
-from swarm.formats.text import count, duration, number, one_line, sanitise, signed
+from swarm.formats.text import count, duration, markdown, number, one_line, sanitise, signed
 from swarm.picture import progress_png
 from swarm.records import VERDICTS
 from swarm.rundir import RunDir
 from swarm.state import Experiment, RunState, Target
-from swarm.views import merges, own_record, sd, standing
+from swarm.views import compared, merges, own_record, sd, standing
 
-__all__ = ["progress_png", "summary_markdown", "summary_text", "write_views"]
+__all__ = ["progress_png", "summary_markdown", "summary_text", "write_lessons", "write_views"]
 
 log = logging.getLogger("swarm")
 
@@ -141,6 +141,7 @@ def _facts(state: RunState, target: Target, rule: JudgeConfig) -> list[str]:
         _verdict_line(target),
         _merge_line(state, target),
         *_spend_lines(state),
+        *(f"{one_line(name, 60)}: {use.words()}" for name, use in compared(state).items()),
         *_trust_lines(state),
     ]
 
@@ -247,7 +248,7 @@ def _block(state: RunState, target: Target) -> Iterator[str]:
 def summary_markdown(state: RunState, config: RunConfig | None = None) -> str:
     """Give the summary as a page: the result first, then the facts, then what was tried."""
     rule = config.judge if config else JudgeConfig()
-    parts = [f"# Run `{state.run}`", _markdown(_how_it_ended(state).split(": ", 1)[1])]
+    parts = [f"# Run `{state.run}`", markdown(_how_it_ended(state).split(": ", 1)[1])]
     for target in state.targets.values():
         parts += _target_page(state, target, rule)
     return sanitise("\n\n".join(parts)) + "\n"
@@ -255,14 +256,14 @@ def summary_markdown(state: RunState, config: RunConfig | None = None) -> str:
 
 def _target_page(state: RunState, target: Target, rule: JudgeConfig) -> Iterator[str]:
     metric, where = target.info.metric, standing(target)
-    yield f"## {_markdown(target.info.name)}: {metric.goal} {_markdown(metric.name)}"
-    yield f"**{_markdown(_sentence(fresh_line(target)))}**"
+    yield f"## {markdown(target.info.name)}: {metric.goal} {markdown(metric.name)}"
+    yield f"**{markdown(_sentence(fresh_line(target)))}**"
     best = _value(target, where.best.mean if where.best.n else None)
     base = _value(target, where.baseline.mean if where.baseline.n else None)
     branch = f"branch `swarm/{state.run}/best`, commit `{target.best}`"
     yield f"Best: {best} on {branch}. Baseline: {base}."
     yield "![progress](progress.png)"
-    yield "\n".join(f"- {_markdown(line)}" for line in _facts(state, target, rule)[1:])
+    yield "\n".join(f"- {markdown(line)}" for line in _facts(state, target, rule)[1:])
     keeps = sorted((e for e in _of(state, target) if e.verdict == "keep"), key=lambda e: e.number)
     if keeps:
         yield "### Kept"
@@ -271,20 +272,20 @@ def _target_page(state: RunState, target: Target, rule: JudgeConfig) -> Iterator
     if failed:
         yield "### Failed ideas (the latest)"
         yield "\n".join(
-            f"- #{e.number} {_markdown(one_line(e.proposal.summary, SUMMARY))}: "
-            f"{e.verdict}, {_markdown(one_line(e.reason, SUMMARY))}"
+            f"- #{e.number} {markdown(one_line(e.proposal.summary, SUMMARY))}: "
+            f"{e.verdict}, {markdown(one_line(e.reason, SUMMARY))}"
             for e in failed
         )
 
 
 def _table(state: RunState, target: Target, keeps: list[Experiment]) -> Iterator[str]:
-    yield f"| # | agent | {_markdown(target.info.metric.name)} | n | gain | change | merged |"
+    yield f"| # | agent | {markdown(target.info.metric.name)} | n | gain | change | merged |"
     yield "|---:|---|---:|---:|---:|---|---|"
     for e in keeps:
         sample = own_record(state, e).primary
         landed = _landed(e)
         merged = f"`{landed[:7]}`" if landed else e.merged or ""
-        what = _markdown(one_line(e.proposal.summary, SUMMARY))
+        what = markdown(one_line(e.proposal.summary, SUMMARY))
         yield (
             f"| {e.number} | {e.agent} | {number(sample.mean if sample.n else None)} | {sample.n} "
             f"| {signed(e.gain, 3)} | {what} | {merged} |"
@@ -295,18 +296,11 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _markdown(text: str) -> str:
-    """Escape text of strangers for a page: no markup, no link, no HTML."""
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    text = text.replace("://", "&#58;//")  # pages make links of bare addresses
-    return re.sub(r"([\\`*_\[\]#|!~$])", r"\\\1", text)
-
-
 # --- files -------------------------------------------------------------------------------------
 
 
 def write_views(rundir: RunDir, state: RunState, config: RunConfig | None = None) -> None:
-    """Write `results.tsv`, `progress.png` and `summary.md` anew.
+    """Write `results.tsv`, `progress.png`, `summary.md` and `lessons.md` anew.
 
     Views can be made again at any time, so one that fails is a warning and the others are written.
     """
@@ -321,8 +315,18 @@ def write_views(rundir: RunDir, state: RunState, config: RunConfig | None = None
     views: list[tuple[Path, Callable[[Path], None]]] = [
         (rundir.results, text(lambda: results_tsv.table(state, name))),
         (rundir.summary, text(lambda: summary_markdown(state, config))),
+        (rundir.lessons, text(lambda: lessons.render(state, name))),
         (rundir.progress, lambda path: progress_png(state, name, path)),
     ]
+    _write(views)
+
+
+def write_lessons(rundir: RunDir, text: str) -> None:
+    """Write `lessons.md` anew. A run directory that cannot be written is a warning."""
+    _write([(rundir.lessons, lambda path: _write_text(path, text))])
+
+
+def _write(views: list[tuple[Path, Callable[[Path], None]]]) -> None:
     for path, make in views:
         try:
             _atomically(path, make)

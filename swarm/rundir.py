@@ -68,6 +68,11 @@ class RunDir:
         return self.path / "summary.md"
 
     @property
+    def lessons(self) -> Path:
+        """What was learned, in Markdown."""
+        return self.path / "lessons.md"
+
+    @property
     def ray_log(self) -> Path:
         """What Ray's own processes had to say."""
         return self.path / "ray.log"

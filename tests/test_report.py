@@ -341,6 +341,7 @@ def test_the_views_are_written(tmp_path: Path) -> None:
     assert rundir.progress.read_bytes().startswith(PNG)
     assert rundir.summary.read_text() == summary_markdown(told.state)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "lessons.md",
         "progress.png",
         "results.tsv",
         "summary.md",

@@ -44,6 +44,13 @@ def one_line(text: str, width: int | None = None) -> str:
     return line[: max(0, width - 1)].rstrip() + "…"
 
 
+def markdown(text: str) -> str:
+    """Escape text of strangers for a page: no markup, no link, no HTML."""
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = text.replace("://", "&#58;//")  # pages make links of bare addresses
+    return re.sub(r"([\\`*_\[\]#|!~$])", r"\\\1", text)
+
+
 def number(value: float | None, digits: int = 6) -> str:
     """Give a value with at most `digits` significant digits; a dash for none."""
     if value is None or not math.isfinite(value):
