@@ -319,7 +319,7 @@ def test_budgets_of_groups_are_kept_and_end_the_run_together() -> None:
     check_end(run)
     assert [a.experiments for a in run.state.agents.values()] == [3, 5]
     assert isinstance(run.over, Finished)
-    assert "groups" in run.over.reason
+    assert run.over.reason == "budget: agents.0: 3 experiments, agents.1: 5 experiments"
 
 
 def test_an_aborted_experiment_gives_its_place_in_the_budget_back() -> None:
