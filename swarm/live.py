@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta, tzinfo
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -39,12 +39,16 @@ from swarm.records import (
     Parked,
     Paused,
     Promoted,
+    Repaired,
     Resumed,
     Verdict,
+    Waiting,
+    WarmStarted,
+    Warned,
 )
 from swarm.rundir import RunDir
 from swarm.state import Agent, Experiment, RunState, Target
-from swarm.views import doing, own_record, sd, standing
+from swarm.views import compared, doing, own_record, sd, standing, waits
 
 log = logging.getLogger("swarm")
 
@@ -99,6 +103,14 @@ def _words(event: AnyEvent, state: RunState) -> str | None:
             return f"#{event.number} {agent} not merged  {event.outcome}: {reason}{again}"
         case Parked():
             return f"{event.agent} parked  {one_line(event.reason, REASON)}"
+        case Waiting():
+            wait = "" if event.at is None else duration((event.until - event.at).total_seconds())
+            return f"{event.agent} waiting {wait}  {one_line(event.reason, REASON)}"
+        case Repaired():
+            experiment, made = state.experiments[event.number], event.proposal
+            what = "gave up" if made.commit is None else "mended"
+            words = one_line(made.invalid or made.summary, SUMMARY)
+            return f"#{event.number} {experiment.agent} {what}  {words}".rstrip()
         case _:
             return _turn(event, state)
 
@@ -110,6 +122,10 @@ def _turn(event: AnyEvent, state: RunState) -> str | None:
             slots = f"{len(event.slots)} slot{'s' * (len(event.slots) != 1)}"
             agents = f"{len(event.agents)} agent{'s' * (len(event.agents) != 1)}"
             return f"launched  {agents}, {slots}, sandbox {event.sandbox}"
+        case WarmStarted():
+            return f"warm start  {len(event.attempts)} experiments of {one_line(event.run, 80)}"
+        case Warned():
+            return f"warning  {one_line(event.message, REASON)}"
         case Paused():
             return "paused"
         case Resumed():
@@ -205,14 +221,17 @@ def panel(
 ) -> RenderableType:
     """Give the whole picture of a run that goes on, for a terminal of this size."""
     lines = recent[-max(2, min(RECENT, height // 4)) :]
-    room = max(3, height - len(lines) - 3 * len(state.targets) - 10)
+    bars, proposers = _bars(state, config, now), list(_proposers(state))
+    extra = max(0, len(bars) - 3) + len(proposers)
+    room = max(3, height - len(lines) - 3 * len(state.targets) - 10 - extra)
     return Group(
         Text(""),
         _head(state, config, now),
         _facts(state, config, now),
-        *_budget(state, config, now, width),
+        _budget(state, bars, width),
+        *proposers,
         Text(""),
-        _agents(state, room, width),
+        _agents(state, room, width, now),
         *([Text("")] if lines else []),
         *lines,
     )
@@ -226,7 +245,7 @@ def _head(state: RunState, config: RunConfig, now: datetime) -> Text:
     head.append(f"  {duration(state.elapsed(now))}")
     left = budget.forecast(config, state, now)
     if left is not None and state.phase == "running":
-        head.append(f", about {duration(left)} left", style="dim")
+        head.append(f", {left.words()}", style="dim")
     return head
 
 
@@ -274,31 +293,51 @@ def _best(target: Target) -> Text:
     return text.append(_gain(target), style="green" if (where.gain or 0) > 0 else "yellow")
 
 
-def _budget(
-    state: RunState, config: RunConfig, now: datetime, width: int
-) -> Iterator[RenderableType]:
-    """Draw how much of each limit is used."""
-    limits, done, elapsed = config.budget, state.spend.experiments, state.elapsed(now)
-    rows: list[tuple[str, float, float, str]] = []
-    if limits.experiments is not None:
-        shown = f"{done} of {limits.experiments}"
-        rows.append(("experiments", done, limits.experiments, shown))
-    if limits.time is not None:
-        shown = f"{duration(elapsed)} of {duration(limits.time)}"
-        rows.append(("time", elapsed, limits.time, shown))
-    if limits.stale is not None:
+class _Bar(NamedTuple):
+    """How much of one limit is used."""
+
+    name: str
+    share: float
+    words: str
+
+
+def _bars(state: RunState, config: RunConfig, now: datetime) -> list[_Bar]:
+    bars: list[_Bar] = []
+    for use in budget.uses(config, state, now):
+        if use.name == "experiments":  # the open ones too: they are on their way
+            use = use._replace(used=state.spend.experiments)
+        bars.append(_Bar(use.name, use.share, use.of().removesuffix(f" {use.name}")))
+    stale = config.budget.stale
+    if stale is not None:
         since = min((t.since_keep for t in state.targets.values()), default=0)
-        rows.append(("stale", since, limits.stale, f"{since} of {limits.stale} without a keep"))
+        bars.append(_Bar("stale", since / stale, f"{since} of {stale} without a keep"))
+    return bars
+
+
+def _budget(state: RunState, bars: list[_Bar], width: int) -> RenderableType:
+    """Draw how much of each limit is used."""
+    if not bars:
+        done = state.spend.experiments
+        return Text(f"{done} experiments; no limit: it runs until it is stopped")
     grid = _grid()
     grid.add_column(width=max(10, min(30, width - 42)))
     grid.add_column(no_wrap=True, overflow="ellipsis")
-    for name, used, limit, shown in rows:
-        bar = ProgressBar(total=max(limit, 1e-9), completed=min(used, limit))
-        grid.add_row(name, bar, Text(shown))
-    yield grid if rows else Text(f"{done} experiments; no limit: it runs until it is stopped")
+    for bar in bars:
+        nearly = bar.share >= budget.NEARLY and bar.name != "stale"
+        words = Text(bar.words, style="yellow" if nearly else "")
+        grid.add_row(bar.name, ProgressBar(total=1, completed=min(1, bar.share)), words)
+    return grid
 
 
-def _agents(state: RunState, room: int, width: int) -> RenderableType:
+def _proposers(state: RunState) -> Iterator[Text]:
+    """Compare the proposers, one a line."""
+    for label, use in compared(state).items():
+        line = Text(no_wrap=True, overflow="ellipsis")
+        line.append(f"{one_line(label, 40)}  ", style="dim")
+        yield line.append(use.words())
+
+
+def _agents(state: RunState, room: int, width: int, now: datetime) -> RenderableType:
     table = Table(box=None, padding=(0, 2, 0, 0), expand=True, header_style="dim", pad_edge=False)
     table.add_column("agent", no_wrap=True)
     if width >= WIDE:
@@ -311,18 +350,22 @@ def _agents(state: RunState, room: int, width: int) -> RenderableType:
         agent = state.agents[name]
         cells = [Text(one_line(name, 12))]
         if width >= WIDE:
-            cells.append(Text(one_line(agent.info.proposer, 16)))
+            cells.append(Text(one_line(agent.info.proposer, 28)))
         keeps = Text(str(agent.keeps), style="green" if agent.keeps else "")
-        table.add_row(*cells, Text(str(agent.experiments)), keeps, _doing(state, agent))
+        table.add_row(*cells, Text(str(agent.experiments)), keeps, _doing(state, agent, now))
     if len(names) > room:
         return Group(table, Text(f"... and {len(names) - room} more agents", style="dim"))
     return table
 
 
-def _doing(state: RunState, agent: Agent) -> Text:
-    what = doing(state, agent, live=True)
+def _doing(state: RunState, agent: Agent, now: datetime) -> Text:
+    what = doing(state, agent, live=True, now=now)
     if what == "parked":
         return Text(f"parked: {one_line(agent.parked or '', REASON)}", style="yellow")
+    wait = waits(state, agent, now)
+    if what == "waiting" and wait is not None:
+        reason = one_line(agent.waiting_reason, REASON)
+        return Text(f"waiting {duration(wait)}: {reason}", style="yellow")
     if what != "measuring":
         return Text(what, style="dim")
     first = state.experiments[min(agent.open)]

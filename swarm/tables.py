@@ -9,10 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from swarm.budget import Forecast
 from swarm.formats.text import count, duration, number, one_line, sanitise, signed
 from swarm.records import VERDICTS
-from swarm.state import RunState, Target
+from swarm.state import Agent, RunState, Target
+from swarm.views import compared
 
+REASON = 50
+"""Characters of why an agent waits."""
 Json = Mapping[str, Any]
 
 
@@ -39,8 +43,15 @@ def one_edge(line: str, width: int) -> str:
 # --- status -------------------------------------------------------------------------------------
 
 
-def status(found: Json, state: RunState, width: int | None) -> str:
-    """Lay out `status_json`; `state` adds why a run is where it is."""
+def status(found: Json, state: RunState, width: int | None, warnings: Sequence[str] = ()) -> str:
+    """Lay out `status_json`.
+
+    Args:
+        found: what it gave.
+        state: adds why a run is where it is.
+        width: of the terminal.
+        warnings: words on limits that are nearly used up.
+    """
     head = f"{found['run']}  {found['state']}"
     if state.reason not in ("", found["state"]):
         head += f": {one_line(state.reason)}"
@@ -49,7 +60,15 @@ def status(found: Json, state: RunState, width: int | None) -> str:
         lines.append(f"  hint: {one_line(state.hint)}")
     for target in found["targets"]:
         lines += _target(target, state.targets[target["name"]])
-    lines += ["", _agents(found["agents"], width)]
+    lines += ["", *_agents(found["agents"], state, width).split("\n")]
+    known = compared(state)
+    if known:
+        labels = [one_line(label, 40) for label in known]
+        wide = max(map(len, labels))
+        lines += [
+            "",
+            *(f"{n:<{wide}}  {u.words()}" for n, u in zip(labels, known.values(), strict=True)),
+        ]
     spend = state.spend
     parts = [
         f"{spend.experiments} experiments",
@@ -61,6 +80,9 @@ def status(found: Json, state: RunState, width: int | None) -> str:
     if spend.tokens:
         parts.append(f"{count(spend.tokens)} tokens")
     lines += ["", f"spend    {', '.join(parts)}"]
+    if found["forecast"] is not None:
+        lines.append(f"forecast {Forecast(**found['forecast']).words()}")
+    lines += [f"warning  {words}" for words in warnings]
     if state.launch is not None:
         lines.append(f"sandbox  {_sandbox(state)}")
     lines.append(f"files    {found['dir']}")
@@ -99,19 +121,25 @@ def _mean(mean: float | None, spread: float | None, n: int, what: str) -> str:
     return f"{number(mean)} ± {number(spread, 2)} {what} (n={n})"
 
 
-def _agents(agents: Sequence[Json], width: int | None) -> str:
+def _agents(agents: Sequence[Json], state: RunState, width: int | None) -> str:
     rows = [("agent", "experiments", "keeps", "state", "proposer")]
     rows += [
         (
             a["name"],
             str(a["experiments"]),
             str(a["keeps"]),
-            one_line(str(a["state"])),
-            a["proposer"],
+            _doing(a, state.agents[a["name"]]),
+            one_line(a["proposer"]),
         )
         for a in agents
     ]
     return table(rows, right=frozenset({1, 2}), width=width)
+
+
+def _doing(found: Json, agent: Agent) -> str:
+    what = one_line(str(found["state"]))
+    reason = one_line(agent.waiting_reason, REASON)
+    return f"{what}: {reason}" if what == "waiting" and reason else what
 
 
 def _sandbox(state: RunState) -> str:

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from swarm import budget
+from swarm.config import RunConfig
 from swarm.errors import UsageError
+from swarm.formats.text import count, number, signed
 from swarm.judge import Record, Sample, Spread
 from swarm.state import Agent, Experiment, Phase, RunState, Target, verdict_counts
 
@@ -78,16 +82,26 @@ def phase(state: RunState, *, live: bool) -> Phase:
     return state.phase if live or state.phase in ENDED else "interrupted"
 
 
-def doing(state: RunState, agent: Agent, *, live: bool) -> str:
-    """Give what an agent is doing, as far as the ledger tells."""
+def doing(state: RunState, agent: Agent, *, live: bool, now: datetime | None = None) -> str:
+    """Give what an agent is doing, as far as the ledger tells; `now` by default is its end."""
     if agent.parked is not None:
         return "parked"
-    now = phase(state, live=live)
-    if now in ENDED:
+    stands = phase(state, live=live)
+    if stands in ENDED:
         return "stopped"
     if agent.open:
         return "measuring"
-    return "proposing" if now == "running" and agent.prepared is None else "waiting"
+    if waits(state, agent, now) is not None:
+        return "waiting"
+    return "proposing" if stands == "running" and agent.prepared is None else "waiting"
+
+
+def waits(state: RunState, agent: Agent, now: datetime | None = None) -> float | None:
+    """Give for how many seconds a provider has asked an agent to wait; None if it need not."""
+    until, at = agent.waiting_until, now or state.last_at
+    if until is None or at is None or until <= at:
+        return None
+    return (until - at).total_seconds()
 
 
 def own_record(state: RunState, experiment: Experiment) -> Record:
@@ -101,7 +115,14 @@ def own_record(state: RunState, experiment: Experiment) -> Record:
 # --- status ------------------------------------------------------------------------------------
 
 
-def status_json(state: RunState, *, live: bool, dir: Path, now: datetime) -> dict[str, Any]:  # noqa: A002
+def status_json(
+    state: RunState,
+    *,
+    live: bool,
+    dir: Path,  # noqa: A002
+    now: datetime,
+    config: RunConfig | None = None,
+) -> dict[str, Any]:
     """Give what `swarm status --json` prints.
 
     Args:
@@ -109,6 +130,7 @@ def status_json(state: RunState, *, live: bool, dir: Path, now: datetime) -> dic
         live: whether a process writes the ledger now.
         dir: the run directory.
         now: for the time spent by a launch that still runs.
+        config: for the forecast, which a run has while it goes on.
     """
     at = now if live or state.last_at is None else state.last_at
     launch = state.launch
@@ -120,11 +142,15 @@ def status_json(state: RunState, *, live: bool, dir: Path, now: datetime) -> dic
         "agents": [
             {
                 "name": name,
-                "state": doing(state, agent, live=live),
+                "state": doing(state, agent, live=live, now=at),
                 "proposer": agent.info.proposer,
                 "experiments": agent.experiments,
                 "keeps": agent.keeps,
                 "usd": agent.usd,
+                "invalid": agent.invalid,
+                "gain": agent.gain,
+                "tokens": agent.tokens,
+                "waiting_until": agent.waiting_until and agent.waiting_until.isoformat(),
             }
             for name, agent in state.agents.items()
         ],
@@ -140,7 +166,18 @@ def status_json(state: RunState, *, live: bool, dir: Path, now: datetime) -> dic
             "rung": launch.sandbox if launch else None,
             "open": list(launch.sandbox_open) if launch else [],
         },
+        "proposers": [_proposer_json(label, use) for label, use in proposers(state).items()],
+        "forecast": _forecast_json(state, config, live=live, now=now),
     }
+
+
+def _forecast_json(
+    state: RunState, config: RunConfig | None, *, live: bool, now: datetime
+) -> dict[str, Any] | None:
+    left = None
+    if config is not None and phase(state, live=live) == "running":
+        left = budget.forecast(config, state, now)
+    return None if left is None else left._asdict()
 
 
 def _target_json(target: Target) -> dict[str, Any]:
@@ -165,6 +202,91 @@ def _target_json(target: Target) -> dict[str, Any]:
         },
         "result": None if result is None else {"gain": result.gain, "se": result.se},
         "experiments": verdict_counts(target),
+    }
+
+
+# --- proposers ---------------------------------------------------------------------------------
+
+
+@dataclass
+class Use:
+    """What came of all agents with one proposer, and what it cost."""
+
+    agents: int = 0
+    experiments: int = 0
+    keeps: int = 0
+    invalid: int = 0
+    gain: float = 0.0
+    """Sum of the gains of what reached `best`, by the experiments' own comparisons."""
+    usd: float = 0.0
+    tokens: int = 0
+
+    @property
+    def invalid_rate(self) -> float | None:
+        """The share of invalid experiments, None without any."""
+        return self.invalid / self.experiments if self.experiments else None
+
+    @property
+    def gain_per_usd(self) -> float | None:
+        """What a dollar has brought; None where nothing was paid."""
+        return self.gain / self.usd if self.usd > 0 else None
+
+    @property
+    def gain_per_experiment(self) -> float | None:
+        """What an experiment has brought, None without any."""
+        return self.gain / self.experiments if self.experiments else None
+
+    def words(self) -> str:
+        """Say it: counts, then what was won, then what it cost."""
+        parts = [_some(self.experiments, "experiment"), _some(self.keeps, "keep")]
+        if self.invalid:
+            parts.append(f"{self.invalid_rate:.0%} invalid")
+        parts.append(f"gain {signed(self.gain, 3)}")
+        if self.usd:
+            parts.append(f"${self.usd:.2f} ({number(self.gain_per_usd, 3)} per $)")
+        if self.tokens:
+            parts.append(f"{count(self.tokens)} tokens")
+        return ", ".join(parts)
+
+
+def _some(n: int, what: str) -> str:
+    return f"{n} {what}{'s' * (n != 1)}"
+
+
+def proposers(state: RunState) -> dict[str, Use]:
+    """Add up the agents by the label of their proposer."""
+    found: dict[str, Use] = {}
+    for agent in state.agents.values():
+        use = found.setdefault(agent.info.proposer, Use())
+        use.agents += 1
+        use.experiments += agent.experiments
+        use.keeps += agent.keeps
+        use.invalid += agent.invalid
+        use.gain += agent.gain
+        use.usd += agent.usd
+        use.tokens += agent.tokens
+    return found
+
+
+def compared(state: RunState) -> dict[str, Use]:
+    """Give the proposers if there is something to tell of them: more than one, or a cost."""
+    found = proposers(state)
+    return found if len(found) > 1 or any(u.usd > 0 for u in found.values()) else {}
+
+
+def _proposer_json(label: str, use: Use) -> dict[str, Any]:
+    return {
+        "proposer": label,
+        "agents": use.agents,
+        "experiments": use.experiments,
+        "keeps": use.keeps,
+        "invalid": use.invalid,
+        "invalid_rate": use.invalid_rate,
+        "gain": use.gain,
+        "usd": use.usd,
+        "tokens": use.tokens,
+        "gain_per_usd": use.gain_per_usd,
+        "gain_per_experiment": use.gain_per_experiment,
     }
 
 

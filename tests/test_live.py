@@ -18,7 +18,7 @@ from story import HOSTILE, Story, begun, half_a_morning, long_night, morning
 from swarm.config import RunConfig
 from swarm.formats.text import count, duration, number, one_line, sanitise, signed
 from swarm.live import LiveView, panel, plain_line
-from swarm.records import AnyEvent, Parked
+from swarm.records import AnyEvent, Parked, Proposal, Repaired, Waiting, WarmStarted, Warned
 from swarm.rundir import RunDir
 from swarm.state import RunState
 
@@ -160,6 +160,24 @@ def test_the_rest_of_the_life_of_a_run() -> None:
     assert said[-1] == "failed  the base cannot be measured"
 
 
+def test_waiting_mending_and_warnings_are_said() -> None:
+    told = half_a_morning()
+    until = told.now + timedelta(seconds=91)
+    told.add(Waiting(agent="a3", until=until, reason="429"), after=1)
+    told.add(Warned(limit="usd", message="80 % of the budget is used: $16.03 of $20.00"))
+    told.add(Repaired(number=5, proposal=told.experiment(5).proposal))
+    none = Proposal(base=told.base, invalid="I cannot mend it")
+    told.add(Repaired(number=5, proposal=none))
+    told.add(WarmStarted(target="main", run="last-night", attempts=()))
+    assert [line.split("] ", 1)[1] for line in lines_of(told)[-5:]] == [
+        "a3 waiting 1m 30s  429",
+        "warning  80 % of the budget is used: $16.03 of $20.00",
+        "#5 a2 mended  WEIGHT_DECAY 0.1 -> 0.05 in train.py",
+        "#5 a2 gave up  I cannot mend it",
+        "warm start  0 experiments of last-night",
+    ]
+
+
 def hostile() -> Story:
     told = begun()
     told.launch((HOSTILE,))
@@ -171,6 +189,8 @@ def hostile() -> Story:
     told.fail(two, "crash", HOSTILE)
     told.decide(two, "crash", HOSTILE)
     told.propose("a2", HOSTILE)
+    told.add(Waiting(agent="a2", until=told.now + timedelta(hours=1), reason=HOSTILE))
+    told.add(Warned(limit="usd", message=HOSTILE))
     told.add(Parked(agent="a3", reason=HOSTILE))
     told.drain(HOSTILE)
     return told
@@ -195,7 +215,7 @@ def test_the_panel_tells_how_it_stands() -> None:
     for part in (
         "swarm tiny-gpt",
         "running",
-        "left",
+        "ends in 7m 16s, about $0.20",
         "2.981 ± 0.007 (n=5)",
         "2.91125 ± 0.0027 (n=4)",
         "gain +0.06975, +2.34 %",
@@ -208,6 +228,24 @@ def test_the_panel_tells_how_it_stands() -> None:
         "a line",
     ):
         assert part in made
+
+
+def test_the_panel_tells_what_it_costs() -> None:
+    told = half_a_morning()
+    agent = told.state.agents["a1"]
+    agent.info = agent.info.model_copy(update={"proposer": "messages/claude-opus-5-5"})
+    until = told.now + timedelta(minutes=5)
+    told.add(Waiting(agent="a3", until=until, reason="429: too many requests"), after=0)
+    made = shown(told, usd=0.06, tokens=50_000)
+    for part in (
+        "ends in 29s, about $0.06",
+        "$0.05 of $0.06",
+        "5k of 50k\n",
+        "messages/claude-opus-5-5  2 experiments, 1 keep, gain +0.07, $0.02 (3.5 per $)",
+        "mutate  3 experiments, 0 keeps, gain +0, $0.03 (0 per $), 3k tokens",
+        "waiting 5m: 429: too many requests",
+    ):
+        assert part in re.sub(" +\n", "\n", made)
 
 
 def test_the_panel_of_a_young_run() -> None:

@@ -14,13 +14,15 @@ from typing import Any
 import pytest
 from story import HOSTILE, Story, begun, half_a_morning, long_night, morning
 
+from swarm import tables
+from swarm.config import RunConfig
 from swarm.errors import UsageError
 from swarm.formats.results_tsv import parse
 from swarm.picture import gather, progress_png
-from swarm.records import VERDICTS
+from swarm.records import VERDICTS, Waiting
 from swarm.report import summary_markdown, summary_text, write_views
 from swarm.rundir import RunDir
-from swarm.views import experiment_json, experiments_json, status_json
+from swarm.views import compared, experiment_json, experiments_json, status_json
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -36,7 +38,9 @@ def status(told: Story, *, live: bool = False) -> dict[str, Any]:
 
 def test_status_has_exactly_the_keys_of_the_interface() -> None:
     made = status(morning())
-    assert list(made) == ["run", "dir", "state", "targets", "agents", "spend", "sandbox"]
+    assert list(made) == [
+        *("run", "dir", "state", "targets", "agents", "spend", "sandbox", "proposers", "forecast"),
+    ]
     assert (made["run"], made["dir"], made["state"]) == ("tiny-gpt", "/runs/tiny-gpt", "finished")
     (target,) = made["targets"]
     keys = ["name", "metric", "goal", "baseline", "best", "result", "experiments"]
@@ -46,7 +50,15 @@ def test_status_has_exactly_the_keys_of_the_interface() -> None:
     assert list(target["result"]) == ["gain", "se"]
     assert list(target["experiments"]) == ["total", *VERDICTS]
     for agent in made["agents"]:
-        assert list(agent) == ["name", "state", "proposer", "experiments", "keeps", "usd"]
+        assert list(agent) == [
+            *("name", "state", "proposer", "experiments", "keeps", "usd"),
+            *("invalid", "gain", "tokens", "waiting_until"),
+        ]
+    for one in made["proposers"]:
+        assert list(one) == [
+            *("proposer", "agents", "experiments", "keeps", "invalid", "invalid_rate", "gain"),
+            *("usd", "tokens", "gain_per_usd", "gain_per_experiment"),
+        ]
 
 
 def test_status_values() -> None:
@@ -139,6 +151,106 @@ def test_time_stands_still_when_the_run_is_dead() -> None:
     live = status_json(told.state, live=True, dir=Path("/r"), now=later)
     assert dead["spend"]["seconds"] < 120
     assert live["spend"]["seconds"] > 5 * 3600
+
+
+# --- proposers, waiting, the forecast ----------------------------------------------------------
+
+
+def renamed(told: Story, **labels: str) -> Story:
+    """Give agents other proposers."""
+    for name, label in labels.items():
+        agent = told.state.agents[name]
+        agent.info = agent.info.model_copy(update={"proposer": label})
+    return told
+
+
+def limited(**budget: float) -> RunConfig:
+    metric = {"name": "val_bpb", "goal": "minimize"}
+    target = {"scope": ["train.py"], "run": "python train.py", "metric": metric}
+    return RunConfig.model_validate({"target": target, "budget": budget})
+
+
+def laid_out(told: Story, warnings: tuple[str, ...] = (), **budget: float) -> str:
+    made = status_json(
+        told.state, live=True, dir=Path("/r"), now=told.now, config=limited(**budget)
+    )
+    return tables.status(made, told.state, 120, warnings)
+
+
+def test_proposers_are_compared() -> None:
+    told = renamed(morning(), a1="messages/claude-opus-5-5", a2="messages/claude-opus-5-5")
+    claude, mutate = status(told)["proposers"]
+    assert (claude["proposer"], claude["agents"]) == ("messages/claude-opus-5-5", 2)
+    assert (claude["experiments"], claude["keeps"]) == (8, 3)
+    assert (claude["usd"], claude["tokens"]) == (pytest.approx(0.08), 8000)
+    gain = told.experiment(1).gain + told.experiment(5).gain  # 10 did not reach best
+    assert claude["gain"] == pytest.approx(gain)
+    assert claude["gain_per_usd"] == pytest.approx(gain / 0.08)
+    assert claude["gain_per_experiment"] == pytest.approx(gain / 8)
+    assert (mutate["proposer"], mutate["invalid"]) == ("mutate", 1)
+    assert (claude["invalid_rate"], mutate["invalid_rate"]) == (0, 0.25)
+    assert sum(a["gain"] for a in status(told)["agents"]) == pytest.approx(
+        claude["gain"] + mutate["gain"]
+    )
+
+
+def test_what_costs_nothing_has_no_gain_for_its_money() -> None:
+    (one,) = status(Story())["proposers"]
+    assert (one["gain_per_usd"], one["gain_per_experiment"], one["invalid_rate"]) == (None,) * 3
+    assert compared(Story().state) == {}, "nothing to tell of"
+
+
+def test_proposers_in_words() -> None:
+    told = renamed(morning(), a1="messages/claude-opus-5-5")
+    words = "mutate: 8 experiments, 3 keeps, 12% invalid, gain +0.0935, $0.08 (1.17 per $), 8k tok"
+    assert any(line.startswith(words) for line in summary_text(told.state).splitlines())
+    page = summary_markdown(told.state)
+    assert "- messages/claude-opus-5-5: 4 experiments, 1 keep, gain +0.07, \\$0.04" in page
+    assert "mutate                    8 experiments, 3 keeps, 12% invalid" in laid_out(told)
+
+
+def test_an_agent_that_waits() -> None:
+    told = half_a_morning()
+    until = told.now + timedelta(minutes=5)
+    told.add(Waiting(agent="a3", until=until, reason="429: too many requests"), after=0)
+    agent = status(told, live=True)["agents"][2]
+    assert (agent["state"], agent["waiting_until"]) == ("waiting", until.isoformat())
+    assert (
+        "a3               1      0  waiting: 429: too many requests  mutate"
+        in laid_out(told).splitlines()
+    )
+    told.now = until
+    agent = status(told, live=True)["agents"][2]
+    assert agent["state"] == "proposing"
+    told.propose("a3", "again")
+    assert status(told, live=True)["agents"][2]["waiting_until"] is None
+
+
+def test_every_agent_has_its_line_on_a_narrow_terminal() -> None:
+    made = tables.status(status(Story(agents=9)), Story(agents=9).state, 40)
+    assert [line[:2] for line in made.splitlines() if line[:1] == "a"] == [
+        "ag", *(f"a{i}" for i in range(1, 10)),
+    ]  # fmt: skip
+
+
+def test_the_forecast() -> None:
+    told = half_a_morning()
+    kept = {"live": True, "dir": Path("/r"), "now": told.now}
+    assert status_json(told.state, **kept)["forecast"] is None
+    assert status_json(told.state, **kept, config=limited())["forecast"] is None
+    made = status_json(told.state, **kept, config=limited(usd=0.1))["forecast"]
+    seconds = told.state.elapsed(told.now)
+    assert made == {
+        "seconds": pytest.approx(seconds),
+        "usd": pytest.approx(0.1),
+        "limit": "usd",
+    }
+    assert "forecast ends in 2m 25s, about $0.10" in laid_out(told, usd=0.1).splitlines()
+    said = laid_out(told, ("84 % of the budget is used: ...",)).splitlines()
+    assert "warning  84 % of the budget is used: ..." in said
+    assert not any(line.startswith("forecast") for line in said)
+    told.drain()
+    assert status_json(told.state, **kept, config=limited(usd=0.1))["forecast"] is None
 
 
 # --- experiments --json, show --json -----------------------------------------------------------
