@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from swarm import budget, tables, views
 from swarm import config as configs
-from swarm import tables, views
-from swarm.errors import PreconditionError, UsageError
+from swarm.config import RunConfig
+from swarm.errors import ConfigError, PreconditionError, UsageError
 from swarm.ledger import Tail, is_live
 from swarm.records import VERDICTS, AnyEvent, Measured
 from swarm.rundir import RunDir, find
@@ -84,12 +86,23 @@ def status(seen: Seen, *, json: bool) -> None:
     if json:
         emit_json(found)
     else:
-        emit(tables.status(found, seen.state, width()))
+        config = None if seen.over else _config(seen)
+        nearly = [] if config is None else budget.nearly(config, seen.state, datetime.now(UTC))
+        emit(tables.status(found, seen.state, width(), [words for _, words in nearly]))
 
 
 def _status(seen: Seen) -> dict[str, Any]:
-    now = datetime.now(UTC)
-    return views.status_json(seen.state, live=seen.live, dir=seen.rundir.path, now=now)
+    now, config = datetime.now(UTC), _config(seen)
+    return views.status_json(
+        seen.state, live=seen.live, dir=seen.rundir.path, now=now, config=config
+    )
+
+
+def _config(seen: Seen) -> RunConfig | None:
+    """Give the config of a run, None if it cannot be read: the ledger alone is enough to look."""
+    with suppress(OSError, ConfigError):
+        return configs.restore(seen.rundir.config.read_text(encoding="utf-8"))
+    return None
 
 
 def experiments(seen: Seen, *, verdict: str | None, json: bool) -> None:
@@ -152,11 +165,18 @@ def diff(seen: Seen, number: int, *, json: bool) -> None:
 
 
 def lessons(seen: Seen, *, json: bool) -> None:
-    """Print what a run has learned so far, and write it to its `lessons.md`."""
+    """Print what a run has learned so far, and write it to its `lessons.md`.
+
+    Raises:
+        PreconditionError: its ledger is empty.
+    """
     from swarm import lessons
     from swarm.report import write_lessons
 
-    name = next(iter(seen.state.targets))
+    name = next(iter(seen.state.targets), None)
+    if name is None:
+        what = f"run `{seen.rundir.run}` has not begun: its ledger is empty"
+        raise PreconditionError(what, hint="launch it again", path=seen.rundir.ledger)
     page = lessons.render(seen.state, name)
     write_lessons(seen.rundir, page)
     if json:

@@ -5,10 +5,18 @@ Owns the `agents` part of a config. Knows which settings go together, not what a
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, cast
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from swarm.quantities import (
     Count,
@@ -20,7 +28,6 @@ from swarm.quantities import (
     Text,
     Whole,
     show,
-    some,
     wrong,
     wrong_at,
 )
@@ -109,6 +116,20 @@ class ScriptedProposer(Section):
         return self.kind
 
 
+def _url(value: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/]\S*", value):
+        raise wrong(f"an address such as http://localhost:11434 is wanted, not {show(value)}")
+    return value
+
+
+def _thinking(value: Any) -> Any:
+    if value is None or value in ("adaptive", "off"):
+        return value
+    if type(value) is int and value >= 1024:
+        return value
+    raise wrong(f"adaptive, off, or a number of tokens from 1024 is wanted, not {show(value)}")
+
+
 class MessagesProposer(Section):
     """A language model behind the Messages API: Anthropic's, or any server that speaks it."""
 
@@ -117,14 +138,21 @@ class MessagesProposer(Section):
     """A language model behind the Messages API, with tools to read and edit the files in scope."""
     model: Annotated[Text, Field(min_length=1)]
     """The model's name, as the server knows it."""
-    base_url: Annotated[Text, Field(pattern=r"^https?://\S+$")] | None = None
+    base_url: Annotated[Text, AfterValidator(_url)] | None = None
     """The server; by default `ANTHROPIC_BASE_URL`, else Anthropic's. Ollama:
     `http://localhost:11434`."""
     key: EnvName = "ANTHROPIC_API_KEY"
     """Name of the environment variable that holds the key. A server on this machine needs none."""
     effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
     """How hard the model works, for models that know it."""
-    thinking: Literal["adaptive", "off"] | Annotated[Whole, Field(ge=1024)] | None = None
+    thinking: Annotated[
+        Literal["adaptive", "off"] | int | None,
+        BeforeValidator(
+            _thinking,
+            json_schema_input_type=Literal["adaptive", "off", None]
+            | Annotated[int, Field(ge=1024)],
+        ),
+    ] = None
     """Extended thinking: `adaptive`, `off`, or a number of tokens; by default the model's own."""
     max_turns: Annotated[Whole, Field(ge=1)] = 40
     """Most requests for one proposal."""
@@ -154,12 +182,14 @@ class MessagesProposer(Section):
 
 
 def _by_cli(value: Any) -> Any:
-    if isinstance(value, str) and value not in CLIS:
-        near = closest(value, CLIS, 0.5)
-        known = ", ".join(CLIS)
-        meant = f"; did you mean `{near}`?" if near else ""
-        raise wrong(f"one of {known}, or a list of words (argv), is wanted, not {value!r}{meant}")
-    return value
+    words = cast("list[object]", value) if isinstance(value, list | tuple) else []
+    if value in CLIS or (words and all(isinstance(w, str) and w for w in words)):
+        return cast("object", value)
+    near = closest(value, CLIS, 0.5) if isinstance(value, str) else None
+    meant = f"; did you mean `{near}`?" if near else ""
+    known = ", ".join(CLIS)
+    given = show(cast("object", value))
+    raise wrong(f"one of {known}, or a list of words (argv), is wanted, not {given}{meant}")
 
 
 class HeadlessProposer(Section):
@@ -169,7 +199,7 @@ class HeadlessProposer(Section):
     kind: Literal["headless"]
     """A coding agent run without its screen, in the worktree."""
     cli: Annotated[
-        CliName | Annotated[tuple[Text, ...], some()],
+        CliName | tuple[Text, ...],
         BeforeValidator(
             _by_cli, json_schema_input_type=CliName | Annotated[list[str], Field(min_length=1)]
         ),

@@ -295,8 +295,9 @@ def _sync_or_propose(view: View) -> list[Action]:
     making = {n for n, p in crew.proposing.items() if p.repair is None}
     busy = [n for n, a in state.agents.items() if n in making or a.prepared is not None]
     prepared = sum(a.prepared is not None for a in state.agents.values())
-    room = budget.room(view.config, state, len(making) + prepared, crew.proposing)
-    left = budget.group_room(view.config, state, busy, crew.proposing, view.now)
+    at_work = [*crew.proposing, *taken]
+    room = budget.room(view.config, state, len(making) + prepared, at_work)
+    left = budget.group_room(view.config, state, busy, at_work, view.now)
     actions: list[Action] = [*mending]
     ports = [
         (t.info.name, n) for t in state.targets.values() for n in t.ports if n not in crew.offered

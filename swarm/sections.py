@@ -69,6 +69,7 @@ _WORDING = {
     "greater_than": "a number above {gt} is wanted, not {input}",
     "greater_than_equal": "{ge} or more is wanted, not {input}",
     "less_than_equal": "{le} or less is wanted, not {input}",
+    "too_short": "this must not be empty",
     "tuple_type": "a list is wanted, not {input}",
     "dict_type": "a mapping of keys is wanted, not {input}",
     "model_type": "a mapping of keys is wanted, not {input}",
@@ -91,6 +92,7 @@ def report(document: Document, root: type[Section], error: ErrorDetails) -> None
         document.report(loc, message, suggestion=closest(str(error["input"]), words, 0.5))
     else:
         words = {"msg": error["msg"], "input": show(error["input"]), **context}
+        words |= {k: f"{v:g}" for k, v in context.items() if isinstance(v, float)}
         message = _WORDING.get(kind, "{msg}").format_map(words)
         document.report(loc, message, at_key=error["loc"][-1:] == ("[key]",))
 
