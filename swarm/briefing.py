@@ -31,6 +31,8 @@ SUMMARY = 200
 """Characters of a one-line text."""
 FEW = 3000
 """Characters that a crash or a port has in any case."""
+LITTLE = 800
+"""Characters that the list of keeps has in any case."""
 FAILURES = ("crash", "timeout", "guard_failed", "constraint_failed", "invalid")
 
 
@@ -154,7 +156,8 @@ def _prefix(b: Briefing) -> str:
     ]
     if b.program.strip():
         said = "In the words of the person who asks for it:"
-        parts.append(f"## The program\n\n{said}\n\n<program>\n{b.program}\n</program>")
+        end = "" if b.program.endswith("\n") else "\n"
+        parts.append(f"## The program\n\n{said}\n\n<program>\n{b.program}{end}</program>")
     parts += [
         "## The scope\n\nYou may change files that match these patterns, and no others:\n"
         + "\n".join(f"- `{one_line(p)}`" for p in b.scope),
@@ -183,8 +186,8 @@ def _sections(b: Briefing) -> list[tuple[int, Section]]:
         (6, Section("Tried in vain", 0.1, partial(_exhausted, b, told))),
         (7, Section("Being tried right now", 0.08, partial(_in_flight, b))),
         (9, Section("Your own last experiments", 0.15, partial(_own, b, told))),
-        (11, Section("Kept so far", 0.15, partial(_kept, b, told))),
-        (10, Section("What else was tried, the nearest first", 0.25, partial(_nearest, b, told))),
+        (10, Section("Kept so far", 0.15, partial(_kept, b, told), least=LITTLE)),
+        (11, Section("What else was tried, the nearest first", 0.25, partial(_nearest, b, told))),
         (12, Section("What the harness said last", 0.1, partial(_feedback, told))),
         (13, Section("Lessons", 0.08, partial(_lessons, told))),
         (14, Section("Tried in an earlier run", 0.15, partial(_earlier, b, told))),
@@ -248,9 +251,10 @@ def _rounded(value: float) -> float:
 
 
 def _counts(attempts: Sequence[Attempt]) -> str:
+    attempts = [a for a in attempts if a.verdict != "aborted"]
     if not attempts:
         return "Nothing has been tried yet: yours is the first experiment."
-    gains = "Gains below are signed so that positive is better." if attempts else ""
+    gains = "Gains below are signed so that positive is better."
     whole = "1 experiment" if len(attempts) == 1 else f"{len(attempts)} experiments"
     return f"{whole} so far: {_by_verdict(attempts)}. {gains}"
 
@@ -263,7 +267,7 @@ def _by_verdict(attempts: Sequence[Attempt]) -> str:
 
 def _directive(b: Briefing) -> str:
     if b.crash is not None:
-        return "Mend the change that crashed, or skip it."
+        return "Mend the change that crashed, or give it up."
     if b.port is not None:
         return "Carry a proven change over to the present code."
     wanted = b.directive
@@ -330,7 +334,11 @@ def _idea(words_of: str, idea: Idea | Crash | Attempt, room: int, *, more: str =
 
 
 def _port(b: Briefing, room: int) -> str:
-    return "" if b.port is None else _idea(prose.PORT, b.port, room)
+    if b.port is None:
+        return ""
+    found = next((a for a in b.attempts if a.number == b.port.number), None)
+    how = f"\nIts outcome: {_outcome(found)}." if found is not None and found.verdict else ""
+    return _idea(prose.PORT + how, b.port, room)
 
 
 def _retry(b: Briefing, room: int) -> str:
@@ -348,7 +356,7 @@ def _crash(b: Briefing, room: int) -> str:
     reason = one_line(b.crash.reason, SUMMARY) or "no reason is known"
     why = fenced(reason, "why it failed")
     log = block(b.crash.tail, room // 3, "the end of its log", end=True)
-    return _idea(prose.CRASH, b.crash, room - len(log), more=f"{why}\n{log}" if log else why)
+    return _idea(prose.CRASH, b.crash, room, more=f"{why}\n{log}" if log else why)
 
 
 # --- the memory ---------------------------------------------------------------------------------
@@ -384,7 +392,10 @@ def _exhausted(b: Briefing, told: _Told, room: int) -> str:
 def _in_flight(b: Briefing, room: int) -> str:
     skip = b.crash.number if b.crash is not None else None
     open_ = [a for a in b.attempts if a.verdict is None and a.number != skip]
-    lines = [f"#{a.number} {a.agent}: {one_line(a.summary, SUMMARY)}" for a in open_]
+    who = {b.agent: "you"}
+    lines = [
+        f"#{a.number} {who.get(a.agent, a.agent)}: {one_line(a.summary, SUMMARY)}" for a in open_
+    ]
     lines += [one_line(text, SUMMARY) for text in b.others]
     return rows(lines, room, "what others, or you, have begun", _plain_more(len(lines)))
 
@@ -396,8 +407,12 @@ def _own(b: Briefing, told: _Told, room: int) -> str:
 
 
 def _kept(b: Briefing, told: _Told, room: int) -> str:
-    lines = [_row(a, b, why=True) for a in told.keeps]
-    return rows(lines, room, "changes that were kept, the newest first", _more(told.keeps))
+    """Tell all keeps, with their reasons only if that costs none its place."""
+    label, more = "changes that were kept, the newest first", _more(told.keeps)
+    made = rows([_row(a, b, why=True) for a in told.keeps], room, label, more)
+    if made.endswith(">"):
+        return made
+    return rows([_row(a) for a in told.keeps], room, label, more)
 
 
 def _nearest(b: Briefing, told: _Told, room: int) -> str:

@@ -18,6 +18,8 @@ from swarm.state import Experiment, RunState
 
 OFTEN = 3
 """So many tries without a keep are a lesson."""
+HELPS = 0.25
+"""What helps is kept at least so often, as a share of its tries."""
 TOPICS = 8
 """Most topics of one sort in a digest."""
 SORTS = ("worked", "unsettled", "failed", "broken", "repeats")
@@ -67,7 +69,8 @@ def digest(
     """
     tried = [a for a in (*attempts, *earlier) if a.verdict not in _NO_TRY]
     topics = _topics(tried)
-    works = sorted((t for t in topics if t.keeps), key=lambda t: (-t.keeps / t.tries, -t.tries))
+    works = [t for t in topics if t.keeps >= HELPS * t.tries]
+    works.sort(key=lambda t: (-t.keeps / (t.tries + 2), -t.tries))
     fails = sorted((t for t in topics if not t.keeps and t.tries >= OFTEN), key=lambda t: -t.tries)
     touched = frozenset(name for a in tried for name in files(a))
     plain = [p for p in scope if not p.startswith("!") and not p.endswith("/")]
@@ -93,10 +96,12 @@ def _topics(tried: Sequence[Attempt]) -> list[Topic]:
 
 def _topic(names: list[str], found: list[Attempt]) -> Topic:
     said = found[0].summary.lower()
-    named = sorted(names, key=lambda n: (n.startswith("file "), said.find(n), n))
+    plain = sorted((n for n in names if n[:5] != "file "), key=lambda n: (said.find(n), n))
+    where = [n[5:] for n in sorted(names) if n[:5] == "file "]
+    named = [" ".join(plain[:6]), ", ".join(where[:3])]
     gains = [a.gain for a in found if a.gain is not None]
     return Topic(
-        one_line(" ".join(named[:6]), 80),
+        one_line(" in ".join(n for n in named if n), 80),
         len(found),
         sum(a.verdict == "keep" for a in found),
         sum(a.verdict in _BROKEN for a in found),

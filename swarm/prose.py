@@ -40,7 +40,7 @@ reason that you can remove: then say which.
 
 ROLES: dict[Role, str] = {
     "explore": "Explore: try something that nobody has tried yet, a different kind of idea or a "
-    "part of the code that has been looked at least. A bold change with a clear reason is worth "
+    "part that has had the least attention. A bold change with a clear reason is worth "
     "more than a safe one that is lost in the noise.",
     "refine": "Refine: build on what worked. Take a kept change further in its direction, find the "
     "place where it stops helping, or add what it calls for next to it. Keep clear of directions "

@@ -38,9 +38,14 @@ def lay_out(sections: Sequence[Section], order: Sequence[int], room: int) -> str
         order: their places as they are read, as indices into `sections`.
         room: characters for all together; sections that must be shown may exceed it.
     """
-    wants = [len(s.make(ENOUGH)) for s in sections]
-    rooms = _divide(sections, wants, room)
-    bodies = [s.make(r) if r else "" for s, r in zip(sections, rooms, strict=True)]
+    whole = [s.make(ENOUGH) for s in sections]
+    wants = [len(text) for text in whole]
+    bodies = [
+        text if len(text) <= given else section.make(given) if given else ""
+        for section, text, given in zip(
+            sections, whole, _divide(sections, wants, room), strict=True
+        )
+    ]
     shown = [f"## {sections[i].title}\n{bodies[i]}" for i in order if bodies[i]]
     lost = [sections[i].title for i in order if wants[i] and not bodies[i]]
     if lost:
