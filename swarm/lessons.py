@@ -72,7 +72,7 @@ def digest(
     works = [t for t in topics if t.keeps >= HELPS * t.tries]
     works.sort(key=lambda t: (-t.keeps / (t.tries + 2), -t.tries))
     fails = sorted((t for t in topics if not t.keeps and t.tries >= OFTEN), key=lambda t: -t.tries)
-    touched = frozenset(name for a in tried for name in files(a))
+    touched = frozenset(f[5:] for a in tried for f in features(a) if f[:5] == "file ")
     plain = [p for p in scope if not p.startswith("!") and not p.endswith("/")]
     named = [p for p in plain if not any(c in p for c in "*?[")]
     untouched = tuple(p for p in named if p not in touched) if touched else ()

@@ -61,6 +61,8 @@ def test_a_digest_names_what_was_never_changed() -> None:
     scope = ("train.py", "prompt.md", "conf/", "*.yaml", "!secret.py")
     found = digest([attempt(1, "A up", "discard", diff=diff)], scope=scope)
     assert found.untouched == ("prompt.md",)
+    said = attempt(2, "TONE dry -> warm in prompt.md", "discard")
+    assert digest([said], scope=scope).untouched == ("train.py",), "a summary tells it as well"
     assert digest([], scope=scope).untouched == (), "nothing is known before the first"
 
 
