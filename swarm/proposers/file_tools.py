@@ -303,7 +303,7 @@ def content(workspace: Workspace, path: str) -> str:
         raise ToolError(f"{_show(name)} is not UTF-8 text") from None
 
 
-def numbered(text: str, start: int = 1, end: int | None = None, limit: int = LIMIT) -> str:
+def numbered(text: str, start: int = 1, end: int | None = None, limit: int = LIMIT - 100) -> str:
     """Give lines with their numbers; if not all fit, say how to see more."""
     lines = text.removeprefix("\ufeff").split("\n")
     if lines[-1] == "":
@@ -311,14 +311,12 @@ def numbered(text: str, start: int = 1, end: int | None = None, limit: int = LIM
     last = len(lines) if end is None else min(end, len(lines))
     shown: list[str] = []
     for number in range(start, last + 1):
-        line = lines[number - 1].removesuffix("\r")
-        shown.append(f"{number:>5}\t{cut(line, LINE)}")
-        limit -= len(shown[-1]) + 1
-        if limit < 0 and number < last:
-            shown.append(
-                f"[lines {start} to {number} of {len(lines)}; go on with start={number + 1}]"
-            )
+        line = f"{number:>5}\t{cut(lines[number - 1].removesuffix(chr(13)), LINE)}"
+        limit -= len(line) + 1
+        if limit < 0 and shown:
+            shown.append(f"[of {len(lines)} lines; go on with start={number}]")
             break
+        shown.append(line)
     return "\n".join(shown)
 
 

@@ -228,7 +228,7 @@ class _Provider:
             case 403:
                 return f"{self.config.key} may not use {model} at {self.host}: another key or model"
             case 404:
-                return f"is {model} the model's name at {self.host}, and {self.url} the server?"
+                return f"is {model} the model's name at {self.host}, and is `base_url` right?"
             case _:
                 return f"change the proposer's settings: {self.host} does not take them for {model}"
 

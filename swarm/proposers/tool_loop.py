@@ -137,21 +137,20 @@ def tools(briefing: Briefing) -> list[Json]:
 
 def files_block(workspace: Workspace) -> str:
     """Show the files in scope if they are small, else name them."""
-    shown: list[str] = []
+    if not workspace.files:
+        return ""
+    shown = ["The files in scope, with line numbers:"]
     left = FILES_LIMIT
-    for name in workspace.files:
+    for name in workspace.files[: LISTED + 1]:
         try:
-            content = file_tools.content(workspace, name)
-        except (ToolError, OSError):
-            continue
-        lines = file_tools.numbered(content, limit=left)
+            lines = file_tools.numbered(file_tools.content(workspace, name), limit=2 * FILES_LIMIT)
+        except (ToolError, OSError) as error:
+            lines = f"(not shown: {error})"
         shown.append(f"=== {one_line(name, 1000)} ===\n{lines}")
         left -= len(shown[-1])
         if left < 0:
             return _names(workspace)
-    if not shown:
-        return _names(workspace) if workspace.files else ""
-    return "\n\n".join(["The files in scope, with line numbers:", *shown])
+    return _names(workspace) if len(workspace.files) > LISTED else "\n\n".join(shown)
 
 
 def _names(workspace: Workspace) -> str:
