@@ -1,6 +1,7 @@
 """What swarm needs on this machine: looked at one by one, each with a remedy.
 
-Owns the list of checks. Starts nothing and imports none of the libraries that it asks about.
+Owns the list of checks. Imports none of the libraries that it asks about, and starts nothing but
+`git --version` and the like. Of keys it shows the names of their variables, never a value.
 """
 
 from __future__ import annotations
@@ -8,9 +9,12 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
@@ -20,12 +24,16 @@ import swarm
 from swarm.clean import megabytes
 from swarm.errors import SwarmError
 from swarm.node import scratch_root
+from swarm.proposers.clis import TABLE
+from swarm.proposers.ready import has_login, key_names, programs
 from swarm.repo import git_version
 from swarm.runtime import local_gpus
 from swarm.terminal import emit, emit_json
 
 FREE_BYTES = 1e9
 """Below this the first large target fills the disk."""
+VERSION_S = 10.0
+"""A program that takes longer to say its version is not waited for."""
 SHM_BYTES = 128e6
 """Ray's object store takes 100 MB of it."""
 
@@ -162,6 +170,53 @@ def _isolation() -> Iterator[Finding]:
         yield Finding("user namespaces", "info", f"{found}; swarm does not use them yet")
 
 
+def _proposers() -> Iterator[Finding]:
+    names = key_names()
+    found = f"set: {', '.join(names)}" if names else "none set; `mutate` needs none"
+    yield Finding("provider keys", "info", found)
+    installed = {cli.name: path for cli, path in programs()}
+    for name, cli in TABLE.items():
+        if (path := installed.get(name)) is None:
+            yield Finding(name, "info", f"not on PATH; {cli.title} is installed by `{cli.install}`")
+            continue
+        found = f"{_version(path)} at {path}"
+        way_in = [key for key in cli.unlocking if key in names]
+        if has_login(cli):
+            way_in.insert(0, "a login")
+        if way_in:
+            yield Finding(name, "ok", f"{found}, with {' and '.join(way_in)}")
+        else:
+            remedy = f"{cli.login}, or export {cli.unlocking[0]}=..."
+            yield Finding(name, "info", f"{found}, without a login or a key", remedy)
+
+
+def _version(program: Path) -> str:
+    """Ask a program for its version, in a home of its own and without any key."""
+    with tempfile.TemporaryDirectory() as home, tempfile.TemporaryFile() as output:
+        env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": home, "TERM": "dumb"}
+        try:
+            process = subprocess.Popen(
+                [str(program), "--version"],
+                env=env,
+                cwd=home,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except OSError as error:
+            return f"cannot be started ({error.strerror})"
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(VERSION_S)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        output.seek(0)
+        words = output.read(200).decode("utf-8", "replace").strip()
+    line = words.splitlines()[0] if words else "version unknown"
+    return "".join(c for c in line if c.isprintable())
+
+
 _CLOSED = {
     "user/max_user_namespaces": "0",
     "kernel/unprivileged_userns_clone": "0",
@@ -185,4 +240,5 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     _hardware,
     _disk,
     _isolation,
+    _proposers,
 )

@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import targets
 from proposer_contract import ProposerContract, brief, plant, snapshot
 from targets import processes_with
 
 from swarm.briefing import Crash, Idea
+from swarm.doctor import examine
+from swarm.errors import PreconditionError
 from swarm.groups import HeadlessProposer, MessagesProposer
 from swarm.keys import take
 from swarm.proposers import (
@@ -28,7 +31,7 @@ from swarm.proposers import (
 )
 from swarm.proposers import clis as known
 from swarm.proposers.headless import OUTPUT, login_of
-from swarm.proposers.ready import Lack, key_names, lack
+from swarm.proposers.ready import Lack, check, key_names, lack
 from swarm.records import Usage
 from swarm.scope import Scope
 
@@ -521,3 +524,48 @@ def test_what_a_group_lacks_is_said_before_anything_starts(stage: Stage) -> None
 def test_the_names_of_keys_are_shown_and_never_their_values() -> None:
     names = key_names({"ANTHROPIC_API_KEY": KEY, "GEMINI_API_KEY": "", "HOME": "/"})
     assert names == ("ANTHROPIC_API_KEY",)
+
+
+def test_one_error_lists_what_all_groups_lack(stage: Stage, tmp_path: Path) -> None:
+    groups = "agents: [{proposer: mutate}, {proposer: {kind: headless, cli: codex}}]"
+    two = (
+        "agents: [{proposer: {kind: headless, cli: codex}}, {proposer: {kind: messages, model: m}}]"
+    )
+    text = targets.CONFIG.replace("agents: [{count: 3, proposer: mutate}]", groups)
+    targets.make_repo(tmp_path)
+    check(targets.make_config(tmp_path), {})
+    with pytest.raises(PreconditionError, match=r"cannot work: agents\.1: Codex") as one:
+        check(targets.make_config(tmp_path, text), {})
+    assert "codex login" in str(one.value.hint)
+    with pytest.raises(PreconditionError) as both:
+        check(targets.make_config(tmp_path, text.replace(groups, two)), {})
+    assert "agents.0: Codex" in both.value.message
+    assert "agents.1: `messages/m` needs a key" in both.value.message
+    assert both.value.exit_code == 3
+    check(targets.make_config(tmp_path, text), {"OPENAI_API_KEY": KEY})
+
+
+def test_doctor_shows_programs_logins_and_names_of_keys(
+    stage: Stage, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(stage.home, {".codex/auth.json": "{}"})
+    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+    (stage.bin / "aider").unlink()
+    (stage.bin / "opencode").write_text(f"#!{sys.executable} -SE\nimport time; time.sleep(1000)\n")
+    monkeypatch.setattr("swarm.doctor.VERSION_S", 0.5)
+    examine(as_json=True)
+    out = capsys.readouterr().out
+    found = {f["name"]: f for f in json.loads(out)["findings"]}
+    assert KEY not in out
+    assert found["provider keys"]["found"] == "set: ANTHROPIC_API_KEY"
+    assert found["claude"]["level"] == "ok"
+    assert found["claude"]["found"].startswith("2.1.197 (Claude Code) at ")
+    assert found["claude"]["found"].endswith("with ANTHROPIC_API_KEY")
+    assert found["codex"]["found"].endswith("with a login")
+    assert (found["gemini"]["level"], found["gemini"]["remedy"]) == (
+        "info",
+        "run `gemini` once and log in, or export GEMINI_API_KEY=...",
+    )
+    assert found["opencode"]["found"].startswith("version unknown at ")
+    assert "uv tool install aider-chat" in found["aider"]["found"]
+    assert not processes_with(str(stage.bin / "opencode"))
