@@ -30,7 +30,7 @@ from swarm.errors import (
 )
 from swarm.formats.text import duration
 from swarm.keys import take
-from swarm.launch import Opened, check_groups, check_target, discard, open_run
+from swarm.launch import Opened, check_groups, check_target, discard, open_run, warm_start
 from swarm.ledger import is_live, read
 from swarm.proposers.ready import check
 from swarm.quantities import NAME_RULE, is_ref_part
@@ -429,6 +429,10 @@ def dry_run_of(order: Order) -> None:
     source = inspect(target.repo, target.base, dirty=target.dirty)
     files = check_target(target, source)
     check_groups(config, source)
+    warm_start(config, source.top)
+    keys = take((g.proposer for g in config.agents), dict(os.environ))
+    check(config, keys)
+    budget.check(config, keys)
     own = order.inline or (order.address is None and config.cluster.address == "local")
     slots = None
     if own:

@@ -32,8 +32,8 @@ def searcher(trouble: bool = True, before: Callable[[str, int], None] | None = N
             before(agent, turn)
         round_ = _round(request)
         part = f"parts/{PARTS[(int(agent[1:]) - 1) % len(PARTS)]}"
-        if "crash" in round_.lower() and "skip" in round_ and "mend" in round_.lower():
-            return _mend(request, part, turn)
+        if "ZeroDivisionError" in round_ and "call `skip`" in round_:
+            return _mend(part, turn)
         if trouble and (odd := _trouble(request, agent, turn, round_, part)) is not None:
             return odd
         return _move(request, agent, turn, part)
@@ -44,12 +44,6 @@ def searcher(trouble: bool = True, before: Callable[[str, int], None] | None = N
 def _round(request: Json) -> str:
     """Give the first message: what is known in this round."""
     return texts(request["messages"][0]["content"])
-
-
-def _own(round_: str, agent: str) -> int:
-    """Say how many experiments a model of this kind has behind it, as far as the round tells."""
-    found = re.search(r"(\d+) (?:have|has) been tried", round_)
-    return int(found[1]) if found else 0
 
 
 def _trouble(request: Json, agent: str, turn: int, round_: str, part: str) -> Reply | None:
@@ -77,9 +71,7 @@ def _move(request: Json, agent: str, turn: int, part: str) -> Reply:
             return Reply.saying("Nothing is left to do.")
         name, value = far[zlib.crc32(_round(request).encode()) % len(far)]
         new = f"{(float(value) * 2) ** 0.5:.4f}"
-        return Reply.calling(
-            "edit_file", path=part, old=f"{name} = {value}", new=f"{name} = {new}"
-        )
+        return Reply.calling("edit_file", path=part, old=f"{name} = {value}", new=f"{name} = {new}")
     edit = [
         block["input"]
         for message in request["messages"]
@@ -93,9 +85,9 @@ def _move(request: Json, agent: str, turn: int, part: str) -> Reply:
     return Reply.calling("submit", summary=summary, rationale="it is nearer to what pays")
 
 
-def _mend(request: Json, part: str, turn: int) -> Reply:
+def _mend(part: str, turn: int) -> Reply:
     if turn == 0:
-        return Reply.calling("write_file", path=part, content=f"MENDED_{part[6]} = 2.5\n")
+        return Reply.calling("write_file", path=part, content=f"MENDED{part[6].upper()} = 2.5\n")
     return Reply.calling("submit", summary="mend the crash", rationale="no division")
 
 
