@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 JOBS ?= 2
 
-.PHONY: help setup demo test test-all check fix bench schema clean
+.PHONY: help setup demo test test-all check fix bench schema claude clean
 
 help:
 	@echo "make demo      set up, then run the main job with the embedded defaults (no key, no GPU)"
@@ -15,6 +15,7 @@ help:
 	@echo "make check     lint, format, types, layers"
 	@echo "make fix       mend what the linter can mend"
 	@echo "make bench     overhead and slot use, as ratios"
+	@echo "make claude    install Claude Code into .npm: the tests then try the real one"
 	@echo "make schema    write configs/schema.json and docs/config.md anew"
 
 setup: $(READY)
@@ -54,5 +55,9 @@ schema: setup
 	$(BIN)/swarm schema > configs/schema.json
 	$(BIN)/python scripts/make_config_docs.py
 
+# A pinned version: its output is what the parser was tried on.
+claude:
+	npm install --prefix .npm --no-audit --no-fund --silent @anthropic-ai/claude-code@2.1.197
+
 clean:
-	rm -rf $(VENV) build dist swarm-demo .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .npm build dist swarm-demo .pytest_cache .ruff_cache .hypothesis
