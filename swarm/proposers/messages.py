@@ -199,6 +199,11 @@ class _Provider:
         """
         if self._client is None:
             named: dict[str, Any] = dict(zip(("api_key", "auth_token"), self._shown(), strict=True))
+            if is_local(self.url):
+                # A proxy for the world outside does not know the servers in here.
+                named["http_client"] = anthropic.DefaultHttpxClient(
+                    mounts={"http://": None, "https://": None, "all://": None}
+                )
             self._client = anthropic.Anthropic(base_url=self.url, max_retries=0, **named)
         return self._client
 

@@ -230,7 +230,8 @@ class ToolLoop:
         done: Submission | None = None
         for place, block in enumerate(calls):
             if block["name"] in ends:
-                done, results[place] = self._end(block, failed)
+                ended, results[place] = self._end(block, failed)
+                done = done or ended
         content = [results[place] for place in range(len(calls))]
         self._conversation.messages.append({"role": "user", "content": content})
         if done is None:
@@ -260,9 +261,8 @@ class ToolLoop:
             self._look_changed()
         except ToolError as error:
             return None, _result(block, str(error), True)
-        return Submission(
-            summary, file_tools.cut(sanitise(given["rationale"]).strip(), RATIONALE)
-        ), _result(block, TAKEN)
+        rationale = file_tools.cut(sanitise(given["rationale"]).strip(), RATIONALE)
+        return Submission(summary, rationale), _result(block, TAKEN)
 
     def _skip(self, given: object) -> None:
         if self._briefing.crash is None:
