@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from swarm.config import RunConfig, TargetConfig
+from swarm.entities import Target
 from swarm.records import (
     Decided,
     Draining,
@@ -22,7 +23,7 @@ from swarm.records import (
     Synced,
     Warned,
 )
-from swarm.state import RunState, Target
+from swarm.state import RunState
 
 
 @dataclass(frozen=True)

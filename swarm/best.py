@@ -11,12 +11,13 @@ from datetime import datetime
 from pathlib import Path
 
 from swarm.actions import Promote
+from swarm.entities import Experiment, Target
 from swarm.errors import GitError, PreconditionError
 from swarm.judge import shrunken
 from swarm.records import NotMerged, Promoted, Proposal, Stacked
 from swarm.repo import Conflict, Hub, Identity, locate
 from swarm.rundir import RunDir
-from swarm.state import Experiment, RunState, Target
+from swarm.state import RunState
 
 log = logging.getLogger("swarm")
 

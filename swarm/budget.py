@@ -13,11 +13,12 @@ from datetime import datetime
 from typing import Literal, NamedTuple
 
 from swarm.config import BudgetConfig, RunConfig
+from swarm.entities import Agent, Target
 from swarm.errors import BudgetRefusedError
 from swarm.formats.text import count, duration
 from swarm.groups import AgentBudget, AgentGroup, HeadlessProposer
 from swarm.prices import price_of, reports_tokens, reports_usd
-from swarm.state import Agent, RunState, Target
+from swarm.state import RunState
 
 NEARLY = 0.8
 """The share of a limit from which its user is warned."""

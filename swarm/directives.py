@@ -9,10 +9,11 @@ import hashlib
 
 from swarm.briefing import Directive
 from swarm.config import RunConfig
+from swarm.entities import Agent, Target
 from swarm.groups import Role
 from swarm.novelty import summary_key
 from swarm.records import Attempt
-from swarm.state import Agent, RunState, Target
+from swarm.state import RunState
 
 PIVOT_AFTER = 5
 """Experiments of an agent in a row without a keep, after which it begins afresh; and again."""

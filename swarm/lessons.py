@@ -10,11 +10,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from swarm.entities import Experiment
 from swarm.formats.fence import head
 from swarm.formats.text import markdown, one_line, signed
 from swarm.nearness import by_nearness, features, files
 from swarm.records import Attempt
-from swarm.state import Experiment, RunState
+from swarm.state import RunState
 
 OFTEN = 3
 """So many tries without a keep are a lesson."""

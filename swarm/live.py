@@ -23,6 +23,7 @@ from rich.text import Text
 
 from swarm import budget
 from swarm.config import RunConfig
+from swarm.entities import Agent, Experiment, Target
 from swarm.errors import SwarmError
 from swarm.formats.text import duration, number, one_line, signed
 from swarm.ledger import Tail
@@ -47,7 +48,7 @@ from swarm.records import (
     Warned,
 )
 from swarm.rundir import RunDir
-from swarm.state import Agent, Experiment, RunState, Target
+from swarm.state import RunState
 from swarm.views import compared, doing, own_record, sd, standing, waits
 
 log = logging.getLogger("swarm")

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from swarm import merger
 from swarm.actions import View
+from swarm.entities import Experiment, Target
 from swarm.judge import Record, Ruling, duel, violated
-from swarm.state import Experiment, Target
 
 MAX_ABORTS = 2
 """Times that the machinery may die under one experiment before it is `aborted`."""

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from swarm.actions import Measure, View
+from swarm.entities import FINAL_INDEX, Experiment, Target
 from swarm.looks import Look, look_at, look_at_stack
 from swarm.records import FreshResult, Purpose
-from swarm.state import FINAL_INDEX, Experiment, Target
 
 
 class _Wish(NamedTuple):

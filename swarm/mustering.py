@@ -11,13 +11,13 @@ import shlex
 from collections.abc import Mapping
 
 from swarm.config import RunConfig, TargetConfig
+from swarm.entities import Target
 from swarm.evaluate import Harness, MetricRule
 from swarm.groups import AgentGroup
 from swarm.keys import of
 from swarm.node import TargetSite
 from swarm.records import AgentInfo
 from swarm.runtime import Post
-from swarm.state import Target
 
 log = logging.getLogger("swarm")
 

@@ -15,9 +15,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from swarm.entities import Target
 from swarm.formats.text import number, one_line, signed
 from swarm.records import Verdict
-from swarm.state import RunState, Target
+from swarm.state import RunState
 from swarm.views import own_record, standing
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ from swarm.actions import (
     Stack,
     View,
 )
+from swarm.entities import Agent, Experiment, Target
 from swarm.looks import MAX_ABORTS, look_at, look_at_stack
 from swarm.measuring import measurements, results
 from swarm.records import (
@@ -33,7 +34,6 @@ from swarm.records import (
     Verdict,
     Warned,
 )
-from swarm.state import Agent, Experiment, Target
 
 ABORTS_IN_A_ROW = 10
 """Aborted measurements in a row, and four more for each slot, that end the run: it would spin."""

@@ -15,12 +15,13 @@ from pathlib import Path
 
 from swarm import lessons
 from swarm.config import JudgeConfig, RunConfig
+from swarm.entities import Experiment, Target
 from swarm.formats import results_tsv
 from swarm.formats.text import count, duration, markdown, number, one_line, sanitise, signed
 from swarm.picture import progress_png
 from swarm.records import VERDICTS
 from swarm.rundir import RunDir
-from swarm.state import Experiment, RunState, Target
+from swarm.state import RunState
 from swarm.views import compared, merges, own_record, sd, standing
 
 __all__ = ["progress_png", "summary_markdown", "summary_text", "write_lessons", "write_views"]

@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from swarm.budget import Forecast
+from swarm.entities import Agent, Target
 from swarm.formats.text import count, duration, number, one_line, sanitise, signed
 from swarm.records import VERDICTS
-from swarm.state import Agent, RunState, Target
+from swarm.state import RunState
 from swarm.views import compared
 
 REASON = 50

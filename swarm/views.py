@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 
 from swarm import budget
 from swarm.config import RunConfig
+from swarm.entities import Agent, Experiment, Phase, Target, verdict_counts
 from swarm.errors import UsageError
 from swarm.formats.text import count, number, signed
 from swarm.judge import Record, Sample, Spread
-from swarm.state import Agent, Experiment, Phase, RunState, Target, verdict_counts
+from swarm.state import RunState
 
 OUTSIDE = ("seconds", "peak_memory_mb")
 """What swarm takes from outside stands in a record beside the harness's own metrics."""

@@ -11,6 +11,7 @@ import random
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from swarm.entities import FINAL_INDEX, Experiment, Target
 from swarm.records import (
     AgentInfo,
     AnyEvent,
@@ -43,7 +44,7 @@ from swarm.records import (
     Usage,
     Verdict,
 )
-from swarm.state import FINAL_INDEX, Experiment, RunState, Target
+from swarm.state import RunState
 
 START = datetime(2026, 3, 14, 12, 0, 0, tzinfo=UTC)
 MACHINE = "cpu-x86"

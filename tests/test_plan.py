@@ -21,6 +21,7 @@ from swarm.actions import (
     Propose,
     View,
 )
+from swarm.entities import FINAL_INDEX
 from swarm.plan import ABORTS_IN_A_ROW, MAX_INVALID, plan
 from swarm.records import (
     Decided,
@@ -41,7 +42,7 @@ from swarm.records import (
     Stacked,
     Synced,
 )
-from swarm.state import FINAL_INDEX, RunState
+from swarm.state import RunState
 
 
 def shares(*values: float) -> st.SearchStrategy[float]:

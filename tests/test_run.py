@@ -24,12 +24,12 @@ from targets import (
 )
 
 from swarm.coordinator import Coordinator
+from swarm.entities import FINAL_INDEX
 from swarm.errors import ConfigError, HarnessError, PreconditionError, RunInUseError
 from swarm.launch import discard, open_run
 from swarm.ledger import Ledger, read
 from swarm.records import Measured, Proposed
 from swarm.runtime import Inline
-from swarm.state import FINAL_INDEX
 
 
 def snapshot(top: Path) -> dict[str, tuple[str, int, int]]:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from story import Story, half_a_morning, morning
 from world import Habits, Landscape, World
 
+from swarm.entities import verdict_counts
 from swarm.records import (
     EVENT,
     AgentInfo,
@@ -31,7 +32,7 @@ from swarm.records import (
     Resumed,
     SlotInfo,
 )
-from swarm.state import RunState, verdict_counts
+from swarm.state import RunState
 
 habits = st.builds(
     Habits,

@@ -34,6 +34,7 @@ from swarm.actions import (
     View,
 )
 from swarm.config import RunConfig
+from swarm.entities import FINAL_INDEX, Experiment, Target
 from swarm.judge import shrunken
 from swarm.mustering import agent_infos
 from swarm.plan import plan
@@ -75,7 +76,7 @@ from swarm.records import (
     Waiting,
 )
 from swarm.repeats import twin_of
-from swarm.state import FINAL_INDEX, Experiment, RunState, Target
+from swarm.state import RunState
 
 Tree = tuple[int, ...]
 BASE = "base"

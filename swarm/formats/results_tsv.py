@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from swarm.entities import Experiment, Target
 from swarm.errors import UsageError
 from swarm.formats.text import one_line
 from swarm.judge import Record, Sample
 from swarm.records import Verdict
-from swarm.state import Experiment, RunState, Target
+from swarm.state import RunState
 
 FRAME = ("commit", "memory_gb", "status", "description")
 """The family's columns beside the metric, which stands after `commit`."""

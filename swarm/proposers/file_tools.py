@@ -12,13 +12,14 @@ import re
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 from swarm.briefing import Briefing
+from swarm.formats.fence import fenced
 from swarm.proposers import Workspace
 from swarm.proposers import search_child as _search_child
 from swarm.records import Attempt
@@ -449,34 +450,34 @@ def delete_file(workspace: Workspace, path: str) -> str:
 
 def view_experiment(briefing: Briefing, number: int) -> str:
     """Show an experiment, and that of the earlier run with the same number."""
-    found = [_experiment(a, "") for a in briefing.attempts if a.number == number]
-    found += [_experiment(a, " of the earlier run") for a in briefing.earlier if a.number == number]
-    if not found:
+    known = [(a, "") for a in briefing.attempts if a.number == number]
+    known += [(a, " of the earlier run") for a in briefing.earlier if a.number == number]
+    if not known:
         raise ToolError(f"there is no experiment {number}")
-    return "\n\n".join(cut(text, LIMIT // len(found)) for text in found)
+    return "\n\n".join(_experiment(a, where, len(known)) for a, where in known)
 
 
-def _experiment(attempt: Attempt, where: str) -> str:
+def _experiment(attempt: Attempt, where: str, share: int) -> str:
     verdict = attempt.verdict or "in flight"
-    head = [f"experiment {attempt.number}{where}, by {attempt.agent}: {verdict}"]
+    lines = [f"Experiment {attempt.number}{where}, by {attempt.agent}: {verdict}."]
     if attempt.gain is not None:
-        head.append(f"gain: {attempt.gain:+.6g} (positive is better)")
+        lines.append(f"Gain: {attempt.gain:+.6g} (positive is better).")
     if attempt.values:
-        head.append("values: " + ", ".join(f"{k}={v:.6g}" for k, v in attempt.values.items()))
-    return "\n\n".join(["\n".join(head), *_told(attempt)])
+        lines.append("Values: " + ", ".join(f"{k}={v:.6g}" for k, v in attempt.values.items()))
+    return "\n".join([*lines, *_told(attempt, share)])
 
 
-def _told(attempt: Attempt) -> Iterable[str]:
-    """Give what others said of it, each under its title."""
+def _told(attempt: Attempt, share: int) -> Iterator[str]:
+    """Give what others wrote of it, each fenced as data, in a part of the room for one result."""
     texts = {
-        "summary": attempt.summary,
-        "rationale": attempt.rationale,
-        "reason of the verdict": attempt.reason,
-        "feedback of the harness": attempt.feedback,
-        "end of the log": attempt.tail,
-        "diff": attempt.diff,
+        "summary": (attempt.summary, 500),
+        "rationale": (attempt.rationale, 2_000),
+        "reason of the verdict": (attempt.reason, 1_000),
+        "feedback of the harness": (attempt.feedback, 3_000),
+        "end of the log": (attempt.tail[-3_000:], 3_000),
+        "diff": (attempt.diff, 9_000),
     }
-    return (f"--- {title} ---\n{text}" for title, text in texts.items() if text)
+    return (fenced(cut(text, room // share), name) for name, (text, room) in texts.items() if text)
 
 
 _FUNCTIONS: Mapping[str, Callable[..., str]] = {

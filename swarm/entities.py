@@ -1,0 +1,271 @@
+"""The parts of a run's state: experiments, agents, targets, and what they cost. Mutable, no policy.
+
+Only `state` changes them, one event at a time; `plan` and all views read them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from swarm.judge import Record, Sample, Spread
+from swarm.novelty import Tried
+from swarm.records import (
+    VERDICTS,
+    AgentInfo,
+    Attempt,
+    FreshResult,
+    Measured,
+    Measurement,
+    Promoted,
+    Proposal,
+    Returned,
+    Stacked,
+    TargetInfo,
+    Verdict,
+)
+
+FINAL_INDEX = 1_000_000
+"""Measurements at the end of a run use indices from here on, so that their seeds are fresh."""
+
+THIN = 3
+"""A keep is topped up until its record holds this many measurements."""
+
+LARGEST = 1e100
+"""Values are taken as no larger: their squares and sums must stay finite, whoever reports them."""
+
+Phase = Literal["running", "paused", "draining", "finished", "failed", "interrupted"]
+RecordKey = tuple[str, str]
+"""Tree and kind of machine."""
+
+
+@dataclass
+class Experiment:
+    """One experiment, from its number to its verdict and its way to `best`."""
+
+    number: int
+    target: str
+    agent: str
+    proposal: Proposal
+    at: datetime | None = None
+    level: int = 0
+    """How many promotions `best` had seen when it was proposed."""
+    crashed: list[str] = field(default_factory=list[str])
+    """The commits that crashed and were mended by the present one."""
+    repairs: int = 0
+    """How often it went back to its proposer."""
+    gave_up: bool = False
+    """Its proposer would not mend it."""
+    feedback: str = ""
+    """What the harness had to say last."""
+    machine: str | None = None
+    controls: int = 0
+    """Measurements of the incumbent made for this comparison."""
+    aborts: int = 0
+    seconds: float = 0.0
+    peak_memory_mb: float = 0.0
+    usd: float = 0.0
+    tokens: int = 0
+    failed: Measurement | None = None
+    logs: list[str] = field(default_factory=list[str])
+    verdict: Verdict | None = None
+    reason: str = ""
+    z: float | None = None
+    gain: float | None = None
+    merged: str | None = None
+    """None, "queued", the sha on `best`, or a `MergeOutcome`."""
+    conflict_onto: str | None = None
+    """The `best` on which it did not apply; it is tried once more on the next."""
+    ported_by: int | None = None
+
+    @property
+    def base(self) -> str:
+        """The incumbent that it is compared with."""
+        return self.proposal.base
+
+
+@dataclass
+class Agent:
+    """One loop on one branch."""
+
+    info: AgentInfo
+    incumbent: str
+    open: set[int] = field(default_factory=set[int])
+    queued: set[int] = field(default_factory=set[int])
+    """Own keeps that wait for the merger."""
+    prepared: Proposal | None = None
+    proposals: int = 0
+    """Proposals ever made, prepared and dropped ones included; the next one's seed."""
+    experiments: int = 0
+    keeps: int = 0
+    invalid_streak: int = 0
+    streak: int = 0
+    """Experiments in a row without a keep."""
+    invalid: int = 0
+    gain: float = 0.0
+    """Sum of the gains of its experiments that reached `best`, by their own comparisons."""
+    returned: Returned | None = None
+    """Its last proposal repeats another; it is to be told so."""
+    waiting_until: datetime | None = None
+    waiting_reason: str = ""
+    usd: float = 0.0
+    tokens: int = 0
+    parked: str | None = None
+    hint: str | None = None
+    """What helps a parked one."""
+    exhausted: bool = False
+    gone: bool = False
+    """No longer in the config of the present launch."""
+
+
+@dataclass
+class Target:
+    """What is optimised, and how far it has come."""
+
+    info: TargetInfo
+    best: str
+    records: dict[RecordKey, Record] = field(default_factory=dict[RecordKey, Record])
+    spreads: dict[str, Spread] = field(default_factory=dict[str, Spread])
+    tree_of: dict[str, str] = field(default_factory=dict[str, str])
+    number_of: dict[str, int] = field(default_factory=dict[str, int])
+    """Tree -> the first experiment that had it; 0 is the base."""
+    open: dict[int, Experiment] = field(default_factory=dict[int, Experiment])
+    queue: list[int] = field(default_factory=list[int])
+    stack: Stacked | None = None
+    stack_controls: Counter[str] = field(default_factory=Counter[str])
+    """Kind of machine -> fresh measurements of `best` made for this comparison."""
+    stack_failed: Measurement | None = None
+    stack_aborts: int = 0
+    failed_on_base: list[Measurement] = field(default_factory=list[Measurement])
+    verdicts: Counter[Verdict] = field(default_factory=Counter[Verdict])
+    compared: dict[str, int] = field(default_factory=dict[str, int])
+    """Tree of an incumbent -> candidates measured against it since its last control."""
+    unconfirmed: dict[str, str] = field(default_factory=dict[str, str])
+    """Tree -> commit of keeps whose record is still thin."""
+    tried: Tried = field(default_factory=Tried)
+    """What was changed, and what was said of it, by which experiment."""
+    earlier: tuple[Attempt, ...] = ()
+    """Experiments of the run that this one was started from."""
+    ports: list[int] = field(default_factory=list[int])
+    """Experiments whose idea waits for an agent that carries it over."""
+    attempts: list[Attempt] = field(default_factory=list[Attempt])
+    """Append-only: an experiment appears when it is proposed and again when it is decided."""
+    finals: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
+    finals_tried: dict[str, set[int]] = field(default_factory=dict[str, set[int]])
+    """Commit -> indices of its final measurements; an aborted one is made again."""
+    result: FreshResult | None = None
+    since_keep: int = 0
+    promotions: list[Promoted] = field(default_factory=list[Promoted])
+
+    def tree(self, commit: str) -> str:
+        """Give the tree of a commit that the ledger has mentioned."""
+        return self.tree_of[commit]
+
+    def record(self, commit: str, machine: str) -> Record:
+        """Give the record of a commit on a kind of machine; empty if it was never measured."""
+        return self.records.get((self.tree_of[commit], machine)) or Record()
+
+    def spread(self, machine: str) -> Spread:
+        """Give the pooled spread on a kind of machine."""
+        return self.spreads.get(machine) or Spread()
+
+    def machine(self, commit: str) -> str | None:
+        """Give the kind of machine that measured a commit most."""
+        tree = self.tree_of[commit]
+        kinds = [m for m in self.spreads if (tree, m) in self.records]
+        return max(kinds, key=lambda m: self.records[tree, m].primary.n, default=None)
+
+    def primary(self, commit: str) -> Sample:
+        """Give the primary metric of a commit on the kind of machine that measured it most."""
+        kind = self.machine(commit)
+        return Sample() if kind is None else self.record(commit, kind).primary
+
+    def se(self, commit: str) -> float | None:
+        """Standard error of a commit's mean."""
+        kind = self.machine(commit)
+        return None if kind is None else self.spreads[kind].se(self.record(commit, kind).primary.n)
+
+
+@dataclass
+class Spend:
+    """What a run has used so far. In-flight work is counted by `plan`, not here."""
+
+    experiments: int = 0
+    seconds: float = 0.0
+    """Wall time of earlier launches; the current one adds the time since `launched_at`."""
+    usd: float = 0.0
+    tokens: int = 0
+    measurements: int = 0
+    busy_seconds: float = 0.0
+
+
+def measures(result: Measurement) -> dict[str, float]:
+    """Give the values of a measurement with what swarm itself took from outside."""
+    outside = {"seconds": result.seconds, "peak_memory_mb": result.peak_memory_mb}
+    return {name: bounded(value) for name, value in {**outside, **result.values}.items()}
+
+
+def bounded(value: float) -> float:
+    return max(-LARGEST, min(LARGEST, value))
+
+
+def note(experiment: Experiment, event: Measured, aborted: bool) -> None:
+    result = event.measurement
+    experiment.usd += result.usd
+    experiment.tokens += result.tokens
+    if event.purpose == "control":
+        experiment.controls += not aborted
+        return
+    if result.log:
+        experiment.logs.append(result.log)
+    experiment.aborts += aborted
+    if aborted:
+        return
+    experiment.machine = experiment.machine or result.machine
+    experiment.feedback = result.feedback or experiment.feedback
+    experiment.seconds += result.seconds
+    experiment.peak_memory_mb = max(experiment.peak_memory_mb, result.peak_memory_mb)
+    if result.failure is not None:
+        experiment.failed = result
+
+
+RATIONALE_LIMIT, FEEDBACK_LIMIT, TAIL_LIMIT = 1000, 2000, 2000
+"""Characters of each that a briefing may see."""
+
+
+def attempt_of(experiment: Experiment, values: dict[str, float] | None = None) -> Attempt:
+    proposal, failure = experiment.proposal, experiment.failed and experiment.failed.failure
+    return Attempt(
+        number=experiment.number,
+        agent=experiment.agent,
+        base=proposal.base,
+        tree=proposal.tree,
+        summary=proposal.summary,
+        verdict=experiment.verdict,
+        gain=experiment.gain,
+        edit=proposal.edit,
+        rationale=proposal.rationale[:RATIONALE_LIMIT],
+        reason=experiment.reason,
+        diff=proposal.diff,
+        feedback=experiment.feedback[:FEEDBACK_LIMIT],
+        tail=failure.tail[-TAIL_LIMIT:] if failure else "",
+        values=values or {},
+        level=experiment.level,
+    )
+
+
+def means(target: Target, experiment: Experiment) -> dict[str, float]:
+    """Give what was measured of an experiment, the primary metric first."""
+    proposal = experiment.proposal
+    if proposal.commit is None or experiment.machine is None:
+        return {}
+    record = target.record(proposal.commit, experiment.machine)
+    found = {target.info.metric.name: record.primary, **record.others}
+    return {name: sample.mean for name, sample in found.items() if sample.n}
+
+
+def verdict_counts(target: Target) -> dict[str, int]:
+    """Give every verdict with its count, zeros included, and the total."""
+    return {"total": sum(target.verdicts.values()), **{v: target.verdicts[v] for v in VERDICTS}}
