@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 from swarm.briefing import Briefing
-from swarm.formats.fence import fenced
+from swarm.formats.fence import fenced, head, tail
 from swarm.proposers import Workspace
 from swarm.proposers import search_child as _search_child
 from swarm.records import Attempt
@@ -462,22 +462,21 @@ def _experiment(attempt: Attempt, where: str, share: int) -> str:
     lines = [f"Experiment {attempt.number}{where}, by {attempt.agent}: {verdict}."]
     if attempt.gain is not None:
         lines.append(f"Gain: {attempt.gain:+.6g} (positive is better).")
-    if attempt.values:
-        lines.append("Values: " + ", ".join(f"{k}={v:.6g}" for k, v in attempt.values.items()))
     return "\n".join([*lines, *_told(attempt, share)])
 
 
 def _told(attempt: Attempt, share: int) -> Iterator[str]:
     """Give what others wrote of it, each fenced as data, in a part of the room for one result."""
     texts = {
+        "values": (", ".join(f"{k}={v:.6g}" for k, v in attempt.values.items()), 1_000),
         "summary": (attempt.summary, 500),
         "rationale": (attempt.rationale, 2_000),
         "reason of the verdict": (attempt.reason, 1_000),
         "feedback of the harness": (attempt.feedback, 3_000),
-        "end of the log": (attempt.tail[-3_000:], 3_000),
+        "end of the log": (tail(attempt.tail, 3_000 // share), 3_000),
         "diff": (attempt.diff, 9_000),
     }
-    return (fenced(cut(text, room // share), name) for name, (text, room) in texts.items() if text)
+    return (fenced(head(text, room // share), name) for name, (text, room) in texts.items() if text)
 
 
 _FUNCTIONS: Mapping[str, Callable[..., str]] = {
