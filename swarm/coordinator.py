@@ -78,6 +78,8 @@ POLL_S = 0.2
 """How long to wait for something to happen before looking at control requests and the clock."""
 MANY_REFS = 32
 """Updates of refs that are worth a git process while there is other work."""
+SHORTEST_WAIT_S = 1.0
+"""However soon a provider would be asked again: it has just refused several times."""
 MAX_LOST = 5
 """Times in a row that an agent may be lost before it is parked."""
 
@@ -531,8 +533,9 @@ class Coordinator:
         reason = done.proposal.invalid or "it made nothing"
         usage, name = done.proposal.usage, done.agent
         if done.wait_s is not None:
-            until = self._clock() + timedelta(seconds=done.wait_s)
-            log.warning("%s waits for %.0f s: %s", name, done.wait_s, reason)
+            wait_s = max(SHORTEST_WAIT_S, done.wait_s)
+            until = self._clock() + timedelta(seconds=wait_s)
+            log.warning("%s waits for %.0f s: %s", name, wait_s, reason)
             self._record(Waiting(agent=name, until=until, reason=reason, usage=usage))
         elif done.locked_out is not None:
             log.error("%s is locked out: %s", name, reason)

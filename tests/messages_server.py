@@ -20,6 +20,7 @@ four cache breakpoints) are refused with 400 here too.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import random
 import threading
@@ -33,6 +34,7 @@ from urllib.parse import urlsplit
 
 Json = dict[str, Any]
 Kind = Literal["status", "garbage", "cut", "truncate", "event", "hang", "trickle"]
+_IDS = itertools.count(1)
 LOOK_BACK = 20
 """Blocks before a breakpoint at which an earlier one is found, as with Anthropic."""
 BREAKPOINTS = 4
@@ -605,7 +607,7 @@ def _stop(reply: Reply) -> str:
 
 def _message(body: Json, reply: Reply, tokens: Tokens) -> Json:
     return {
-        "id": "msg_1",
+        "id": f"msg_{next(_IDS)}",
         "type": "message",
         "role": "assistant",
         "model": body.get("model"),

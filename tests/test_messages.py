@@ -656,10 +656,11 @@ def test_a_crash_can_be_skipped(asking: Asking) -> None:
         with pytest.raises(NoProposalError, match="not worth mending: it cannot work") as caught:
             proposer(server).propose(asking.space(), brief(crash=crash))
         same_count(server, caught.value.usage)
-        assert "skip" in tool_names(server.requests[0].body)
-    with MessagesServer(GOOD) as server:
-        asking.draft(server)
-        assert "skip" not in tool_names(server.requests[0].body)
+        mending = server.requests[0].body["tools"]
+    with MessagesServer(in_order(Reply.calling("skip", reason="no idea"), EDIT, DONE)) as server:
+        assert asking.draft(server).summary, "without a crash there is nothing to skip"
+        assert results(server.requests[1].body)[0]["is_error"]
+        assert server.requests[0].body["tools"] == mending, "the cached prefix stays the same"
 
 
 # --- a conversation that is kept ------------------------------------------------------------------

@@ -113,7 +113,7 @@ class Messages:
         conversation = self._conversation(system, briefing)
         conversation.open(tool_loop.files_block(workspace), words.round)
         bill = _Bill(price_of(self._config, self._keys), workspace.spent)
-        request = _Request(self._provider, system, tool_loop.tools(briefing), bill, briefing.seed)
+        request = _Request(self._provider, system, tool_loop.tools(), bill, briefing.seed)
         secret = secrets(self._keys)
         try:
             loop = ToolLoop(workspace, briefing, conversation, request.ask)

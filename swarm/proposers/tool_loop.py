@@ -43,7 +43,7 @@ SUBMIT = Tool(
 )
 SKIP = Tool(
     "skip",
-    "Give up mending this crash: the idea is not worth it, or cannot work.",
+    "Only when you were asked to mend a crash: give it up, because the idea is not worth it.",
     {"reason": Field("string", "Why, in one sentence.")},
 )
 
@@ -129,10 +129,9 @@ def _valid(words: str) -> str:
     return words.encode(errors="replace").decode()
 
 
-def tools(briefing: Briefing) -> list[Json]:
-    """Describe the tools for a round."""
-    offered = (*file_tools.TOOLS, SUBMIT, *((SKIP,) if briefing.crash is not None else ()))
-    return [tool.spec() for tool in offered]
+def tools() -> list[Json]:
+    """Describe the tools: always all of them, since the cached prefix begins with them."""
+    return [tool.spec() for tool in (*file_tools.TOOLS, SUBMIT, SKIP)]
 
 
 def files_block(workspace: Workspace) -> str:
