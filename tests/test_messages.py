@@ -31,7 +31,6 @@ from messages_server import (
     said,
     texts,
     thought,
-    tool_names,
     turns,
 )
 from proposer_contract import FILES, ProposerContract, brief, plant, snapshot, workspace
