@@ -152,7 +152,8 @@ def _decided(state: RunState, experiment: Experiment) -> str:
     summary = one_line(experiment.proposal.summary, SUMMARY)
     ours = own_record(state, experiment).primary
     if verdict not in ("keep", "discard") or not ours.n or experiment.machine is None:
-        return f"{head}{one_line(experiment.reason, REASON)}  {summary}".rstrip()
+        reason = one_line(experiment.reason, REASON)
+        return head + (reason if summary in ("", reason) else f"{reason}  {summary}")
     theirs = target.record(experiment.base, experiment.machine).primary
     before = f"{number(theirs.mean)} -> " if theirs.n else ""
     z = "" if experiment.z is None else f" (z={experiment.z:+.1f})"

@@ -127,9 +127,9 @@ class Measurement(Noun):
 class Twin(Noun):
     """An earlier experiment that a proposal repeats, and what the two have in common."""
 
-    number: int | None
-    """0 is the base itself; None is a change that another agent has prepared."""
     same: Literal["tree", "change", "summary"]
+    number: int | None = None
+    """0 is the base itself; None is a change that another agent has prepared."""
 
 
 class Proposal(Noun):
@@ -162,9 +162,9 @@ class Attempt(Noun):
     number: int
     agent: str
     base: str
-    tree: str | None
+    tree: str | None = None
     summary: str
-    verdict: Verdict | None
+    verdict: Verdict | None = None
     """None while it is in flight."""
     gain: float | None = None
     """Candidate mean minus incumbent mean, signed so that positive is better."""
