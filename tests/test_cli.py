@@ -25,7 +25,7 @@ from swarm.ledger import Ledger
 from swarm.records import Draining, Measured, Paused
 from swarm.rundir import RunDir
 
-HEAVY = ("ray", "torch", "anthropic", "git", "matplotlib", "numpy", "libcst")
+HEAVY = ("ray", "torch", "anthropic", "genai_prices", "git", "matplotlib", "numpy", "libcst")
 SWARM = [sys.executable, "-m", "swarm"]
 
 
