@@ -136,6 +136,42 @@ def test_lists_what_may_be_changed_apart(space: Workspace) -> None:
     assert "conf/model.yaml" in do(space, "list_files", glob="conf/")
 
 
+@pytest.mark.parametrize(
+    ("glob", "found"),
+    [
+        ("*.py", {"a.py", "src/b.py", "src/deep/c.py", "conftest.py"}),
+        ("src/", {"src/b.py", "src/deep/c.py"}),
+        ("src", {"src/b.py", "src/deep/c.py"}),
+        ("./src/*.py", {"src/b.py"}),
+        ("src/**/*.py", {"src/b.py", "src/deep/c.py"}),
+        ("src/**.py", {"src/b.py", "src/deep/c.py"}),
+        ("**/c.py", {"src/deep/c.py"}),
+        ("deep", {"src/deep/c.py"}),
+        (".", {"a.py", "src/b.py", "src/deep/c.py", "conftest.py", "n.txt"}),
+        ("[ab].py", {"a.py", "src/b.py"}),
+        ("[", set[str]()),
+    ],
+)
+def test_globs(tmp_path: Path, glob: str, found: set[str]) -> None:
+    names = {"a.py", "src/b.py", "src/deep/c.py", "conftest.py", "n.txt"}
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x\n")
+    bare = Workspace(tmp_path, Scope(("**",)), (), lambda: None)
+    listed = file_tools.list_files(bare, glob)
+    assert set(listed.splitlines()) & names == found
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("glob", ["*" * 40 + "z", "*a" * 30 + "z", "a/" + "**/" * 300 + "z"])
+def test_no_glob_takes_for_ever(tmp_path: Path, glob: str) -> None:
+    (tmp_path / ("a" * 200)).write_text("x\n")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / ("a" * 200)).write_text("x\n")
+    bare = Workspace(tmp_path, Scope(("**",)), (), lambda: None)
+    assert "a" not in file_tools.list_files(bare, glob).splitlines()[1:]
+
+
 def test_reads_lines_with_numbers(space: Workspace) -> None:
     assert do(space, "read_file", path="train.py") == "    1\tLR = 0.001\n    2\tDROPOUT = 0.2"
     assert do(space, "read_file", path="./conf/model.yaml", start=2) == "    2\tname: adam"

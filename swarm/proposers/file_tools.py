@@ -262,13 +262,48 @@ def _walk(workspace: Workspace) -> Iterator[str]:
 
 
 def _matching(workspace: Workspace, glob: str | None) -> list[str]:
+    """Give the files that may be read and match.
+
+    Raises:
+        ToolError: the glob is too long.
+    """
+    if glob and len(glob) > LONGEST_PATTERN:
+        raise ToolError(f"the glob is longer than {LONGEST_PATTERN} characters")
     names = list(_walk(workspace))
-    if not glob:
-        return names
-    glob = glob.removeprefix("./")
-    patterns = (glob,) if "/" in glob.rstrip("/") else (glob, f"**/{glob}")
-    wanted = Scope(patterns)
-    return [name for name in names if name in wanted]
+    parts = _glob_parts(glob or "")
+    return [name for name in names if _fits(name, parts)] if parts else names
+
+
+def _glob_parts(glob: str) -> tuple[str, ...]:
+    """Take a glob apart at `/`; `**` stands for any number of directories, none included."""
+    parts: list[str] = []
+    for part in glob.split("/"):
+        if part not in ("", "."):
+            parts += ("**", part) if "**" in part and part != "**" else (part,)
+    if len(parts) == 1:
+        parts.insert(0, "**")
+    if parts and (glob.endswith("/") or not re.search(r"[*?\[]", glob)):
+        parts.append("**")
+    return tuple(parts)
+
+
+def _fits(name: str, parts: tuple[str, ...]) -> bool:
+    """Tell whether a name matches, in a time that no glob can blow up, unlike that of a regex."""
+    here = _onwards({0}, parts)
+    for word in name.split("/"):
+        stay = {i for i in here if i < len(parts) and parts[i] == "**"}
+        go = {i + 1 for i in here - stay if i < len(parts) and fnmatchcase(word, parts[i])}
+        here = _onwards(stay | go, parts)
+    return len(parts) in here
+
+
+def _onwards(here: set[int], parts: tuple[str, ...]) -> set[int]:
+    """Add the places that are reached through nothing at all."""
+    found = set(here)
+    for place in range(len(parts)):
+        if place in found and parts[place] == "**":
+            found.add(place + 1)
+    return found
 
 
 # --- reading --------------------------------------------------------------------------------------
