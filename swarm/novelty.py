@@ -8,37 +8,74 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from swarm.records import Proposal
 
-_HEADER = ("diff --git ", "index ", "--- ", "+++ ", "@@ ", "new file mode", "similarity index")
+FEWEST_WORDS = 3
+"""A summary of fewer words says too little to know a change by."""
+_HUNK = re.compile(r"@@ -(\d+)(?:,(\d+))? ")
+_WORD = re.compile(
+    r"(?:(?<![^\s(\[=,:>])-(?=\d))?[^\W_]+(?:[.\-][0-9]+)*"  # with the sign of a number
+    r"|(?<=\s)(?:[<>]=?|[+*/%])(?=\s)"  # what is done with numbers
+)
+
+
+class _Line(NamedTuple):
+    """A line that a diff takes out or puts in."""
+
+    file: str
+    at: int
+    """Where it is, or comes in, by the count of the old file."""
+    text: str
+    """With its sign, and without idle blanks."""
+
+
+def _lines(diff: str) -> Iterator[_Line]:
+    """Give what a diff changes: no context, no blank lines, no idle blanks.
+
+    Indentation stays: in Python it is meaning.
+    """
+    file, at, within = "", 1, False
+    for line in diff.split("\n"):
+        if hunk := _HUNK.match(line):
+            # A hunk that takes nothing out names the line before it.
+            at, within = int(hunk[1]) + (hunk[2] == "0"), True
+        elif line.startswith("diff --git "):
+            within = False
+        elif not within and line.startswith(("+++ ", "--- ")):
+            file = line[:4] + line[6:]
+            yield _Line(file, 0, file)
+        elif line.startswith(("+", "-")):
+            if body := line[1:].rstrip():
+                indent = len(body) - len(body.lstrip())
+                text = body[:indent] + re.sub(r"\s+", " ", body[indent:])
+                yield _Line(file, at, line[0] + text)
+            at += line[0] == "-"
+        elif not line.startswith("\\"):
+            at += 1
 
 
 def change_key(diff: str) -> str:
-    """Reduce a diff to what it changes: no places, no context, no blank lines, no idle blanks.
+    """Reduce a diff to what it changes, wherever that is.
 
-    Indentation stays: in Python it is meaning. Empty for an empty diff, and for one that was cut,
-    of which too little is known.
+    Empty for an empty diff, for one that was cut, of which too little is known, and for one that
+    changes nothing but blanks, which may be the whole point.
     """
-    found: list[str] = []
-    for line in diff.splitlines():
-        if line.startswith("[... "):
-            return ""
-        if line.startswith(("+++ ", "--- ")):
-            found.append(line[:4] + line[6:])
-        elif line.startswith(_HEADER) or not line.startswith(("+", "-")):
-            continue
-        elif body := line[1:].rstrip():
-            indent = len(body) - len(body.lstrip())
-            found.append(line[0] + body[:indent] + re.sub(r"\s+", " ", body[indent:]))
-    return "\n".join(found)
+    if any(line.startswith("[... ") for line in diff.split("\n")[-2:]):
+        return ""
+    found = list(_lines(diff))
+    return "\n".join(line.text for line in found) if any(line.at for line in found) else ""
+
+
+def places(diff: str) -> frozenset[tuple[str, int]]:
+    """Give the places that a diff changes, to be compared with those of one on the same base."""
+    return frozenset((line.file, line.at) for line in _lines(diff) if line.at)
 
 
 def summary_key(summary: str) -> str:
     """Reduce a summary to its words: no case, no punctuation but what numbers are made of."""
-    words = re.findall(r"[^\W_]+(?:[.\-][0-9]+)*", summary.lower())
-    return " ".join(words)
+    return " ".join(_WORD.findall(summary.lower()))
 
 
 Likeness = Literal["change", "summary"]
@@ -49,7 +86,9 @@ def keys(proposal: Proposal) -> Iterator[tuple[Likeness, str]]:
     if proposal.diff:
         if change := change_key(proposal.diff):
             yield "change", change
-        if summary := summary_key(proposal.summary):
+        unsaid = summary_key(f"change {', '.join(proposal.files)}")
+        summary = summary_key(proposal.summary)
+        if summary.count(" ") >= FEWEST_WORDS - 1 and summary != unsaid:
             yield "summary", summary
 
 

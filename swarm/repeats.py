@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from swarm.novelty import keys
+from swarm.entities import Agent, Experiment, Target
+from swarm.novelty import Likeness, change_key, keys, places, summary_key
 from swarm.records import Proposal, Twin
 from swarm.state import RunState
 
@@ -24,21 +25,76 @@ def twin_of(state: RunState, agent: str, proposal: Proposal) -> Twin | None:
     if proposal.port_of is not None:
         return None
     for same, number in target.tried.find(proposal):
-        if len(target.promotions) - state.experiments[number].level < FAR:
+        earlier = state.experiments[number]
+        near = len(target.promotions) - earlier.level < FAR
+        if near and not _is_another(state, agent, proposal, earlier, same):
             return Twin(number=number, same=same)
     return _prepared_by_another(state, agent, proposal)
 
 
+def _is_another(
+    state: RunState, agent: str, proposal: Proposal, earlier: Experiment, same: Likeness
+) -> bool:
+    """Tell whether a likeness to an experiment is none.
+
+    What the incumbent has already, and is done to it again, is done elsewhere or once more.
+    """
+    target = state.targets[earlier.target]
+    if _is_in(target, agent, proposal.base, earlier):
+        return True
+    if same == "summary":
+        return _insists(state.agents[agent], proposal)
+    return _is_elsewhere(target, proposal, earlier.proposal)
+
+
+def _is_in(target: Target, agent: str, base: str, earlier: Experiment) -> bool:
+    """Tell whether a base came about by an experiment that was kept."""
+    if earlier.verdict != "keep" or earlier.merged in ("conflict", "antagonistic"):
+        return False
+    if earlier.agent == agent:
+        return base != earlier.base
+    since = False
+    for promotion in target.promotions:
+        since = since or promotion.number == earlier.number
+        if since and promotion.new == base:
+            return True
+    return False
+
+
+def _insists(agent: Agent, proposal: Proposal) -> bool:
+    """Tell whether it was told of this summary, and made another change under the same one.
+
+    Such a summary (`Done.`) tells nothing of the change.
+    """
+    before = agent.returned
+    if before is None or before.twin.same != "summary":
+        return False
+    if summary_key(before.proposal.summary) != summary_key(proposal.summary):
+        return False
+    return change_key(before.proposal.diff) != change_key(proposal.diff)
+
+
+def _is_elsewhere(target: Target, one: Proposal, two: Proposal) -> bool:
+    """Tell whether the same change was made to another place of the same base."""
+    same_base = target.tree_of.get(one.base) == target.tree_of.get(two.base)
+    same_lines = change_key(one.diff) == change_key(two.diff)
+    return same_base and same_lines and places(one.diff) != places(two.diff)
+
+
 def _prepared_by_another(state: RunState, agent: str, proposal: Proposal) -> Twin | None:
-    target = state.agents[agent].info.target
-    mine = dict(keys(proposal))
+    me = state.agents[agent]
+    target, mine = state.targets[me.info.target], dict(keys(proposal))
     for name, other in state.agents.items():
         theirs = other.prepared
-        if theirs is None or name == agent or other.info.target != target:
+        if theirs is None or name == agent or other.info.target != me.info.target:
             continue
         if theirs.tree == proposal.tree:
             return Twin(number=None, same="tree")
         for same, key in keys(theirs):
-            if mine.get(same) == key:
+            if mine.get(same) != key:
+                continue
+            if same == "summary" and _insists(me, proposal):
+                continue
+            if same == "summary" or not _is_elsewhere(target, proposal, theirs):
                 return Twin(number=None, same=same)
     return None
