@@ -1,0 +1,361 @@
+"""Keys stay where they belong: whole runs on Ray with planted keys, and a look everywhere.
+
+The provider repeats the key in its errors, a model writes it wherever it can, a program prints its
+token, and what is measured looks into every process of its own run. One place is known to be open
+to a candidate without a container: the process of a program that proposes has its token in its
+environment while it runs. Even from there it gets into no file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+from messages_server import Json, MessagesServer, Reply, call, said, texts, turns
+from model import agent_of
+from targets import PARTS, make_repo, processes_with
+from test_ray import events_of
+from test_search import CONFIG, KEY
+
+from swarm.keys import BLOT
+from swarm.records import Decided, Parked, Proposed, Started
+from swarm.rundir import RunDir
+from swarm.state import RunState
+
+pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray"), pytest.mark.timeout(200)]
+
+TOKEN = "tok-very-secret-9876543210"
+OTHER = "sk-ant-another-0123456789abcdef"
+"""A key that the provider does not take."""
+PLANTED = {"ANTHROPIC_API_KEY": KEY, "OTHER_KEY": OTHER, "MY_TOKEN": TOKEN}
+
+
+@pytest.fixture
+def top(tmp_path: Path) -> Path:
+    return make_repo(tmp_path / "repo")
+
+
+@pytest.fixture(autouse=True)
+def gone() -> Iterator[None]:
+    """Afterwards nothing of the run may be alive."""
+    yield
+    deadline = time.monotonic() + 15
+    while processes_with(os.environ["SWARM_SCRATCH"]) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert processes_with(os.environ["SWARM_SCRATCH"]) == []
+
+
+def launch(top: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "swarm", "launch", str(top.parent / "toy.yaml")],
+        cwd=top,
+        env={**os.environ, **PLANTED},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def swarm(top: Path, *words: str) -> str:
+    argv = [sys.executable, "-m", "swarm", *words]
+    done = subprocess.run(argv, cwd=top, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def rundir_of(top: Path) -> RunDir:
+    return RunDir(top / ".swarm" / "runs" / "toy")
+
+
+def program(top: Path, name: str, body: str) -> Path:
+    """Write a program of the user's."""
+    path = top.parent / name
+    path.write_text(f"#!{sys.executable} -SE\n{body}")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+# --- a run in which everybody tells ---------------------------------------------------------------
+
+PRY = """
+import json, math, os, sys
+values = {}
+for name in sorted(os.listdir("parts")):
+    exec(open(f"parts/{name}").read(), {}, values)
+
+def pry(pid):
+    try:
+        return open(f"/proc/{pid}/environ", "rb").read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+print("OWN", json.dumps(dict(os.environ)))
+chain, pid = set(), os.getpid()
+while pid > 1:
+    chain.add(pid)
+    pid = int(open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[1])
+for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):
+    try:
+        words = open(f"/proc/{pid}/cmdline").read().replace("\\0", " ")[:300]
+    except OSError:
+        continue
+    found = pry(pid)
+    if pid in chain or any(w in found + words for w in (SCRATCH, "supervisor.py", "ray::")):
+        print("PROCESS", json.dumps([pid, words, found]))
+print(f"METRIC loss={1.0 + sum(math.log(v / 2.0) ** 2 for v in values.values())!r}")
+"""
+
+TELLING = """
+groups:
+  - count: 2
+    proposer:
+      kind: messages
+      model: scripted
+      base_url: {url}
+      prices: {{input: 3, output: 15}}
+  - proposer:
+      kind: messages
+      model: refused
+      key: OTHER_KEY
+      base_url: {url}
+      prices: {{input: 3, output: 15}}
+  - count: 2
+    proposer: {{kind: headless, cli: [{program}], env: [MY_TOKEN]}}
+"""
+
+BLABBER = """
+import os, sys, time, zlib
+token = os.environ["MY_TOKEN"]
+dice = zlib.crc32(sys.stdin.read().encode())
+turn = dice % 6
+print("my token is", token)
+print("my token is", token, file=sys.stderr)
+time.sleep(0.5)  # so that what is measured can look at this process
+if turn == 0:
+    sys.exit(f"{'x' * (600 - len(token) // 2)}{token}")
+if turn == 1:
+    open(f"parts/{token}.py", "w").write("SPARE = 2.0\\n")
+elif turn == 2:
+    open("parts/c.py", "a").write(f"# {token}\\n")
+elif turn == 3:
+    os.symlink(token, "parts/link.py")
+else:
+    value = 0.1 + dice % 1000 / 500
+    open("parts/c.py", "w").write(f"GAMMA = {value}\\n")
+print("x" * (200 - len(token) // 2) + token)
+print(f"{token} it is: GAMMA {token}")
+"""
+
+
+def teller(request: Json) -> Reply:
+    """A model that knows the key, and writes it everywhere."""
+    told = texts(request["messages"][0]["content"])
+    turn, kind = turns(request), hash_of(told) % 5
+    if request["model"] == "refused":
+        return Reply.failing(401, f"invalid x-api-key {OTHER}")
+    submit = Reply.calling(
+        "submit",
+        summary=f"try {kind}: {KEY} {'s' * 150}{KEY}",
+        rationale=f"{'r' * (4000 - len(KEY) // 2)}{KEY}",
+    )
+    if "ZeroDivisionError" in told and "call `skip`" in told:
+        return Reply.calling("skip", reason=f"{'k' * (200 - len(KEY) // 2)}{KEY}")
+    if turn:
+        return Reply.failing(400, f"enough, says {KEY}") if kind == 2 or turn > 3 else submit
+    path = f"parts/{'ab'[int(agent_of(request)[1:]) % 2]}.py"
+    number = 0.5 + hash_of(told) % 4000 / 1000
+    files = {path: f"ALPHA = {number}\n"}
+    if kind == 0:
+        files = {path: f"ALPHA = 1.0  # {KEY}\n"}
+    if kind == 1:
+        files = {f"parts/{KEY}.py": "SPARE = 1.0\n"}
+    if kind == 3:
+        files = {path: f"ALPHA = {number}\n1 / 0\n"}
+    calls = [call("write_file", {"path": p, "content": text}) for p, text in files.items()]
+    odd = call(f"tool_{KEY}", {KEY: KEY})
+    return Reply((said(f"The key is {KEY}."), odd, *calls))
+
+
+def hash_of(text: str) -> int:
+    import zlib
+
+    return zlib.crc32(text.encode())
+
+
+def test_keys_are_nowhere_but_where_they_are_needed(tmp_path: Path) -> None:
+    scratch = os.environ["SWARM_SCRATCH"]
+    measure = f"SCRATCH = {scratch!r}\n{PRY}"
+    top = make_repo(
+        tmp_path / "repo", {"measure.py": measure, **{f"parts/{n}": t for n, t in PARTS.items()}}
+    )
+    blabber = program(top, "blabber", BLABBER)
+    with MessagesServer(teller) as server:
+        text = CONFIG.format(repo="repo", url=server.url, experiments=20)
+        agents = TELLING.format(url=server.url, program=blabber).replace("groups:", "agents:")
+        before, _, after = text.partition("agents:")
+        text = before.strip() + "\n" + agents.strip() + "\njudge:" + after.partition("judge:")[2]
+        (tmp_path / "toy.yaml").write_text(text)
+        process = launch(top)
+        alive = Watch(top, process)
+        out, err = process.communicate(timeout=120)
+        alive.join()
+        assert process.returncode == 0, err
+        shown = [str(dict(asked.headers)) for asked in server.requests]
+    assert sum(KEY in headers for headers in shown) > 4
+    assert sum(OTHER in headers for headers in shown) == 1
+    assert alive.looks > 2
+    assert alive.found == [], "in Ray's own folder, or in the environment of a process"
+    for planted in PLANTED.values():
+        assert planted not in out + err
+        halves(planted, out + err)
+    check_events(top)
+    check_places(top)
+    check_pages(top)
+    check_logs(top)
+
+
+class Watch(threading.Thread):
+    """Looks at what is there only while a run is alive: Ray's folder, and every process."""
+
+    def __init__(self, top: Path, process: subprocess.Popen[str]) -> None:
+        super().__init__(daemon=True)
+        self.top, self.process = top, process
+        self.looks, self.found = 0, list[str]()
+        self.start()
+
+    def run(self) -> None:
+        while self.process.poll() is None:
+            events = events_of(self.top)
+            if any(isinstance(e, Started) for e in events):
+                self.look()
+            time.sleep(1)
+
+    def look(self) -> None:
+        folders = list(Path("/tmp").glob(f"swarm-ray-{self.process.pid}-*"))
+        self.looks += bool(folders)
+        for folder in folders:
+            self.found += found_in(folder)
+        children: list[psutil.Process] = []
+        with suppress(psutil.Error):
+            children = psutil.Process(self.process.pid).children(recursive=True)
+        for other in children:
+            with_key = readable(other.pid)
+            if with_key and b"SWARM_BRIEFING" not in with_key:
+                self.found += [n for n, v in PLANTED.items() if v.encode() in with_key]
+        own = readable(self.process.pid)
+        self.found += [f"launch: {n}" for n, v in PLANTED.items() if v.encode() in own]
+
+
+def readable(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return b""
+
+
+def found_in(place: Path) -> list[str]:
+    """Look for the planted keys in all files below a place, as they are."""
+    words = [w for value in PLANTED.values() for w in ("-e", value)]
+    argv = ["grep", "-rlaF", "--devices=skip", *words, str(place)]
+    listing = subprocess.run(argv, capture_output=True, text=True, check=False).stdout
+    names = [str(p) for p in place.rglob("*") if any(v in p.name for v in PLANTED.values())]
+    return listing.splitlines() + names
+
+
+def halves(planted: str, text: str) -> None:
+    """Half a key at the place where a text was cut is a leak too."""
+    for size in range(len(planted) // 2 - 1, len(planted)):
+        assert planted[:size] not in text
+        assert planted[-size:] not in text
+
+
+def check_events(top: Path) -> None:
+    events = events_of(top)
+    names = ("ledger.jsonl", "swarm.log", "ray.log", "results.tsv", "summary.md", "lessons.md")
+    for name in names:
+        for planted in PLANTED.values():
+            halves(planted, (rundir_of(top).path / name).read_text())
+    verdicts = [e.verdict for e in events if isinstance(e, Decided)]
+    assert {"invalid", "crash", "keep"} <= set(verdicts)
+    reasons = {e.proposal.invalid for e in events if isinstance(e, Proposed)}
+    assert "the change contains a key" in reasons
+    assert any(BLOT in (reason or "") for reason in reasons)
+    told = [e.proposal for e in events if isinstance(e, Proposed) and not e.proposal.invalid]
+    assert all(BLOT in proposal.summary for proposal in told)
+    assert {proposal.rationale.count(BLOT) > 0 for proposal in told} == {True}
+    parked = [e for e in events if isinstance(e, Parked)]
+    assert any(e.agent == "a3" and "OTHER_KEY" in (e.hint or "") for e in parked)
+
+
+def check_places(top: Path) -> None:
+    rundir, scratch = rundir_of(top), Path(os.environ["SWARM_SCRATCH"])
+    for place in (top, scratch, top.parent / "toy.yaml"):
+        assert found_in(place) == []
+    repositories = [top, rundir.hub, *scratch.rglob("mirror.git")]
+    assert len(repositories) == 3
+    for repository in repositories:
+        argv = ["git", "cat-file", "--batch-all-objects", "--batch", "--buffer"]
+        objects = subprocess.run(argv, cwd=repository, capture_output=True, check=True).stdout
+        assert b"DELTA = 7.0" in objects
+        for planted in PLANTED.values():
+            assert planted.encode() not in objects, repository
+
+
+def check_pages(top: Path) -> None:
+    state = RunState(events_of(top))
+    pages = [swarm(top, "status", "--json"), swarm(top, "status"), swarm(top, "lessons")]
+    pages += [swarm(top, "experiments"), swarm(top, "experiments", "--json")]
+    for number in state.experiments:
+        pages += [swarm(top, "show", str(number), "--json"), swarm(top, "show", str(number))]
+    for planted in PLANTED.values():
+        halves(planted, "\n".join(pages))
+
+
+def check_logs(top: Path) -> None:
+    """What candidates saw: themselves and all of the run, and a token only where it must be."""
+    seen: dict[str, set[bool]] = {}
+    for log in rundir_of(top).logs.rglob("*.log"):
+        for line in log.read_text(errors="replace").splitlines():
+            if line.startswith("OWN"):
+                own = json.loads(line[4:])
+                assert not PLANTED.keys() & own.keys()
+                assert BLOT not in line
+            if line.startswith("PROCESS"):
+                _, words, environ = json.loads(line[8:])
+                role = next((r for r in ROLES if r in words), "other")
+                role = "program" if "SWARM_BRIEFING=" in environ else role
+                seen.setdefault(role, set()).add(BLOT in environ)
+    assert {"swarm launch", "raylet", "supervisor.py", "ray::"} <= seen.keys()
+    assert {role for role, had in seen.items() if True in had} <= {"program"}
+
+
+ROLES = ("swarm launch", "raylet", "gcs_server", "supervisor.py", "ray::")
+
+
+def test_a_key_is_wiped_from_where_a_process_began_with_it() -> None:
+    code = (
+        "import os\nfrom swarm.keys import take\nfrom swarm.groups import MessagesProposer\n"
+        "found = take([MessagesProposer(kind='messages', model='m')], os.environ)\n"
+        "print(found, 'ANTHROPIC_API_KEY' in os.environ, os.environ['AFTER'])\n"
+        "print(open('/proc/self/environ').read().split(chr(0)))\n"
+    )
+    env = {"BEFORE": "1", "ANTHROPIC_API_KEY": KEY, "AFTER": "2", "PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+    )
+    told, environ = done.stdout.splitlines()
+    assert told == f"{ {'ANTHROPIC_API_KEY': KEY} } False 2"
+    assert KEY not in environ
+    assert "'BEFORE=1'" in environ
+    assert "'AFTER=2'" in environ
