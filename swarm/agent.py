@@ -212,7 +212,8 @@ class Hands:
         except Exception as error:
             trace = blot(traceback.format_exc(), self._terms.secrets)
             log.error("the proposer of %s failed\n%s", self._info.name, trace)
-            reason = f"the proposer failed: {type(error).__name__}: {error}"
+            words = blot(str(error), self._terms.secrets)
+            reason = f"the proposer failed: {type(error).__name__}: {words}"
             raise NoProposalError(reason[:500]) from error
 
     def _listen(self, job: ProposeJob) -> None:
@@ -245,7 +246,8 @@ class Hands:
         prefix = self._node.target.prefix
 
         def measured() -> int | None:
-            found = worktree.snapshot(job.base, prefix, self._scope)
+            secrets = self._terms.secrets
+            found = worktree.snapshot(job.base, prefix, self._scope, secrets=secrets)
             # What would be refused, an empty change above all, is as good as tried.
             return 0 if isinstance(found, Rejected) else self._trees.get(found.tree)
 
@@ -295,15 +297,12 @@ class Hands:
             self._scope,
             max_files=target.max_files,
             max_lines=target.max_lines,
+            secrets=self._terms.secrets,
         )
         summary = _one_line(draft.summary)
         if isinstance(found, Rejected):
             invalid = _invalid(job, found.reason, draft.usage)
             return ProposeDone(self._info.name, invalid.model_copy(update={"summary": summary}))
-        if self._holds_a_key(worktree, found):
-            return ProposeDone(
-                self._info.name, _invalid(job, "the change contains a key", draft.usage)
-            )
         diff = worktree.diff(job.base, found.tree) if self._info.thinks else ""
         message = blot(f"{summary}\n\n{draft.rationale}", self._terms.secrets).strip() + "\n"
         commit = worktree.commit(found.tree, job.base, message, datetime.now(UTC))
@@ -311,19 +310,6 @@ class Hands:
         if diff:
             proposal = proposal.model_copy(update={"diff": _cut(diff)})
         return ProposeDone(self._info.name, proposal, worktree.pack(commit, [job.base]))
-
-    def _holds_a_key(self, worktree: Worktree, found: Snapshot) -> bool:
-        """Look for keys in what is about to be committed: a candidate must never see one."""
-        values = [value.encode() for value in self._terms.secrets]
-        if not values:
-            return False
-        root = Path(worktree.path) / self._node.target.prefix
-        for name in found.files:
-            with suppress(FileNotFoundError):
-                data = (root / name).read_bytes()
-                if any(value in data for value in values):
-                    return True
-        return False
 
 
 def _cut(diff: str) -> str:

@@ -35,6 +35,7 @@ from swarm.config import RunConfig
 from swarm.errors import GitError, HarnessError, PreconditionError, RunFailedError, remedy
 from swarm.formats import results_tsv
 from swarm.jobs import job_of
+from swarm.keys import blot, blot_bytes, secrets
 from swarm.ledger import Ledger, read
 from swarm.node import MeasureDone, MeasureJob, NodeSite
 from swarm.plan import plan
@@ -100,6 +101,7 @@ class Coordinator:
     ) -> None:
         self._dir, self._config, self._runtime, self._clock = rundir, config, runtime, clock
         self._prefix, self._keys = prefix, keys or {}
+        self._secrets = secrets(self._keys)
         self._ledger = Ledger(rundir.ledger, wait_s=lock_wait_s)
         self.state = RunState(read(rundir.ledger))
         self._hub = Hub(rundir.hub, self.state.run)
@@ -253,6 +255,8 @@ class Coordinator:
                 version=__version__,
             )
         )
+        # Of every agent of before: it may be gone, on another node, or come up too late to tell.
+        self._take_unpaid(self._runtime.unpaid([*self.state.agents]))
 
     # --- the loop ---
 
@@ -447,7 +451,7 @@ class Coordinator:
         which = f"-{job.tree[:7]}" if job.purpose == "stack" else ""
         path = self._dir.logs / str(number) / f"{job.purpose}{which}-{job.index}.log"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(done.log)
+        path.write_bytes(blot_bytes(done.log, self._secrets))
         relative = path.relative_to(self._dir.path).as_posix()
         return Measured(
             target=action.target,
@@ -455,10 +459,20 @@ class Coordinator:
             experiment=job.experiment,
             slot=job.slot,
             busy_seconds=done.busy_seconds,
-            measurement=done.measurement.model_copy(update={"log": relative}),
+            measurement=self._blotted(done.measurement).model_copy(update={"log": relative}),
         )
 
+    def _blotted(self, measurement: Measurement) -> Measurement:
+        """Take keys out of a candidate's words: it may have found one where `/proc` is open."""
+        update: dict[str, object] = {"feedback": blot(measurement.feedback, self._secrets)}
+        if (failure := measurement.failure) is not None:
+            words = {"reason": failure.reason, "tail": failure.tail}
+            blotted = {name: blot(text, self._secrets) for name, text in words.items()}
+            update["failure"] = failure.model_copy(update=blotted)
+        return measurement.model_copy(update=update)
+
     def _on_lost(self, lost: Lost) -> list[AnyEvent]:
+        lost = replace(lost, reason=blot(lost.reason, self._secrets))
         log.warning("lost %s: %s", lost.place, lost.reason.strip().rpartition("\n")[2])
         action = self._crew.measuring.pop(lost.place, None)
         if action is not None:
@@ -506,6 +520,8 @@ class Coordinator:
         action = self._crew.proposing.pop(done.agent)
         self._lost.pop(done.agent, None)
         if self._came_to_nothing(done):
+            if action.port is not None and not done.exhausted:
+                self._crew.offered.discard(action.port)  # nobody has tried it
             return
         node, commit = self._runtime.node_of(done.agent), done.proposal.commit
         self._arrived(node, done.proposal.base)
@@ -612,8 +628,12 @@ class Coordinator:
 
     def _call_off(self) -> None:
         """End the proposals that nobody waits for any more, and note what they have cost."""
-        agents = [a for a in self._crew.proposing if self.state.agents[a].info.thinks]
-        for ready in self._runtime.call_off(agents) if agents else []:
+        busy = self._crew.away | self._crew.proposing.keys()
+        agents = [a for a in sorted(busy) if self.state.agents[a].info.thinks]
+        self._take_unpaid(self._runtime.call_off(agents))
+
+    def _take_unpaid(self, found: list[Ready]) -> None:
+        for ready in found:
             self._record(*self._unpaid(ready))
 
     def _fail(self, action: Fail) -> None:

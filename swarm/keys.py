@@ -6,7 +6,10 @@ agents only. Nothing here writes them anywhere.
 
 from __future__ import annotations
 
+import ctypes
+import os
 from collections.abc import Iterable, Mapping, MutableMapping
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from swarm.groups import HeadlessProposer, MessagesProposer, ProposerConfig
@@ -51,8 +54,20 @@ def take(proposers: Iterable[ProposerConfig], environ: MutableMapping[str, str])
     found = {name: environ[name] for name in names if environ.get(name)}
     for name in found:
         if is_secret(name):
+            if environ is os.environ:
+                _wipe(name)
             del environ[name]
     return found
+
+
+def _wipe(name: str) -> None:
+    """Overwrite a variable where it lies: /proc/PID/environ shows what a process began with."""
+    with suppress(OSError, AttributeError):
+        getenv = ctypes.CDLL(None).getenv
+        getenv.restype = ctypes.c_void_p
+        place = getenv(os.fsencode(name))
+        if place:
+            ctypes.memset(place, ord("x"), len(ctypes.string_at(place)))
 
 
 def of(proposer: ProposerConfig, keys: Mapping[str, str]) -> dict[str, str]:
@@ -76,6 +91,13 @@ def blot(text: str, secret: Iterable[str]) -> str:
     for value in secret:
         text = text.replace(value, BLOT)
     return text
+
+
+def blot_bytes(data: bytes, secret: Iterable[str]) -> bytes:
+    """Replace every key in what need not be text."""
+    for value in secret:
+        data = data.replace(value.encode(), BLOT.encode())
+    return data
 
 
 def is_local(url: str) -> bool:

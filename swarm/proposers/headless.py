@@ -111,7 +111,8 @@ class Headless:
         )
         with Sandbox(probe("auto"), scratch=scratch / "box") as box:
             outcome = box.run(command)
-        output, errors = _text(command.log), _text(scratch / "stderr")
+        # Before anything is cut: half a key would be found no more.
+        output, errors = (self._blot(_text(f)) for f in (command.log, scratch / "stderr"))
         report = Report(output.strip()) if self._cli is None else self._cli.parse(output)
         usage = Usage() if outcome.unstarted else self._usage(report)
         return _Ending(outcome, report, errors, last_line(output), usage)

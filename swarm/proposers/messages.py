@@ -32,6 +32,7 @@ from swarm.proposers import (
     NoProposalError,
     UnavailableError,
     Workspace,
+    file_tools,
     tool_loop,
 )
 from swarm.proposers.tool_loop import Answer, Conversation, Json, ToolLoop
@@ -47,6 +48,8 @@ LONGEST_WAIT_S = 60.0
 CONNECT_S = 20.0
 QUIET_S = 300.0
 """Longest silence within a stream."""
+REASON = 600
+"""Characters that are kept of why there is no proposal."""
 LONGEST_KEPT = 100_000
 """Tokens of a request after which a conversation is not continued in the next proposal."""
 
@@ -119,14 +122,15 @@ class Messages:
             loop = ToolLoop(workspace, briefing, conversation, request.ask)
             done = loop.run(self._config.max_turns)
         except NoProposalError as error:
-            error.reason, error.usage = blot(error.reason, secret), bill.usage
+            error.reason = tool_loop.one_line(blot(error.reason, secret), REASON)
+            error.usage = bill.usage
             error.args = (error.reason,)
             raise
         if self._config.conversation == "keep" and bill.last_prompt <= LONGEST_KEPT:
             self._kept = system, conversation
         return Draft(
             tool_loop.one_line(blot(done.summary, secret)),
-            blot(done.rationale, secret),
+            file_tools.cut(blot(done.rationale, secret), tool_loop.RATIONALE),
             bill.usage,
             port_of=None if briefing.port is None else briefing.port.number,
         )

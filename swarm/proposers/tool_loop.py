@@ -29,9 +29,10 @@ REPEATS = 3
 CLOSING = 2
 """So many requests before the last the model is told."""
 SUMMARY = 200
-LONGEST_SUMMARY = 2_000
-"""Before keys are taken out of it; after that it is cut."""
 RATIONALE = 4_000
+BLOTTED_LATER = 50_000
+"""What a model says is cut only after keys were taken out of it, for half a key is found no more;
+this much is looked at."""
 
 SUBMIT = Tool(
     "submit",
@@ -254,19 +255,19 @@ class ToolLoop:
             if block["name"] == SKIP.name:
                 self._skip(block["input"])
             given = SUBMIT.check(block["input"])
-            summary = one_line(given["summary"], LONGEST_SUMMARY)
+            summary = one_line(given["summary"], BLOTTED_LATER)
             if not summary:
                 raise ToolError("the summary is empty: say in one line what you changed")
             self._look_changed()
         except ToolError as error:
             return None, _result(block, str(error), True)
-        rationale = file_tools.cut(sanitise(given["rationale"]).strip(), RATIONALE)
+        rationale = sanitise(given["rationale"]).strip()
         return Submission(summary, rationale), _result(block, TAKEN)
 
     def _skip(self, given: object) -> None:
         if self._briefing.crash is None:
             raise ToolError("there is nothing to skip: make a change, and submit it")
-        reason = one_line(SKIP.check(given)["reason"])
+        reason = one_line(SKIP.check(given)["reason"], BLOTTED_LATER)
         raise NoProposalError(f"not worth mending: {reason or 'no reason given'}")
 
     def _look_changed(self) -> None:

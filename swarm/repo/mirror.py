@@ -235,13 +235,15 @@ class Worktree:
         *,
         max_files: int | None = None,
         max_lines: int | None = None,
+        secrets: Sequence[str] = (),
     ) -> Snapshot | Rejected:
         """Turn what is on disk into a tree and check it against `base`. Ignored files stay out.
 
         Nothing that a proposer planted is run: what could be is rejected before git looks at it,
-        and every rule is checked on the tree, not on the files.
+        and every rule is checked on the tree, not on the files. Only `secrets`, which no change may
+        contain, are looked for beforehand: git never forgets an object.
         """
-        problem = self._stage(*_layout(self._mirror, sha(base)))
+        problem = self._stage(*_layout(self._mirror, sha(base)), secrets)
         if problem is not None:
             return Rejected(problem)
         tree = self._git.run("write-tree").line
@@ -253,7 +255,9 @@ class Worktree:
         skip = len(prefix) + 1 if prefix else 0
         return Snapshot(tree, tuple(c.path[skip:] for c in found), size.added, size.removed)
 
-    def _stage(self, files: frozenset[str], folders: frozenset[str]) -> str | None:
+    def _stage(
+        self, files: frozenset[str], folders: frozenset[str], secrets: Sequence[str]
+    ) -> str | None:
         """Bring the index up to what is on disk; says why not."""
         found = _look(self.path, files, folders)
         if found.hazard is not None:
@@ -263,6 +267,8 @@ class Worktree:
             problem = self._diagnose()
             if problem is not None:
                 return problem
+        if secrets and self._holds([os.fsencode(secret) for secret in secrets]):
+            return "the change contains a key"
         try:
             self._git.run("add", "-A", "--", ".")
         except GitError as error:
@@ -276,11 +282,25 @@ class Worktree:
 
     def _diagnose(self) -> str | None:
         """Look at each path that git would stage, and say what is wrong with the first bad one."""
-        listing = ("ls-files", "-z", "--others", "--modified", "--deleted", "--exclude-standard")
-        paths = sorted(set(self._git.run(*listing).fields))
+        paths = self._changed()
         if len(paths) > _MAX_PATHS:
             return f"{len(paths)} files were changed: {few(paths)}"
         return next((p for p in map(self._unstageable, paths) if p is not None), None)
+
+    def _changed(self) -> list[str]:
+        """List the paths that git would stage."""
+        listing = ("ls-files", "-z", "--others", "--modified", "--deleted", "--exclude-standard")
+        return sorted(set(self._git.run(*listing).fields))
+
+    def _holds(self, secrets: Sequence[bytes]) -> bool:
+        """Look for secrets in the names, the contents and the link targets that git would stage."""
+        for path in self._changed():
+            full, said = self.path / path, os.fsencode(path)
+            with suppress(OSError):
+                said += os.readlink(os.fsencode(full)) if full.is_symlink() else full.read_bytes()
+            if any(secret in said for secret in secrets):
+                return True
+        return False
 
     def _unstageable(self, path: str) -> str | None:
         full = self.path / path
