@@ -289,14 +289,22 @@ class Actors:
 
     def call_off(self, agents: Sequence[str]) -> list[Ready]:
         """Kill these agents, then read what they have spent from their nodes."""
-        found: list[Ready] = []
         for name in agents:
-            place = self._places[name]
             with suppress(RayError):
-                ray.kill(place.actor)
+                ray.kill(self._places[name].actor)
+        return self.unpaid(agents)
+
+    def unpaid(self, agents: Sequence[str]) -> list[Ready]:
+        """Read what is noted on any node."""
+        nodes = [*self._nodes.values()]
+        answers = [n.unpaid.remote(self._site, name) for name in agents for n in nodes]
+        found: list[Ready] = []
+        if not answers:
+            return found
+        ready, _ = ray.wait(answers, num_returns=len(answers), timeout=CALL_OFF_S)
+        for answer in ready:
             with suppress(RayError):
-                answer = self._nodes[place.node].unpaid.remote(self._site, name)
-                found.append(ray.get(answer, timeout=CALL_OFF_S))
+                found.append(ray.get(answer))
         return found
 
     def wait(self, timeout_s: float) -> list[Done]:

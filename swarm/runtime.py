@@ -111,6 +111,10 @@ class Runtime(Protocol):
         """End what these agents are proposing, without a result, and give what it has cost."""
         ...
 
+    def unpaid(self, agents: Sequence[str]) -> list[Ready]:
+        """Give what these agents, here or not, have spent without a result in earlier launches."""
+        ...
+
     def wait(self, timeout_s: float) -> list[Done]:
         """Give what has happened, waiting up to `timeout_s` seconds for the first thing."""
         ...
@@ -266,6 +270,10 @@ class Inline:
 
     def call_off(self, agents: Sequence[str]) -> list[Ready]:
         """Read what they have cost so far. A thread cannot be ended: it goes with the process."""
+        return self.unpaid(agents)
+
+    def unpaid(self, agents: Sequence[str]) -> list[Ready]:
+        """Read what is noted on the one node."""
         assert self._node is not None
         return [Ready(name, Journal(self._node, name).unpaid()) for name in agents]
 

@@ -1,0 +1,112 @@
+"""What was paid for is on the ledger, whoever dies and whatever the next launch looks like."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from messages_server import MessagesServer
+from model import searcher
+from targets import make_config, make_repo
+
+from swarm.agent import ProposeJob
+from swarm.coordinator import Coordinator
+from swarm.launch import Opened, open_run
+from swarm.ledger import read
+from swarm.records import Spent, Usage
+from swarm.runtime import Inline
+from swarm.state import RunState
+
+KEY = "sk-ant-test-0123456789abcdef"
+CONFIG = """
+target:
+  repo: .
+  scope: [parts/]
+  program: Bring the loss down.
+  run: python3 -S -E measure.py
+  metric: {{name: loss, goal: minimize}}
+  timeout: 20s
+  slot: {{count: 2}}
+agents:
+  - count: {agents}
+    proposer:
+      kind: messages
+      model: scripted
+      base_url: {url}
+      prices: {{input: 3, output: 15}}
+judge: {{baseline: 2, confirm: 2}}
+budget: {{experiments: {experiments}}}
+"""
+
+
+class Ending(Inline):
+    """Threads that leave the run as an interrupt does, after so many proposals."""
+
+    def __init__(self, proposals: int) -> None:
+        super().__init__()
+        self.left = proposals
+        self.coordinator: Coordinator | None = None
+
+    def propose(self, job: ProposeJob) -> None:
+        self.left -= 1
+        if self.left < 0 and self.coordinator is not None:
+            self.coordinator.interrupt("that was all")
+        super().propose(job)
+
+
+def run(
+    top: Path, url: str, *, agents: int, experiments: int, leave_after: int = 10_000
+) -> tuple[Opened, RunState]:
+    text = CONFIG.format(url=url, agents=agents, experiments=experiments)
+    opened = open_run(make_config(top, text), wait_s=5)
+    runtime = Ending(leave_after)
+    keys = {"ANTHROPIC_API_KEY": KEY}
+    coordinator = runtime.coordinator = Coordinator(
+        opened.rundir, opened.config, runtime, prefix=opened.prefix, keys=keys
+    )
+    return opened, coordinator.run()
+
+
+def cut_off(opened: Opened, state: RunState, agent: str) -> Usage:
+    """Leave what a kill in mid-conversation leaves: a note of the next proposal's cost."""
+    usage = Usage(usd=0.25, input_tokens=1000, output_tokens=10)
+    folder = Path(os.environ["SWARM_SCRATCH"]) / opened.rundir.scratch_key / "usage"
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{agent}-{state.agents[agent].proposals}.json"
+    path.write_text(usage.model_dump_json())
+    return usage
+
+
+@pytest.fixture
+def top(tmp_path: Path) -> Path:
+    return make_repo(tmp_path / "repo")
+
+
+def check(opened: Opened, before: RunState, after: RunState, usage: Usage, agent: str) -> None:
+    old = before.agents[agent].tokens
+    assert after.agents[agent].tokens >= old + usage.tokens
+    spent = [e for e in read(opened.rundir.ledger) if isinstance(e, Spent)]
+    assert [(e.agent, e.usage) for e in spent if e.usage == usage] == [(agent, usage)]
+
+
+@pytest.mark.timeout(120)
+def test_what_an_agent_spent_that_is_in_the_config_no_more(top: Path) -> None:
+    with MessagesServer(searcher(trouble=False)) as server:
+        opened, before = run(top, server.url, agents=2, experiments=6, leave_after=3)
+        assert before.phase == "interrupted"
+        usage = cut_off(opened, before, "a2")
+        opened, after = run(top, server.url, agents=1, experiments=6)
+    assert after.phase == "finished"
+    check(opened, before, after, usage, "a2")
+
+
+@pytest.mark.timeout(120)
+def test_what_was_spent_before_a_launch_that_has_nothing_left_to_do(top: Path) -> None:
+    with MessagesServer(searcher(trouble=False)) as server:
+        opened, before = run(top, server.url, agents=2, experiments=9, leave_after=4)
+        assert before.phase == "interrupted"
+        usage = cut_off(opened, before, "a1")
+        opened, after = run(top, server.url, agents=2, experiments=1)
+    assert after.phase == "finished"
+    check(opened, before, after, usage, "a1")
