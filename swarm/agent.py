@@ -123,6 +123,10 @@ class Journal:
                 found.append((ordinal, Usage.model_validate_json(path.read_bytes())))
         return tuple(found)
 
+    def noted(self, ordinal: int) -> Usage:
+        """Give what is noted of a proposal."""
+        return dict(self.unpaid()).get(ordinal, Usage())
+
     def note(self, ordinal: int, usage: Usage) -> None:
         """Replace what is noted of a proposal."""
         self._dir.mkdir(parents=True, exist_ok=True)
@@ -177,7 +181,7 @@ class Hands:
     def _propose(self, worktree: Worktree, job: ProposeJob) -> ProposeDone:
         name = self._info.name
         try:
-            draft = self._ask(self._workspace(worktree, job), self._brief(job))
+            draft = self._ask(self._workspace(worktree, job), job)
             return self._check_and_commit(worktree, job, draft)
         except ExhaustedError as error:
             return ProposeDone(name, _invalid(job, error.reason, error.usage), exhausted=True)
@@ -203,10 +207,10 @@ class Hands:
             update["edit"] = json.loads(blot(json.dumps(proposal.edit), secrets))
         return proposal.model_copy(update=update)
 
-    def _ask(self, workspace: Workspace, briefing: Briefing) -> Draft:
+    def _ask(self, workspace: Workspace, job: ProposeJob) -> Draft:
         """Ask the proposer. Its own faults are its failure, and the next seed may avoid them."""
         try:
-            return self._proposer.propose(workspace, briefing)
+            return self._proposer.propose(workspace, self._brief(job))
         except (NoProposalError, SwarmError, OSError, MemoryError):
             raise
         except Exception as error:
@@ -214,7 +218,7 @@ class Hands:
             log.error("the proposer of %s failed\n%s", self._info.name, trace)
             words = blot(str(error), self._terms.secrets)
             reason = f"the proposer failed: {type(error).__name__}: {words}"
-            raise NoProposalError(reason[:500]) from error
+            raise NoProposalError(reason[:500], self._journal.noted(job.ordinal)) from error
 
     def _listen(self, job: ProposeJob) -> None:
         """Take in what has happened since the last job; numbers only grow, so order holds."""

@@ -138,6 +138,20 @@ def test_a_program_gets_the_briefing_twice_and_says_in_its_last_line_what_it_did
     assert list(stage.scratch.iterdir()) == []
 
 
+def test_a_program_may_remove_its_directory_and_is_paid_for(stage: Stage) -> None:
+    program = stage.bin / "claude"
+    body = program.read_text()
+    program.write_text(f"{body.rstrip()}\nimport shutil\nshutil.rmtree(os.getcwd())\n")
+    program.write_text(program.read_text().replace("import json\n", "import json\nimport os\n", 1))
+    assert stage.propose("claude").usage.tokens > 0
+    assert [usage.tokens > 0 for usage in stage.told] == [True]
+
+
+@pytest.mark.parametrize("parse", [known.parse_claude, known.parse_codex, known.parse_gemini])
+def test_output_that_is_nested_without_end_is_no_result(parse: Any) -> None:
+    assert not parse('{"a":' * 200_000 + "\n").ended
+
+
 @pytest.mark.parametrize("cli", [*NAMES, ["propose"]])
 def test_a_program_sees_its_own_keys_and_files_only(
     stage: Stage, cli: Any, monkeypatch: pytest.MonkeyPatch

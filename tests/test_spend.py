@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,15 @@ from messages_server import MessagesServer
 from model import searcher
 from targets import make_config, make_repo
 
-from swarm.agent import ProposeJob
+from swarm.agent import Hands, ProposeJob, Terms
+from swarm.briefing import Briefing
 from swarm.coordinator import Coordinator
 from swarm.launch import Opened, open_run
 from swarm.ledger import read
-from swarm.records import Spent, Usage
-from swarm.runtime import Inline
+from swarm.node import Node
+from swarm.proposers import Draft, Workspace
+from swarm.records import SlotInfo, Spent, Usage
+from swarm.runtime import Inline, Muster, Post
 from swarm.state import RunState
 
 KEY = "sk-ant-test-0123456789abcdef"
@@ -110,3 +114,35 @@ def test_what_was_spent_before_a_launch_that_has_nothing_left_to_do(top: Path) -
         opened, after = run(top, server.url, agents=2, experiments=1)
     assert after.phase == "finished"
     check(opened, before, after, usage, "a1")
+
+
+class Wasteful:
+    """A proposer that pays, and then has a fault of its own."""
+
+    def propose(self, workspace: Workspace, briefing: Briefing) -> Draft:
+        workspace.spent(Usage(usd=0.25, input_tokens=70, output_tokens=7))
+        raise ZeroDivisionError("in the proposer")
+
+
+class WastefulPost(Post):
+    def hands(self, node: Node) -> Hands:
+        return Hands(node, self.info, Wasteful(), Terms(self.metric, self.scope))
+
+
+class WastefulRuntime(Inline):
+    def start(self, muster: Muster) -> tuple[SlotInfo, ...]:
+        posts = tuple(WastefulPost(**vars(post)) for post in muster.posts)
+        return super().start(replace(muster, posts=posts))
+
+
+@pytest.mark.timeout(120)
+def test_what_a_proposer_spent_before_it_failed(top: Path) -> None:
+    text = CONFIG.format(url="http://127.0.0.1:9", agents=1, experiments=2)
+    opened = open_run(make_config(top, text), wait_s=5)
+    runtime = WastefulRuntime()
+    state = Coordinator(opened.rundir, opened.config, runtime, prefix=opened.prefix).run()
+    made = [e for e in state.experiments.values() if e.verdict == "invalid"]
+    assert len(made) == 2
+    assert "ZeroDivisionError" in made[0].reason
+    assert all(e.proposal.usage.tokens == 77 for e in made)
+    assert state.spend.tokens >= 154

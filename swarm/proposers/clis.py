@@ -193,7 +193,7 @@ def _events(output: str) -> Iterator[dict[str, Any]]:
         if line.startswith("{"):
             try:
                 yield _dict(json.loads(line))
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
 
 
@@ -264,7 +264,7 @@ def parse_gemini(output: str) -> Report:
     start = output.find("{")
     try:
         told = _dict(json.JSONDecoder().raw_decode(output[start:])[0]) if start >= 0 else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         told = {}
     if not told:
         return Report(ended=False)

@@ -86,12 +86,12 @@ class Headless:
         with _scratch(workspace) as scratch, _hidden(workspace, scratch / "hidden"):
             before, litter = _stand(workspace), set(self._litter(workspace))
             ending = self._run(workspace, briefing, scratch)
+            if ending.usage != Usage():
+                workspace.spent(ending.usage)
             for path in list(self._litter(workspace)):
                 if path not in litter:
                     remove_tree(path)
             changed = _stand(workspace) != before
-        if ending.usage != Usage():
-            workspace.spent(ending.usage)
         return self._judge(ending, briefing, changed)
 
     # --- the call
@@ -171,6 +171,8 @@ class Headless:
         What a pattern of the scope names is no litter: somebody improves the program's own files.
         """
         globs = () if self._cli is None else self._cli.litter
+        if not workspace.root.is_dir():  # it may have removed that, too
+            return
         named = {pattern.split("/", 1)[0] for pattern in workspace.scope.patterns}
         for entry in sorted(workspace.root.iterdir()) if globs else ():
             if not any(fnmatchcase(entry.name, glob) for glob in globs):
