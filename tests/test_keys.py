@@ -10,25 +10,28 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import stat
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 from messages_server import Json, MessagesServer, Reply, call, said, texts, turns
-from model import agent_of
-from targets import PARTS, make_repo, processes_with
-from test_ray import events_of
-from test_search import CONFIG, KEY
+from model import agent_of, searcher
+from targets import PARTS, git, make_repo, measure_by_hand, processes_with
+from test_ray import events_of, pid_of
+from test_search import CONFIG, KEY, Freeze, check_spend, usd
 
 from swarm.keys import BLOT
-from swarm.records import Decided, Parked, Proposed, Started
+from swarm.records import Decided, Parked, Proposed, Spent, Started
 from swarm.rundir import RunDir
 from swarm.state import RunState
 
@@ -47,16 +50,22 @@ def top(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def gone() -> Iterator[None]:
-    """Afterwards nothing of the run may be alive."""
+    """Afterwards nothing of the run may be alive; a launch that a failed test left is ended."""
     yield
+    while LAUNCHED:
+        with LAUNCHED.pop() as process:
+            process.kill()
     deadline = time.monotonic() + 15
     while processes_with(os.environ["SWARM_SCRATCH"]) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert processes_with(os.environ["SWARM_SCRATCH"]) == []
 
 
+LAUNCHED: list[subprocess.Popen[str]] = []
+
+
 def launch(top: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", "swarm", "launch", str(top.parent / "toy.yaml")],
         cwd=top,
         env={**os.environ, **PLANTED},
@@ -65,6 +74,8 @@ def launch(top: Path) -> subprocess.Popen[str]:
         text=True,
         start_new_session=True,
     )
+    LAUNCHED.append(process)
+    return process
 
 
 def swarm(top: Path, *words: str) -> str:
@@ -188,8 +199,6 @@ def teller(request: Json) -> Reply:
 
 
 def hash_of(text: str) -> int:
-    import zlib
-
     return zlib.crc32(text.encode())
 
 
@@ -359,3 +368,113 @@ def test_a_key_is_wiped_from_where_a_process_began_with_it() -> None:
     assert KEY not in environ
     assert "'BEFORE=1'" in environ
     assert "'AFTER=2'" in environ
+
+
+# --- processes that die in mid-conversation -------------------------------------------------------
+
+SEARCH = 16
+DEADLINE_S = 60.0
+
+
+class Hold(Freeze):
+    """Lets the conversations of some agents hang."""
+
+    def __init__(self, agents: tuple[str, ...]) -> None:
+        super().__init__(searcher(trouble=False))
+        self.agents = agents
+
+    def __call__(self, request: Json) -> Reply:
+        if self.frozen and agent_of(request) not in self.agents:
+            return self.script(request)
+        return super().__call__(request)
+
+
+@pytest.mark.parametrize(
+    ("role", "held"), [("a1", ("a1",)), ("coordinator", ("a1", "a2", "a3", "a4"))]
+)
+def test_a_kill_of_an_actor_in_mid_conversation_loses_no_spend(
+    top: Path, role: str, held: tuple[str, ...]
+) -> None:
+    script = Hold(held)
+    with MessagesServer(script, key=KEY) as server:
+        text = CONFIG.format(repo="repo", url=server.url, experiments=SEARCH)
+        (top.parent / "toy.yaml").write_text(text)
+        process = launch(top)
+        await_(process, lambda: sum(isinstance(e, Decided) for e in events_of(top)) >= 3)
+        script.frozen = True
+        await_(process, lambda: script.hung >= len(held))
+        time.sleep(0.5)  # what was answered has reached the disk
+        before = events_of(top)
+        os.kill(pid_of(role)(top, process), signal.SIGKILL)
+        script.frozen = False
+        server.release()
+        out, err = process.communicate(timeout=DEADLINE_S)
+        assert process.returncode == 0, err
+        events = events_of(top)
+        check_spend(RunState(events), server)
+    assert events[: len(before)] == before
+    decided = [e.number for e in events if isinstance(e, Decided)]
+    assert sorted(decided) == list(range(1, SEARCH + 1))
+    later = events[len(before) :]
+    assert {e.agent for e in later if isinstance(e, Spent)} >= set(held), "what was cut off"
+    assert {e.agent for e in later if isinstance(e, Proposed)} & set(held), "it is ready again"
+    ups = [e.process.pid for e in events if isinstance(e, Started) and e.process.role == "a1"]
+    assert len(set(ups)) == 2
+    assert "Autoresearch Summary" in out
+
+
+def await_(process: subprocess.Popen[str], done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not done():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+# --- kinds of agents together ---------------------------------------------------------------------
+
+STEPPER = """
+import os, re, sys, zlib
+dice = zlib.crc32(sys.stdin.read().encode())
+text = open("parts/c.py").read()
+value = float(text.split("= ")[1])
+new = round((value * 2) ** 0.5 + dice % 100 / 1e4, 5)
+open("parts/c.py", "w").write(f"GAMMA = {new}\\n")
+print(f"GAMMA {value} -> {new}")
+"""
+
+
+def test_models_programs_and_mutation_search_together(top: Path, tmp_path: Path) -> None:
+    stepper = program(top, "stepper", STEPPER)
+    with MessagesServer(searcher(trouble=False), key=KEY) as server:
+        text = CONFIG.format(repo="repo", url=server.url, experiments=20)
+        text = text.replace("count: 4", "count: 2").replace(
+            "judge:",
+            f"  - count: 2\n    proposer: {{kind: headless, cli: [{stepper}], "
+            "prices: {proposal: 0.01}}\n  - proposer: mutate\njudge:",
+        )
+        (top.parent / "toy.yaml").write_text(text)
+        process = launch(top)
+        out, err = process.communicate(timeout=DEADLINE_S)
+        assert process.returncode == 0, err
+        state = RunState(events_of(top))
+        of_models = usd(server)
+        tokens = server.usage.tokens
+    assert state.phase == "finished"
+    assert state.spend.experiments == 20
+    assert "Autoresearch Summary" in out
+    status = json.loads(swarm(top, "status", "--json"))
+    lines = {entry["proposer"]: entry for entry in status["proposers"]}
+    assert set(lines) == {"messages/scripted", "headless/stepper", "mutate"}
+    by_eye = swarm(top, "status")
+    assert all(re.search(rf"^\s*{label}\b", by_eye, re.MULTILINE) for label in lines), by_eye
+    called = [n for n in ("a3", "a4") for _ in range(state.agents[n].proposals)]
+    assert state.agents["a3"].usd + state.agents["a4"].usd == pytest.approx(0.01 * len(called))
+    assert state.spend.usd == pytest.approx(of_models + 0.01 * len(called))
+    assert state.spend.tokens == tokens
+    assert state.agents["a5"].usd == 0
+    target = state.targets["main"]
+    assert len({state.experiments[p.number].agent for p in target.promotions}) >= 2, "wins merge"
+    base, best = (measure_by_hand(top, c, tmp_path / "by-hand") for c in ("main", target.best))
+    assert best < base - 1
+    git(rundir_of(top).hub, "fsck", "--strict")
