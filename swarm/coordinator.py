@@ -554,18 +554,22 @@ class Coordinator:
             log.warning("%s waits for %.0f s: %s", name, wait_s, reason)
             self._record(Waiting(agent=name, until=until, reason=reason, usage=usage))
         elif done.locked_out is not None:
-            log.error("%s is locked out: %s", name, reason)
-            group = self.state.agents[name].info.group
-            members = [n for n, a in self.state.agents.items() if a.info.group == group]
-            self._record(
-                Spent(agent=name, usage=usage, reason=reason),
-                *(Parked(agent=n, reason=reason, hint=done.locked_out) for n in members),
-            )
+            self._record(Spent(agent=name, usage=usage, reason=reason))
+            self._lock_out(name, reason, done.locked_out)
         elif done.exhausted:
             self._record(Parked(agent=name, reason=reason, exhausted=True))
         else:
             return False
         return True
+
+    def _lock_out(self, name: str, reason: str, hint: str) -> None:
+        """Park those of an agent's group that are not parked yet: the first of them says why."""
+        agents = self.state.agents
+        group = agents[name].info.group
+        left = [n for n, a in agents.items() if a.info.group == group and a.parked is None]
+        if left:
+            log.error("%s is locked out: %s", name, reason)
+        self._record(*(Parked(agent=n, reason=reason, hint=hint) for n in left))
 
     def _mended(self, done: ProposeDone, number: int) -> None:
         """Take the answer to a crash; too late for an experiment that was decided meanwhile."""

@@ -14,11 +14,12 @@ from targets import make_config, make_repo
 from swarm.agent import Hands, ProposeJob, Terms
 from swarm.briefing import Briefing
 from swarm.coordinator import Coordinator
+from swarm.errors import RunFailedError
 from swarm.launch import Opened, open_run
 from swarm.ledger import read
 from swarm.node import Node
 from swarm.proposers import Draft, Workspace
-from swarm.records import SlotInfo, Spent, Usage
+from swarm.records import Parked, SlotInfo, Spent, Usage
 from swarm.runtime import Inline, Muster, Post
 from swarm.state import RunState
 
@@ -114,6 +115,17 @@ def test_what_was_spent_before_a_launch_that_has_nothing_left_to_do(top: Path) -
         opened, after = run(top, server.url, agents=2, experiments=1)
     assert after.phase == "finished"
     check(opened, before, after, usage, "a1")
+
+
+@pytest.mark.timeout(120)
+def test_a_group_that_is_locked_out_is_parked_once(top: Path) -> None:
+    with MessagesServer(searcher(), key="another key altogether") as server:
+        with pytest.raises(RunFailedError):
+            run(top, server.url, agents=3, experiments=4)
+        text = CONFIG.format(url=server.url, agents=3, experiments=4)
+        opened = open_run(make_config(top, text), wait_s=5)
+    parked = [e.agent for e in read(opened.rundir.ledger) if isinstance(e, Parked)]
+    assert parked == ["a1", "a2", "a3"]
 
 
 class Wasteful:
