@@ -50,6 +50,7 @@ fix: setup
 bench: setup
 	$(BIN)/python scripts/bench_overhead.py
 	$(BIN)/python scripts/bench_slots.py
+	$(BIN)/python scripts/bench_proposers.py
 
 schema: setup
 	$(BIN)/swarm schema > configs/schema.json
