@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from messages_server import MessagesServer
-from model import searcher
-from targets import make_config, make_repo
+from messages_server import Json, MessagesServer, Reply, Script, turns
+from model import agent_of, searcher
+from targets import git, make_config, make_repo
 
-from swarm.agent import Hands, ProposeJob, Terms
+from swarm.agent import Hands, ProposeDone, ProposeJob, Terms
 from swarm.briefing import Briefing
 from swarm.coordinator import Coordinator
 from swarm.errors import RunFailedError
@@ -19,7 +20,7 @@ from swarm.launch import Opened, open_run
 from swarm.ledger import read
 from swarm.node import Node
 from swarm.proposers import Draft, Workspace
-from swarm.records import Parked, SlotInfo, Spent, Usage
+from swarm.records import Parked, Proposal, SlotInfo, Spent, Usage
 from swarm.runtime import Inline, Muster, Post
 from swarm.state import RunState
 
@@ -158,3 +159,53 @@ def test_what_a_proposer_spent_before_it_failed(top: Path) -> None:
     assert "ZeroDivisionError" in made[0].reason
     assert all(e.proposal.usage.tokens == 77 for e in made)
     assert state.spend.tokens >= 154
+
+
+class Overloaded(Inline):
+    """A provider that is overloaded when a change is to be carried over for the first time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ports: list[int] = []
+
+    def propose(self, job: ProposeJob) -> None:
+        if job.port is not None:
+            self.ports.append(job.port.number)
+            if len(self.ports) == 1:
+                invalid = Proposal(base=job.base, invalid="overloaded")
+                self._outbox.put(ProposeDone(job.agent, invalid, wait_s=1.0))
+                return
+        super().propose(job)
+
+
+def colliding() -> Script:
+    """Two agents win at the same line at first, then each elsewhere."""
+    made: Counter[str] = Counter()
+
+    def script(request: Json) -> Reply:
+        agent = agent_of(request)
+        if turns(request):
+            return Reply.calling("submit", summary=f"{agent} tries {made[agent]}", rationale="")
+        made[agent] += 1
+        if made[agent] == 1:
+            value = {"a1": 2.0, "a2": 1.9}[agent]
+            return Reply.calling("write_file", path="parts/a.py", content=f"ALPHA = {value}\n")
+        name, value = {"a1": ("b", 16.0), "a2": ("d", 7.0)}[agent]
+        content = f"{'BETA' if name == 'b' else 'DELTA'} = {value * 0.8 ** made[agent]}\n"
+        return Reply.calling("write_file", path=f"parts/{name}.py", content=content)
+
+    return script
+
+
+@pytest.mark.timeout(120)
+def test_a_port_is_offered_again_if_its_agent_had_to_wait(top: Path) -> None:
+    (top / "parts" / "a.py").write_text("ALPHA = 0.25\n")
+    git(top, "commit", "-qam", "one constant")
+    with MessagesServer(colliding()) as server:
+        text = CONFIG.format(url=server.url, agents=2, experiments=10)
+        opened = open_run(make_config(top, text), wait_s=5)
+        runtime, keys = Overloaded(), {"ANTHROPIC_API_KEY": KEY}
+        prefix = opened.prefix
+        Coordinator(opened.rundir, opened.config, runtime, prefix=prefix, keys=keys).run()
+    assert len(runtime.ports) == 2
+    assert runtime.ports[0] == runtime.ports[1]
