@@ -226,9 +226,8 @@ def after(meter: Meter, config: RunConfig) -> None:
     words = render(briefing).whole
     took = time.perf_counter() - started
     size = len(pickle.dumps(job))
-    print(
-        f"job after a restart: {size / 1024:.0f} KiB, {size / len(state.experiments):.0f} bytes each"
-    )
+    each = size / len(state.experiments)
+    print(f"job after a restart: {size / 1024:.0f} KiB, {each:.0f} bytes for each experiment")
     print(f"made in {1000 * made:.1f} ms; briefing: {1000 * took:.1f} ms, {len(words)} characters")
 
 
