@@ -398,6 +398,33 @@ def test_a_server_that_is_not_there_is_unavailable(asking: Asking) -> None:
             messages.Messages(config(url), "a1", KEYS).propose(asking.space(), brief())
 
 
+def test_a_server_that_never_was_there_is_not_asked_for_ever(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(messages, "BACKOFF_S", 0.001)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        model = messages.Messages(config(url), "a1", KEYS)
+        for _ in range(messages.SILENT - 1):
+            with pytest.raises(UnavailableError):
+                model.propose(asking.space(), brief())
+        with pytest.raises(LockedOutError, match="the connection to") as caught:
+            model.propose(asking.space(), brief())
+    assert "base_url" in caught.value.hint
+
+
+def test_a_server_that_was_there_once_is_waited_for(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(messages, "BACKOFF_S", 0.001)
+    with MessagesServer(lambda _: Reply.failing(529, "overloaded")) as server:
+        model = proposer(server)
+        for _ in range(messages.SILENT + 1):
+            with pytest.raises(UnavailableError):
+                model.propose(asking.space(), brief())
+
+
 def test_a_long_wait_is_left_to_the_agent(asking: Asking) -> None:
     with MessagesServer(in_order(EDIT, Reply.failing(429, retry_after="3600"))) as server:
         error = asking.failure(server)

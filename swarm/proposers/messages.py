@@ -45,6 +45,8 @@ BACKOFF_S = 1.0
 """The first wait; every further one is twice as long."""
 LONGEST_WAIT_S = 60.0
 """Longer waits are not the proposer's but the agent's."""
+SILENT = 15
+"""Proposals for which a provider that has never answered may be away: about half an hour."""
 CONNECT_S = 20.0
 QUIET_S = 300.0
 """Longest silence within a stream."""
@@ -193,7 +195,20 @@ class _Provider:
         self.host = urlsplit(self.url).hostname or self.url
         self.served = False
         """Whether it has ever answered: if not, the settings are to blame."""
+        self.heard = False
+        """Whether anything has ever come from it, if only a refusal."""
+        self._silences = 0
         self._client: anthropic.Anthropic | None = None
+
+    def missed(self, reason: str) -> None:
+        """Note a proposal that came to nothing because the provider is away.
+
+        Raises:
+            LockedOutError: it was never there. The address is wrong, or nobody starts the server.
+        """
+        self._silences += not self.heard
+        if self._silences >= SILENT:
+            raise LockedOutError(reason, f"is `base_url` right, and does {self.host} run?")
 
     def client(self) -> anthropic.Anthropic:
         """Give the client.
@@ -337,7 +352,7 @@ class _Request:
         if stop is None and self._config.stream:
             raise _MalformedError("the stream ended too early")
         self._bill.add(getattr(message, "usage", None))
-        self._provider.served = True
+        self._provider.served = self._provider.heard = True
         details = getattr(message, "stop_details", None)
         detail = getattr(details, "category", None) or getattr(details, "explanation", None)
         return Answer(content, str(stop), self._provider.clean(str(detail or "")))
@@ -357,6 +372,7 @@ class _Request:
             time.sleep(wait)
             return
         if trouble.down:
+            self._provider.missed(trouble.reason)
             asked = LONGEST_WAIT_S if trouble.wait_s is None else trouble.wait_s
             raise UnavailableError(trouble.reason, asked)
         raise NoProposalError(trouble.reason) if last else self._late()
@@ -380,7 +396,7 @@ class _Request:
         return _Trouble(f"{host} gave an answer that cannot be read: {why}", False)
 
     def _refused(self, error: anthropic.APIStatusError) -> _Trouble:
-        status = error.status_code
+        status, self._provider.heard = error.status_code, True
         if status < 400:
             status = _STATUS_OF.get(str(error.type), 500)
         said = self._provider.clean(_words(error))
