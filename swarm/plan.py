@@ -37,6 +37,8 @@ from swarm.records import (
 
 ABORTS_IN_A_ROW = 10
 """Aborted measurements in a row, and four more for each slot, that end the run: it would spin."""
+LONGEST_HELD_S = 600.0
+"""A crash whose proposer has to wait for longer than this is not held open for it."""
 MAX_INVALID = 5
 """Invalid proposals in a row that park an agent."""
 
@@ -125,7 +127,9 @@ def _may_be_mended(view: View, experiment: Experiment) -> bool:
     crashed = failed is not None and failed.failure is not None and failed.failure.kind == "crash"
     again = experiment.repairs < view.config.repair and not experiment.gave_up
     able = agent.info.thinks and agent.parked is None
-    return crashed and again and able and view.state.phase != "draining"
+    until = agent.waiting_until
+    soon = until is None or (until - view.now).total_seconds() < LONGEST_HELD_S
+    return crashed and again and able and soon and view.state.phase != "draining"
 
 
 # --- merging -----------------------------------------------------------------------------------

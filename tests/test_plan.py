@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
+from datetime import timedelta
 from types import FrameType
 from typing import Any
 
@@ -41,6 +42,7 @@ from swarm.records import (
     Resumed,
     Stacked,
     Synced,
+    Waiting,
 )
 from swarm.state import RunState
 
@@ -755,3 +757,23 @@ def test_the_end_carries_the_reason_of_the_drain() -> None:
     assert run.over.reason == run.of(Draining)[0].reason == "budget: 1 experiments"
     last = plan(View(RunState(run.events[:-1]), run.crew, run.config, run.now))
     assert [type(a) for a in last] == [Finish]
+
+
+def test_a_crash_is_not_held_open_for_a_proposer_that_has_to_wait_long() -> None:
+    broken = (frozenset({(0, 1)}),)
+    landscape = Table(worths={}, broken=broken)
+    run = World(
+        config(agents=1, experiments=1, lookahead=0),
+        landscape,
+        Habits(thinks=True),
+        orders={"a1": [(0, 1)]},
+    )
+    while not run.target.open or next(iter(run.target.open.values())).failed is None:
+        run.drive()
+        run.happen()
+    for wait, verdict in ((60.0, None), (3600.0, "crash")):
+        until = run.now + timedelta(seconds=wait)
+        run.record(Waiting(agent="a1", until=until, reason="later"))
+        run.crew.proposing.clear()
+        run.drive()
+        assert run.state.experiments[1].verdict == verdict
