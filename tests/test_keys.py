@@ -20,6 +20,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -122,7 +123,7 @@ for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):
     except OSError:
         continue
     found = pry(pid)
-    if pid in chain or any(w in found + words for w in (SCRATCH, "supervisor.py", "ray::")):
+    if pid in chain or SCRATCH in found + words or "supervisor.py" in words:
         print("PROCESS", json.dumps([pid, words, found]))
 print(f"METRIC loss={1.0 + sum(math.log(v / 2.0) ** 2 for v in values.values())!r}")
 """
@@ -169,22 +170,28 @@ print(f"{token} it is: GAMMA {token}")
 """
 
 
-def teller(request: Json) -> Reply:
-    """A model that knows the key, and writes it everywhere."""
+KINDS = {"a1": 3, "a2": 0}
+"""With which of its five ways an agent's model begins."""
+
+
+def teller(begun: dict[str, int], request: Json) -> Reply:
+    """A model that knows the key, and writes it everywhere; `begun` counts its conversations."""
     told = texts(request["messages"][0]["content"])
-    turn, kind = turns(request), hash_of(told) % 5
+    turn, agent = turns(request), agent_of(request)
     if request["model"] == "refused":
         return Reply.failing(401, f"invalid x-api-key {OTHER}")
+    if "ZeroDivisionError" in told and "call `skip`" in told:
+        return Reply.calling("skip", reason=f"{'k' * (200 - len(KEY) // 2)}{KEY}")
+    begun[agent] = begun.get(agent, KINDS[agent] - 1) + (not turn)
+    kind = begun[agent] % 5
     submit = Reply.calling(
         "submit",
         summary=f"try {kind}: {KEY} {'s' * 150}{KEY}",
         rationale=f"{'r' * (4000 - len(KEY) // 2)}{KEY}",
     )
-    if "ZeroDivisionError" in told and "call `skip`" in told:
-        return Reply.calling("skip", reason=f"{'k' * (200 - len(KEY) // 2)}{KEY}")
     if turn:
         return Reply.failing(400, f"enough, says {KEY}") if kind == 2 or turn > 3 else submit
-    path = f"parts/{'ab'[int(agent_of(request)[1:]) % 2]}.py"
+    path = f"parts/{'ab'[int(agent[1:]) % 2]}.py"
     number = 0.5 + hash_of(told) % 4000 / 1000
     files = {path: f"ALPHA = {number}\n"}
     if kind == 0:
@@ -209,7 +216,7 @@ def test_keys_are_nowhere_but_where_they_are_needed(tmp_path: Path) -> None:
         tmp_path / "repo", {"measure.py": measure, **{f"parts/{n}": t for n, t in PARTS.items()}}
     )
     blabber = program(top, "blabber", BLABBER)
-    with MessagesServer(teller) as server:
+    with MessagesServer(partial(teller, {})) as server:
         text = CONFIG.format(repo="repo", url=server.url, experiments=20)
         agents = TELLING.format(url=server.url, program=blabber).replace("groups:", "agents:")
         before, _, after = text.partition("agents:")
@@ -296,7 +303,7 @@ def check_events(top: Path) -> None:
         for planted in PLANTED.values():
             halves(planted, (rundir_of(top).path / name).read_text())
     verdicts = [e.verdict for e in events if isinstance(e, Decided)]
-    assert {"invalid", "crash", "keep"} <= set(verdicts)
+    assert {"invalid", "crash"} <= set(verdicts)
     reasons = {e.proposal.invalid for e in events if isinstance(e, Proposed)}
     assert "the change contains a key" in reasons
     assert any(BLOT in (reason or "") for reason in reasons)
@@ -333,7 +340,7 @@ def check_pages(top: Path) -> None:
 
 def check_logs(top: Path) -> None:
     """What candidates saw: themselves and all of the run, and a token only where it must be."""
-    seen: dict[str, set[bool]] = {}
+    seen: set[str] = set()
     for log in rundir_of(top).logs.rglob("*.log"):
         for line in log.read_text(errors="replace").splitlines():
             if line.startswith("OWN"):
@@ -344,9 +351,9 @@ def check_logs(top: Path) -> None:
                 _, words, environ = json.loads(line[8:])
                 role = next((r for r in ROLES if r in words), "other")
                 role = "program" if "SWARM_BRIEFING=" in environ else role
-                seen.setdefault(role, set()).add(BLOT in environ)
-    assert {"swarm launch", "raylet", "supervisor.py", "ray::"} <= seen.keys()
-    assert {role for role, had in seen.items() if True in had} <= {"program"}
+                seen.add(role)
+                assert BLOT not in environ or role == "program", line
+    assert {"swarm launch", "raylet", "supervisor.py", "ray::"} <= seen
 
 
 ROLES = ("swarm launch", "raylet", "gcs_server", "supervisor.py", "ray::")
