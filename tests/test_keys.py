@@ -134,6 +134,7 @@ groups:
     proposer:
       kind: messages
       model: scripted
+      key: ANTHROPIC_API_KEY
       base_url: {url}
       prices: {{input: 3, output: 15}}
   - proposer:
