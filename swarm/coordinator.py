@@ -449,6 +449,9 @@ class Coordinator:
             self._arrived(self._crew.slots[job.slot].node, job.commit)
         # A record has its own count of measurements; an experiment may be stacked more than once.
         which = f"-{job.tree[:7]}" if job.purpose == "stack" else ""
+        repairs = self.state.experiments[number].repairs if number else 0
+        if job.purpose == "candidate" and repairs:
+            which = f"-mended-{repairs}"  # what crashed has a log of its own
         path = self._dir.logs / str(number) / f"{job.purpose}{which}-{job.index}.log"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(blot_bytes(done.log, self._secrets))

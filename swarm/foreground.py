@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import signal
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
@@ -407,8 +408,10 @@ def _what_next(state: RunState, order: Order, improved: bool) -> Iterator[str]:
 
 
 def _how_to_resume(order: Order) -> str:
-    name = f" --name {order.name}" if order.name else ""
-    return f"resume it: swarm launch {order.config}{name}"
+    words = ["swarm", "launch", str(order.config)]
+    words += ["--name", order.name] if order.name else []
+    words += [word for given in order.overrides for word in ("--set", given)]
+    return f"resume it: {shlex.join(words)}"
 
 
 # --- dry run ------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, cast
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -141,8 +142,9 @@ class MessagesProposer(Section):
     base_url: Annotated[Text, AfterValidator(_url)] | None = None
     """The server; by default `ANTHROPIC_BASE_URL`, else Anthropic's. Ollama:
     `http://localhost:11434`."""
-    key: EnvName = "ANTHROPIC_API_KEY"
-    """Name of the environment variable that holds the key. A server on this machine needs none."""
+    key: EnvName | None = None
+    """Name of the environment variable that holds the key: by default `ANTHROPIC_API_KEY` for
+    Anthropic's own server and for `ANTHROPIC_BASE_URL`, and none for another `base_url`."""
     effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
     """How hard the model works, for models that know it."""
     thinking: Annotated[
@@ -180,6 +182,15 @@ class MessagesProposer(Section):
         """How the ledger and all views call it."""
         return f"{self.kind}/{self.model}"
 
+    @property
+    def key_name(self) -> str | None:
+        """The variable whose value may be shown to the server; None if there is none.
+
+        A key goes only where it belongs: Anthropic's is not for whatever `base_url` names.
+        """
+        own = self.base_url is None or urlsplit(self.base_url).hostname == "api.anthropic.com"
+        return self.key or ("ANTHROPIC_API_KEY" if own else None)
+
 
 def _by_cli(value: Any) -> Any:
     words = cast("list[object]", value) if isinstance(value, list | tuple) else []
@@ -190,6 +201,16 @@ def _by_cli(value: Any) -> Any:
     known = ", ".join(CLIS)
     given = show(cast("object", value))
     raise wrong(f"one of {known}, or a list of words (argv), is wanted, not {given}{meant}")
+
+
+_INTERPRETERS = re.compile(r"(python|node|perl|ruby|bash|sh|uv|env|npx)[\d.]*")
+
+
+def _program(argv: tuple[str, ...]) -> str:
+    """Name what an argv runs: behind an interpreter it is the first word that is no option."""
+    names = [Path(word).name for word in argv if not word.startswith("-")]
+    scripts = (name for name in names if not _INTERPRETERS.fullmatch(name) and name != "run")
+    return next(scripts, names[0] if names else argv[0])
 
 
 class HeadlessProposer(Section):
@@ -227,7 +248,7 @@ class HeadlessProposer(Section):
     @property
     def label(self) -> str:
         """How the ledger and all views call it."""
-        name = self.cli if isinstance(self.cli, str) else Path(self.cli[0]).name
+        name = self.cli if isinstance(self.cli, str) else _program(self.cli)
         return f"{self.kind}/{name}" + (f"/{self.model}" if self.model else "")
 
 

@@ -28,6 +28,7 @@ OF_CLI: Mapping[str, tuple[str, ...]] = {
     "aider": (*_ANTHROPIC, *_OPENAI, *_GOOGLE, "OPENROUTER_API_KEY", "DEEPSEEK_API_KEY"),
 }
 """The variables with which each coding agent finds its provider."""
+_KNOWN = frozenset(name for names in OF_CLI.values() for name in names)
 _PUBLIC = ("_BASE_URL", "_PROJECT", "_LOCATION", "_USE_VERTEXAI", "_APPLICATION_CREDENTIALS")
 """Endings of variables that are settings, not secrets."""
 SHORTEST = 8
@@ -39,7 +40,12 @@ def wanted(proposer: ProposerConfig) -> tuple[str, ...]:
     """Give the variables that a proposer is handed, where they are set."""
     match proposer:
         case MessagesProposer():
-            return tuple(dict.fromkeys((proposer.key, *_ANTHROPIC[1:])))
+            names = [proposer.key_name] if proposer.key_name else []
+            if proposer.key is None and names:
+                names.append("ANTHROPIC_AUTH_TOKEN")
+            if proposer.base_url is None:
+                names.append("ANTHROPIC_BASE_URL")
+            return tuple(names)
         case HeadlessProposer(cli=str() as cli):
             return tuple(dict.fromkeys((*OF_CLI[cli], *proposer.env)))
         case HeadlessProposer():
@@ -52,8 +58,9 @@ def take(proposers: Iterable[ProposerConfig], environ: MutableMapping[str, str])
     """Take the variables that any of the proposers needs out of an environment."""
     names = dict.fromkeys(name for proposer in proposers for name in wanted(proposer))
     found = {name: environ[name] for name in names if environ.get(name)}
-    for name in found:
-        if is_secret(name):
+    # What nobody here needs is no business of anything that is started, either.
+    for name in {*found, *_KNOWN}:
+        if is_secret(name) and name in environ:
             if environ is os.environ:
                 _wipe(name)
             del environ[name]

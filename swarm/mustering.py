@@ -9,6 +9,7 @@ import hashlib
 import logging
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 
 from swarm.config import RunConfig, TargetConfig
 from swarm.entities import Target
@@ -50,14 +51,21 @@ def proposal_seed(run_seed: int, agent: str, made: int) -> int:
     return int.from_bytes(digest[:6], "big")
 
 
+_LAST: dict[Path, str] = {}
+"""Programs as they were last read: one that is being saved may be gone for a moment."""
+
+
 def program(config: TargetConfig) -> str:
     """Read the program again at every briefing, so that a running search can be steered."""
     path = config.program_file
+    if path is None:
+        return config.program
     try:
-        return path.read_text(encoding="utf-8") if path is not None else config.program
-    except OSError as error:
-        log.warning("cannot read the program %s: %s", path, error.strerror)
-        return ""
+        _LAST[path] = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        kept = "its last text is used" if path in _LAST else "there is no program"
+        log.warning("cannot read the program %s, so %s: %s", path, kept, error)
+    return _LAST.get(path, "")
 
 
 def target_site(config: TargetConfig, target: Target, prefix: str) -> TargetSite:

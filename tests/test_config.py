@@ -147,12 +147,12 @@ budget: {usd: 20, tokens: 5M}
         "messages/qwen",
         "headless/claude",
         "headless/aider/openai/gpt-5.6",
-        "headless/python",
+        "headless/mine.py",
     ]
     assert all(g.proposer.thinks for g in config.agents)
     first, second, _, _, program = config.agents
     assert isinstance(first.proposer, MessagesProposer)
-    assert (first.proposer.timeout, first.proposer.key) == (300, "ANTHROPIC_API_KEY")
+    assert (first.proposer.timeout, first.proposer.key_name) == (300, "ANTHROPIC_API_KEY")
     assert (first.role, first.budget.usd, first.budget.time) == ("explore", 12.5, 10800)
     assert (first.budget.tokens, first.budget.stale, first.budget.target) == (5_000_000, 9, 0.5)
     assert isinstance(second.proposer, MessagesProposer)

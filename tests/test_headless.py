@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -515,8 +516,21 @@ def test_what_a_group_lacks_is_said_before_anything_starts(stage: Stage) -> None
     assert "proposer: mutate" in found.remedy
     assert "base_url" in found.remedy
     assert lack(messages, {"ANTHROPIC_API_KEY": "k"}) is None
-    assert lack(messages, {"ANTHROPIC_BASE_URL": "http://127.0.0.1:9"}) is None
-    assert lack(messages.model_copy(update={"base_url": "http://[::1]:9"}), {}) is None
+    there = {"ANTHROPIC_BASE_URL": "http://127.0.0.1:9"}
+    found = lack(messages, there)
+    assert found is not None
+    assert "nothing answers at http://127.0.0.1:9" in found.what
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        there = {"ANTHROPIC_BASE_URL": f"http://127.0.0.1:{server.getsockname()[1]}"}
+        assert lack(messages, there) is None
+    foreign = messages.model_copy(update={"base_url": "https://models.invalid"})
+    found = lack(foreign, {"ANTHROPIC_API_KEY": "k"})
+    assert found is not None
+    assert "`key: MY_KEY`" in found.remedy, "Anthropic's key is not for whoever asks"
+    own = foreign.model_copy(update={"key": "MY_KEY"})
+    assert lack(own, {"MY_KEY": "k"}) is None
+    own_net = messages.model_copy(update={"base_url": "http://10.0.0.9:11434"})
+    assert lack(own_net, {}) is None, "it is not knocked at from here"
     for cli in NAMES:
         missing = lack(headless(cli), {})
         assert missing is not None

@@ -37,6 +37,7 @@ from proposer_contract import FILES, ProposerContract, brief, plant, snapshot, w
 
 from swarm.briefing import Crash, Directive, Idea
 from swarm.groups import MessagesProposer
+from swarm.keys import wanted
 from swarm.proposers import (
     Draft,
     LockedOutError,
@@ -70,6 +71,7 @@ def root(tmp_path: Path) -> Path:
 def config(url: str, **settings: Any) -> MessagesProposer:
     """Configure a model at the server."""
     told = {"kind": "messages", "model": "m-1", "base_url": url, "timeout": "20s"}
+    told["key"] = "ANTHROPIC_API_KEY"
     return MessagesProposer.model_validate(told | settings)
 
 
@@ -386,15 +388,24 @@ def test_nonsense_for_ever_is_a_failure(asking: Asking, stream: bool) -> None:
     with MessagesServer(faults(1.0, kinds=("garbage",))(GOOD)) as server:
         error = asking.failure(server, stream=stream)
         assert len(server.requests) == messages.TRIES
-    assert type(error) is NoProposalError
+    assert isinstance(error, LockedOutError), "it never was a server of models"
     assert "cannot be read" in error.reason
+    assert "base_url" in error.hint
+    with MessagesServer(faults(1.0, kinds=("garbage",))(GOOD)) as server:
+        one = proposer(server, stream=stream)
+        server.script = GOOD
+        one.propose(asking.space(), brief())
+        server.script = faults(1.0, kinds=("garbage",))(GOOD)
+        with pytest.raises(NoProposalError) as caught:
+            one.propose(asking.space(), brief())
+        assert type(caught.value) is NoProposalError
 
 
 def test_a_server_that_is_not_there_is_unavailable(asking: Asking) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(UnavailableError, match=r"the connection to 127\.0\.0\.1 failed"):
+        with pytest.raises(UnavailableError, match=r"the connection to 127\.0\.0\.1:\d+ failed"):
             messages.Messages(config(url), "a1", KEYS).propose(asking.space(), brief())
 
 
@@ -551,12 +562,26 @@ def test_shows_the_key_it_was_given(asking: Asking, monkeypatch: pytest.MonkeyPa
     ("keys", "settings", "key"),
     [
         ({"OTHER": "o" * 20, "ANTHROPIC_API_KEY": "x"}, {"key": "OTHER"}, "o" * 20),
-        ({"ANTHROPIC_AUTH_TOKEN": "token-token"}, {}, "token-token"),
+        ({"ANTHROPIC_AUTH_TOKEN": "token-token", "ANTHROPIC_API_KEY": "x"}, {"key": None}, "none"),
         ({}, {}, "none"),
     ],
 )
 def test_finds_its_key(asking: Asking, keys: Any, settings: Any, key: str) -> None:
     assert shown(asking, keys, **settings) == f"Bearer {key}"
+
+
+def test_anthropics_keys_go_to_its_own_server_and_to_the_one_of_the_environment(
+    asking: Asking,
+) -> None:
+    settings = MessagesProposer(kind="messages", model="m-1")
+    with MessagesServer(GOOD) as server:
+        keys = {"ANTHROPIC_AUTH_TOKEN": "token-token", "ANTHROPIC_BASE_URL": server.url}
+        messages.Messages(settings, "a1", keys).propose(asking.space(), brief())
+        assert server.requests[0].headers.get("authorization") == "Bearer token-token"
+    assert settings.key_name == "ANTHROPIC_API_KEY"
+    assert config("https://gateway.invalid", key=None).key_name is None
+    assert config("https://api.anthropic.com", key=None).key_name == "ANTHROPIC_API_KEY"
+    assert "ANTHROPIC_AUTH_TOKEN" not in wanted(config("https://gateway.invalid", key="MY_KEY"))
 
 
 def test_the_server_may_come_with_the_keys(asking: Asking) -> None:
@@ -578,7 +603,9 @@ def test_a_server_in_here_is_asked_without_a_proxy(
 
 @pytest.mark.parametrize("key", ["", "sk-with-\u2026-dots", "two\nlines-of-key"])
 def test_asks_for_a_key_before_anything_is_sent(asking: Asking, key: str) -> None:
-    settings = MessagesProposer(kind="messages", model="m", base_url="https://models.invalid")
+    settings = MessagesProposer(
+        kind="messages", model="m", base_url="https://models.invalid", key="ANTHROPIC_API_KEY"
+    )
     with pytest.raises(LockedOutError) as caught:
         messages.Messages(settings, "a1", {"ANTHROPIC_API_KEY": key}).propose(
             asking.space(), brief()

@@ -42,6 +42,7 @@ agents:
       kind: messages
       model: scripted
       base_url: {url}
+      key: ANTHROPIC_API_KEY
       prices: {{input: 3, output: 15, cache_read: 0.3, cache_write: 3.75}}
 judge: {{baseline: 2, confirm: 2}}
 budget: {{experiments: {experiments}}}

@@ -40,6 +40,7 @@ agents:
       kind: messages
       model: scripted
       base_url: {url}
+      key: ANTHROPIC_API_KEY
       prices: {{input: 3, output: 15}}
 judge: {{baseline: 2, confirm: 2}}
 budget: {{experiments: {experiments}}}

@@ -346,7 +346,8 @@ def parse_aider(output: str) -> Report:
 _HTTP = r"(?:status|error|code|http)\S{0,3}\W{0,6}"
 _LOCKED = re.compile(
     _HTTP + r"40[13]\b|unauthori[sz]ed|not logged in|/login\b|failed to authenticate|"
-    r"authentication[_ ](?:error|failed|required)|(?:invalid|incorrect|wrong|missing|requires an?)\W[\w\s-]{0,20}\bapi[ _-]?key|"
+    r"authentication[_ ](?:error|failed|required)|"
+    r"(?:invalid|incorrect|wrong|missing|requires an?)\W[\w\s-]{0,20}\bapi[ _-]?key|"
     r"api[ _-]?key (?:not|is)\b|set an auth method|credit balance|insufficient[_ ]quota|"
     r"permission[_ ]denied_error|\bmodel\b.{0,80}(?:not exist|not found|not have access)|"
     r"unknown model|issue with the selected model",

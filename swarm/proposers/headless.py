@@ -199,7 +199,8 @@ class Headless:
         if failure is not None:
             self._refused(ending, usage)
             raise NoProposalError(self._blot(f"{self._name} {failure}"), usage)
-        said = ending.last_line if self._cli is None else summary_of(report.text)
+        own = self._cli is None and "SUMMARY:" not in report.text
+        said = ending.last_line if own else summary_of(report.text)
         if not changed:
             done = "gave up mending" if briefing.crash is not None else "changed nothing"
             words = f": {said}" if said else ""

@@ -192,7 +192,7 @@ class _Provider:
     def __init__(self, config: MessagesProposer, keys: Mapping[str, str]) -> None:
         self.config, self._keys = config, keys
         self.url = config.base_url or keys.get("ANTHROPIC_BASE_URL") or URL
-        self.host = urlsplit(self.url).hostname or self.url
+        self.host = urlsplit(self.url).netloc.rpartition("@")[2] or self.url
         self.served = False
         """Whether it has ever answered: if not, the settings are to blame."""
         self.heard = False
@@ -228,8 +228,9 @@ class _Provider:
 
     def _shown(self) -> tuple[str | None, str | None]:
         """Give key and token, one of them None. Never neither: the SDK would look for one."""
-        key = self._keys.get(self.config.key, "").strip()
-        token = self._keys.get("ANTHROPIC_AUTH_TOKEN", "").strip()
+        key = self._keys.get(self._key_name, "").strip()
+        own = self.config.key is None and self.config.key_name is not None
+        token = self._keys.get("ANTHROPIC_AUTH_TOKEN", "").strip() if own else ""
         if not key and not token:
             if is_local(self.url):
                 return _PLACEHOLDER, None
@@ -238,8 +239,14 @@ class _Provider:
             raise LockedOutError("the key has characters that no key has", self._set_key())
         return (key, None) if key else (None, token)
 
+    @property
+    def _key_name(self) -> str:
+        return self.config.key_name or ""
+
     def _set_key(self) -> str:
-        return f"set {self.config.key} to a key that {self.host} accepts, then resume the run"
+        if not self._key_name:
+            return f"name the variable that holds the key for {self.host}: `key: MY_KEY`"
+        return f"set {self._key_name} to a key that {self.host} accepts, then resume the run"
 
     def hint(self, status: int) -> str:
         """Say what helps against being refused."""
@@ -248,9 +255,9 @@ class _Provider:
             case 401:
                 return self._set_key()
             case 402:
-                return f"see to the payment of the account of {self.config.key} at {self.host}"
+                return f"see to the payment of the account of {self._key_name} at {self.host}"
             case 403:
-                return f"{self.config.key} may not use {model} at {self.host}: another key or model"
+                return f"{self._key_name} may not use {model} at {self.host}: another key or model"
             case 404:
                 return f"is {model} the model's name at {self.host}, and is `base_url` right?"
             case _:
@@ -375,6 +382,9 @@ class _Request:
             self._provider.missed(trouble.reason)
             asked = LONGEST_WAIT_S if trouble.wait_s is None else trouble.wait_s
             raise UnavailableError(trouble.reason, asked)
+        if last and not self._provider.served:
+            hint = f"does {self._provider.url} speak the Messages API? See `base_url`"
+            raise LockedOutError(trouble.reason, hint)
         raise NoProposalError(trouble.reason) if last else self._late()
 
     def _trouble(self, error: Exception) -> _Trouble:

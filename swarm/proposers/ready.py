@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from swarm.config import RunConfig
 from swarm.errors import PreconditionError
@@ -20,6 +22,7 @@ from swarm.keys import is_local, wanted
 from swarm.proposers.clis import TABLE, Cli
 from swarm.proposers.headless import login_of
 
+KNOCK_S = 2.0
 _OFFLINE = "or use `proposer: mutate`, which needs no key"
 
 
@@ -69,14 +72,33 @@ def lack(
 
 
 def _no_key(proposer: MessagesProposer, keys: Mapping[str, str]) -> Lack | None:
-    server = proposer.base_url or keys.get("ANTHROPIC_BASE_URL")
-    if server is not None and is_local(server):
-        return None
-    if keys.get(proposer.key) or keys.get("ANTHROPIC_AUTH_TOKEN"):
-        return None
-    what = f"`{proposer.label}` needs a key, and {proposer.key} is not set"
-    remedy = f"export {proposer.key}=..., or set `base_url` to a local server, {_OFFLINE}"
+    server = proposer.base_url or keys.get("ANTHROPIC_BASE_URL") or ""
+    name = proposer.key_name
+    if is_local(server) and proposer.key is None:
+        return _no_server(proposer, server)
+    if name is None:
+        what = f"`{proposer.label}`: it is not said which key {server} is to be shown"
+        return Lack(what, "name the environment variable that holds it: `key: MY_KEY`")
+    if keys.get(name) or (proposer.key is None and keys.get("ANTHROPIC_AUTH_TOKEN")):
+        return _no_server(proposer, server)
+    what = f"`{proposer.label}` needs a key, and {name} is not set"
+    remedy = f"export {name}=..., or set `base_url` to a local server, {_OFFLINE}"
     return Lack(what, remedy)
+
+
+def _no_server(proposer: MessagesProposer, server: str) -> Lack | None:
+    """Knock at a server on this very machine; others may be slow, or behind a proxy."""
+    parts = urlsplit(server)
+    if parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+        return None
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((parts.hostname, port), KNOCK_S).close()
+    except OSError as error:
+        why = error.strerror or str(error)
+        what = f"`{proposer.label}`: nothing answers at {server} ({why})"
+        return Lack(what, f"start the server, or correct `base_url`, {_OFFLINE}")
+    return None
 
 
 def _no_program(cli: Cli, environ: Mapping[str, str]) -> Lack | None:
