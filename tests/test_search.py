@@ -157,6 +157,7 @@ def test_a_crash_goes_back_to_its_model_and_is_mended(top: Path) -> None:
     assert one.verdict in ("keep", "discard"), one.reason
     assert one.proposal.summary == "mend the crash"
     assert len(one.crashed) == 1
+    assert len(set(one.logs)) == len(one.logs), "what crashed has a log of its own"
     kinds = [
         e.measurement.failure.kind if e.measurement.failure else "value"
         for e in read(opened.rundir.ledger)
