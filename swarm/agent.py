@@ -54,7 +54,9 @@ class ProposeJob:
     attempts_from: int
     """How many entries of the target's attempt log this agent must already have."""
     attempts: tuple[Attempt, ...]
-    """The entries since then."""
+    """The entries since then; of an experiment that changed in between, at least the last."""
+    attempts_upto: int
+    """How many entries it has with these."""
     earlier: tuple[Attempt, ...] = ()
     """Those of an earlier run; sent with the first entries."""
     detectable: float | None = None
@@ -227,7 +229,7 @@ class Hands:
             self._earlier = job.earlier
         elif job.attempts_from != self._heard:
             raise SwarmError(f"agent {self._info.name} lacks a part of the run's history")
-        self._heard = job.attempts_from + len(job.attempts)
+        self._heard = job.attempts_upto
         for attempt in job.attempts:
             self._attempts[attempt.number] = attempt
             if attempt.tree is not None:

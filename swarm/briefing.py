@@ -129,7 +129,7 @@ class Text(NamedTuple):
         return f"{self.prefix}\n\n{self.round}"
 
 
-def render(briefing: Briefing, *, allowance: int = 12_000) -> Text:
+def render(briefing: Briefing, *, allowance: int = 8_000) -> Text:
     """Put a briefing into words, in at most about `allowance` tokens beyond the program.
 
     Text that agents, candidates and harnesses wrote is delimited as data. The program is never

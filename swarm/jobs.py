@@ -12,7 +12,9 @@ from swarm.agent import ProposeJob
 from swarm.briefing import Crash, Idea, Repeat
 from swarm.config import RunConfig
 from swarm.directives import directive
+from swarm.entities import Target
 from swarm.judge import detectable
+from swarm.records import Attempt
 from swarm.state import RunState
 
 
@@ -47,7 +49,8 @@ def job_of(
         level=len(target.promotions),
         directive=directive(state, action.agent, config, seed),
         attempts_from=sent,
-        attempts=tuple(target.attempts[sent:]),
+        attempts=_since(target, sent),
+        attempts_upto=len(target.attempts),
         earlier=target.earlier if sent == 0 else (),
         others=_others(state, action),
         port=port,
@@ -55,6 +58,12 @@ def job_of(
         crash=crash,
         start=None if action.repair is None else state.experiments[action.repair].proposal.commit,
     )
+
+
+def _since(target: Target, sent: int) -> tuple[Attempt, ...]:
+    """Give what an agent has not heard: of each experiment only how it stands now."""
+    newest = {attempt.number: attempt for attempt in target.attempts[sent:]}
+    return tuple(newest.values())
 
 
 def _others(state: RunState, action: Propose) -> tuple[str, ...]:
