@@ -49,7 +49,7 @@ from swarm.records import (
 )
 from swarm.rundir import RunDir
 from swarm.state import RunState
-from swarm.views import compared, doing, own_record, sd, standing, waits
+from swarm.views import compared, doing, own_record, sd, standing, used_up, waits
 
 log = logging.getLogger("swarm")
 
@@ -233,7 +233,7 @@ def panel(
         _budget(state, bars, width),
         *proposers,
         Text(""),
-        _agents(state, room, width, now),
+        _agents(state, config, room, width, now),
         *([Text("")] if lines else []),
         *lines,
     )
@@ -339,7 +339,9 @@ def _proposers(state: RunState) -> Iterator[Text]:
         yield line.append(use.words())
 
 
-def _agents(state: RunState, room: int, width: int, now: datetime) -> RenderableType:
+def _agents(
+    state: RunState, config: RunConfig, room: int, width: int, now: datetime
+) -> RenderableType:
     table = Table(box=None, padding=(0, 2, 0, 0), expand=True, header_style="dim", pad_edge=False)
     table.add_column("agent", no_wrap=True)
     if width >= WIDE:
@@ -347,27 +349,28 @@ def _agents(state: RunState, room: int, width: int, now: datetime) -> Renderable
     table.add_column("exp", justify="right", no_wrap=True)
     table.add_column("keep", justify="right", no_wrap=True)
     table.add_column("doing", no_wrap=True, overflow="ellipsis", ratio=1)
-    names = list(state.agents)
+    names, over = list(state.agents), used_up(config, state, now)
     for name in names[:room]:
         agent = state.agents[name]
         cells = [Text(one_line(name, 12))]
         if width >= WIDE:
             cells.append(Text(one_line(agent.info.proposer, 28)))
         keeps = Text(str(agent.keeps), style="green" if agent.keeps else "")
-        table.add_row(*cells, Text(str(agent.experiments)), keeps, _doing(state, agent, now))
+        table.add_row(*cells, Text(str(agent.experiments)), keeps, _doing(state, agent, now, over))
     if len(names) > room:
         return Group(table, Text(f"... and {len(names) - room} more agents", style="dim"))
     return table
 
 
-def _doing(state: RunState, agent: Agent, now: datetime) -> Text:
-    what = doing(state, agent, live=True, now=now)
+def _doing(state: RunState, agent: Agent, now: datetime, over: frozenset[int]) -> Text:
+    what = doing(state, agent, live=True, now=now, used_up=over)
     if what == "parked":
         return Text(f"parked: {one_line(agent.parked or '', REASON)}", style="yellow")
     wait = waits(state, agent, now)
     if what == "waiting" and wait is not None:
         reason = one_line(agent.waiting_reason, REASON)
-        return Text(f"waiting {duration(wait)}: {reason}", style="yellow")
+        flying = f" (#{min(agent.open)} in flight)" if agent.open else ""
+        return Text(f"waiting {duration(wait)}{flying}: {reason}", style="yellow")
     if what != "measuring":
         return Text(what, style="dim")
     first = state.experiments[min(agent.open)]

@@ -7,17 +7,22 @@ Owns columns and widths. Every word that an agent or a candidate wrote passes `o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta, tzinfo
 from typing import Any
 
 from swarm.budget import Forecast
-from swarm.entities import Agent, Target
+from swarm.entities import Target
 from swarm.formats.text import count, duration, number, one_line, sanitise, signed
 from swarm.records import VERDICTS
 from swarm.state import RunState
-from swarm.views import compared
+from swarm.views import compared, waits
 
 REASON = 50
 """Characters of why an agent waits."""
+SHORTEST = 8
+"""Fewer characters of it say nothing."""
+LEAST = 14
+"""Characters for what an agent does, on the narrowest terminal."""
 Json = Mapping[str, Any]
 
 
@@ -44,7 +49,13 @@ def one_edge(line: str, width: int) -> str:
 # --- status -------------------------------------------------------------------------------------
 
 
-def status(found: Json, state: RunState, width: int | None, warnings: Sequence[str] = ()) -> str:
+def status(
+    found: Json,
+    state: RunState,
+    width: int | None,
+    warnings: Sequence[str] = (),
+    zone: tzinfo | None = None,
+) -> str:
     """Lay out `status_json`.
 
     Args:
@@ -52,6 +63,7 @@ def status(found: Json, state: RunState, width: int | None, warnings: Sequence[s
         state: adds why a run is where it is.
         width: of the terminal.
         warnings: words on limits that are nearly used up.
+        zone: of the clock shown; the local one by default.
     """
     head = f"{found['run']}  {found['state']}"
     if state.reason not in ("", found["state"]):
@@ -61,7 +73,7 @@ def status(found: Json, state: RunState, width: int | None, warnings: Sequence[s
         lines.append(f"  hint: {one_line(state.hint)}")
     for target in found["targets"]:
         lines += _target(target, state.targets[target["name"]])
-    lines += ["", *_agents(found["agents"], state, width).split("\n")]
+    lines += ["", *_agents(found["agents"], state, width, zone).split("\n")]
     known = compared(state)
     if known:
         labels = [one_line(label, 40) for label in known]
@@ -122,14 +134,20 @@ def _mean(mean: float | None, spread: float | None, n: int, what: str) -> str:
     return f"{number(mean)} ± {number(spread, 2)} {what} (n={n})"
 
 
-def _agents(agents: Sequence[Json], state: RunState, width: int | None) -> str:
+def _agents(agents: Sequence[Json], state: RunState, width: int | None, zone: tzinfo | None) -> str:
     rows = [("agent", "experiments", "keeps", "state", "proposer")]
+    room = REASON
+    if width is not None:  # what is written beside it has its place first
+        names = max((len(a["name"]) for a in agents), default=0)
+        label = max((len(one_line(a["proposer"])) for a in agents), default=0)
+        rest = max(names, len("agent")) + len("experiments") + len("keeps") + 4 * 2
+        room = max(LEAST, min(REASON + 20, width - rest - max(len("proposer"), label)))
     rows += [
         (
             a["name"],
             str(a["experiments"]),
             str(a["keeps"]),
-            _doing(a, state.agents[a["name"]]),
+            _doing(a, state, room, width is not None, zone),
             one_line(a["proposer"]),
         )
         for a in agents
@@ -137,10 +155,20 @@ def _agents(agents: Sequence[Json], state: RunState, width: int | None) -> str:
     return table(rows, right=frozenset({1, 2}), width=width)
 
 
-def _doing(found: Json, agent: Agent) -> str:
-    what = one_line(str(found["state"]))
-    reason = one_line(agent.waiting_reason, REASON)
-    return f"{what}: {reason}" if what == "waiting" and reason else what
+def _doing(found: Json, state: RunState, room: int, cut: bool, zone: tzinfo | None) -> str:
+    what, agent = one_line(str(found["state"])), state.agents[found["name"]]
+    if what != "waiting" or agent.waiting_until is None or waits(state, agent) is None:
+        return what
+    said = f"{what} until {_clock(agent.waiting_until, state.last_at, zone)}"
+    left = room - len(said) - 2 if cut else REASON
+    reason = one_line(agent.waiting_reason, left) if left >= SHORTEST else ""
+    return f"{said}: {reason}" if reason else said
+
+
+def _clock(at: datetime, now: datetime | None, zone: tzinfo | None) -> str:
+    """Give the local time, with the day where the time alone could mean another one."""
+    far = now is not None and at - now > timedelta(hours=20)
+    return f"{at.astimezone(zone):{'%b %d %H:%M' if far else '%H:%M'}}"
 
 
 def _sandbox(state: RunState) -> str:

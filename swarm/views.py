@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Container
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -83,18 +84,44 @@ def phase(state: RunState, *, live: bool) -> Phase:
     return state.phase if live or state.phase in ENDED else "interrupted"
 
 
-def doing(state: RunState, agent: Agent, *, live: bool, now: datetime | None = None) -> str:
-    """Give what an agent is doing, as far as the ledger tells; `now` by default is its end."""
+def doing(
+    state: RunState,
+    agent: Agent,
+    *,
+    live: bool,
+    now: datetime | None = None,
+    used_up: Container[int] = (),
+) -> str:
+    """Give what an agent is doing, as far as the ledger tells.
+
+    Args:
+        state: what the ledger tells.
+        agent: one of its agents.
+        live: whether a process writes the ledger now.
+        now: by default the end of the ledger.
+        used_up: the groups of agents that have reached a limit of theirs, see `used_up`.
+    """
     if agent.parked is not None:
         return "parked"
     stands = phase(state, live=live)
     if stands in ENDED:
         return "stopped"
+    over = agent.info.group in used_up
+    if waits(state, agent, now) is not None and not over:
+        return "waiting"  # an experiment of it may be in flight all the same
     if agent.open:
         return "measuring"
-    if waits(state, agent, now) is not None:
+    if agent.prepared is not None:
         return "waiting"
-    return "proposing" if stands == "running" and agent.prepared is None else "waiting"
+    if over:
+        return "out of budget"
+    return "proposing" if stands == "running" else "waiting"
+
+
+def used_up(config: RunConfig | None, state: RunState, now: datetime) -> frozenset[int]:
+    """Give the groups of agents that may propose nothing more; none without a config."""
+    rooms = {} if config is None else budget.group_room(config, state, now=now)
+    return frozenset(group for group, room in rooms.items() if room == 0)
 
 
 def waits(state: RunState, agent: Agent, now: datetime | None = None) -> float | None:
@@ -131,10 +158,10 @@ def status_json(
         live: whether a process writes the ledger now.
         dir: the run directory.
         now: for the time spent by a launch that still runs.
-        config: for the forecast, which a run has while it goes on.
+        config: for the limits of groups, and for the forecast, which a run has while it goes on.
     """
     at = now if live or state.last_at is None else state.last_at
-    launch = state.launch
+    launch, over = state.launch, used_up(config, state, at)
     return {
         "run": state.run,
         "dir": str(dir),
@@ -143,7 +170,7 @@ def status_json(
         "agents": [
             {
                 "name": name,
-                "state": doing(state, agent, live=live, now=at),
+                "state": doing(state, agent, live=live, now=at, used_up=over),
                 "proposer": agent.info.proposer,
                 "experiments": agent.experiments,
                 "keeps": agent.keeps,

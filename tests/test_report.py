@@ -7,7 +7,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -164,17 +164,18 @@ def renamed(told: Story, **labels: str) -> Story:
     return told
 
 
-def limited(**budget: float) -> RunConfig:
+def limited(*groups: dict[str, Any], **budget: float) -> RunConfig:
     metric = {"name": "val_bpb", "goal": "minimize"}
     target = {"scope": ["train.py"], "run": "python train.py", "metric": metric}
-    return RunConfig.model_validate({"target": target, "budget": budget})
+    agents = {"agents": list(groups)} if groups else {}
+    return RunConfig.model_validate({"target": target, "budget": budget, **agents})
 
 
 def laid_out(told: Story, warnings: tuple[str, ...] = (), **budget: float) -> str:
     made = status_json(
         told.state, live=True, dir=Path("/r"), now=told.now, config=limited(**budget)
     )
-    return tables.status(made, told.state, 120, warnings)
+    return tables.status(made, told.state, 120, warnings, UTC)
 
 
 def test_proposers_are_compared() -> None:
@@ -216,7 +217,7 @@ def test_an_agent_that_waits() -> None:
     agent = status(told, live=True)["agents"][2]
     assert (agent["state"], agent["waiting_until"]) == ("waiting", until.isoformat())
     assert (
-        "a3               1      0  waiting: 429: too many requests  mutate"
+        "a3               1      0  waiting until 12:07: 429: too many requests  mutate"
         in laid_out(told).splitlines()
     )
     told.now = until
@@ -224,6 +225,33 @@ def test_an_agent_that_waits() -> None:
     assert agent["state"] == "proposing"
     told.propose("a3", "again")
     assert status(told, live=True)["agents"][2]["waiting_until"] is None
+    until = told.now + timedelta(minutes=5)
+    told.add(Waiting(agent="a3", until=until, reason="529: overloaded"), after=0)
+    assert status(told, live=True)["agents"][2]["state"] == "waiting", "its experiment is in flight"
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+@pytest.mark.parametrize("label", ["mutate", "messages/claude-opus-5-5"])
+def test_until_when_an_agent_waits_fits_a_terminal(width: int, label: str) -> None:
+    told = renamed(half_a_morning(), a3=label)
+    until = told.now + timedelta(minutes=59)
+    told.add(Waiting(agent="a3", until=until, reason="429: " + "too many " * 20), after=0)
+    made = tables.status(status(told, live=True), told.state, width, zone=UTC).splitlines()
+    (line,) = (line for line in made if line.startswith("a3"))
+    assert len(line) <= width
+    if width >= 60:
+        assert "  waiting until 13:01" in line
+    if width == 80:
+        assert line.endswith(label)
+        assert ("13:01: 429: too many" in line) == (label == "mutate"), "what has room is told"
+
+
+def test_a_group_without_budget_left_says_so() -> None:
+    told = half_a_morning()
+    spent = limited({"count": 3, "proposer": "mutate", "budget": {"experiments": 5}})
+    made = status_json(told.state, live=True, dir=Path("/r"), now=told.now, config=spent)
+    assert [a["state"] for a in made["agents"]] == ["measuring", "measuring", "out of budget"]
+    assert "out of budget  mutate" in tables.status(made, told.state, 120)
 
 
 def test_every_agent_has_its_line_on_a_narrow_terminal() -> None:
