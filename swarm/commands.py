@@ -177,12 +177,11 @@ def lessons(seen: Seen, *, json: bool) -> None:
     if name is None:
         what = f"run `{seen.rundir.run}` has not begun: its ledger is empty"
         raise PreconditionError(what, hint="launch it again", path=seen.rundir.ledger)
-    page = lessons.render(seen.state, name)
-    write_lessons(seen.rundir, page)
+    write_lessons(seen.rundir, lessons.render(seen.state, name))
     if json:
         emit_json(lessons.facts(seen.state, name))
     else:
-        emit_foreign(page)
+        emit_foreign(lessons.render(seen.state, name, escape=str))  # a terminal renders no page
 
 
 # --- logs ---------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ others; nothing is concluded here that was not measured.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from swarm.entities import Experiment
@@ -226,10 +226,20 @@ def _attempt_of(e: Experiment) -> Attempt:
     )
 
 
-def render(state: RunState, target_name: str) -> str:
-    """Give what a run has learned as a page: what was tried, why, and how it ended."""
+Escape = Callable[[str], str]
+"""Makes a stranger's line harmless where it is shown."""
+
+
+def render(state: RunState, target_name: str, escape: Escape = markdown) -> str:
+    """Give what a run has learned as a page: what was tried, why, and how it ended.
+
+    Args:
+        state: what the ledger tells.
+        target_name: the target meant.
+        escape: `str` for a page that is read as it is and by no Markdown renderer.
+    """
     found = facts(state, target_name)
-    goal = f"{found['goal']} {markdown(one_line(found['metric']))}"
+    goal = f"{found['goal']} {escape(one_line(found['metric']))}"
     whole = found["experiments"]
     parts = [
         f"# Lessons of run `{one_line(found['run'])}`: {goal}",
@@ -242,15 +252,15 @@ def render(state: RunState, target_name: str) -> str:
     for sort, title in _TITLES:
         if found[sort]:
             parts.append(f"## {title}")
-            parts += _entries(sort, found[sort], found["unit"])
+            parts += _entries(sort, found[sort], found["unit"], escape)
     if found["topics"]:
         parts.append("## What experiments have in common")
         topics = [Topic(**t).line() for t in found["topics"]]
-        parts.append("\n".join(f"- {markdown(one_line(line))}" for line in topics))
+        parts.append("\n".join(f"- {escape(one_line(line))}" for line in topics))
     if found["earlier"]:
         parts.append("## From the run that this one was started from")
         earlier = sorted(found["earlier"], key=lambda r: -(r["gain"] or 0.0))
-        parts.append("\n".join(_entry(r, found["unit"]) for r in earlier))
+        parts.append("\n".join(_entry(r, found["unit"], escape) for r in earlier))
     return "\n\n".join(parts) + "\n"
 
 
@@ -270,40 +280,42 @@ _TITLES = (
 )
 
 
-def _entries(sort: str, found: list[dict[str, Any]], unit: str | None) -> Iterator[str]:
+def _entries(
+    sort: str, found: list[dict[str, Any]], unit: str | None, escape: Escape
+) -> Iterator[str]:
     """Give the entries of a sort: failures by file, what broke by verdict."""
     if sort not in ("failed", "broken"):
-        yield "\n".join(_entry(r, unit) for r in found)
+        yield "\n".join(_entry(r, unit, escape) for r in found)
         return
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in found:
         groups[", ".join(row["files"]) if sort == "failed" else row["verdict"]].append(row)
     for name, group in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0])):
         if name:
-            yield f"### {markdown(one_line(name, 120))}"
-        yield "\n".join(_entry(r, unit) for r in group)
+            yield f"### {escape(one_line(name, 120))}"
+        yield "\n".join(_entry(r, unit, escape) for r in group)
 
 
-def _entry(row: dict[str, Any], unit: str | None) -> str:
+def _entry(row: dict[str, Any], unit: str | None, escape: Escape) -> str:
     """Tell one experiment in a line, with its reasons below."""
-    said = [f"**#{row['number']}** {markdown(one_line(row['summary'], 200)) or '(no summary)'}"]
+    said = [f"**#{row['number']}** {escape(one_line(row['summary'], 200)) or '(no summary)'}"]
     if row["gain"] is not None:
-        shown = f" {markdown(one_line(unit))}" if unit else ""
+        shown = f" {escape(one_line(unit))}" if unit else ""
         said.append(f"gain {signed(row['gain'], 3)}{shown}")
     if row.get("z") is not None:
         said.append(f"z {signed(row['z'], 2)}")
-    said.append(_fate(row))
+    said.append(_fate(row, escape))
     lines = [f"- {'; '.join(s for s in said if s)}"]
     for word, text in (("why", row["rationale"]), ("ended", row["reason"])):
-        if short := markdown(one_line(text, 400)):
+        if short := escape(one_line(text, 400)):
             lines.append(f"  - {word}: {short}")
     return "\n".join(lines)
 
 
-def _fate(row: dict[str, Any]) -> str:
+def _fate(row: dict[str, Any], escape: Escape) -> str:
     merged = row.get("merged")
     if row["verdict"] != "keep" or merged is None:
-        return markdown(str(row["verdict"]))
+        return escape(str(row["verdict"]))
     if merged in ("queued", "conflict", "redundant", "antagonistic"):
         return f"kept, {merged}"
     return f"kept, on best as `{merged[:7]}`"

@@ -117,9 +117,10 @@ def test_strangers_write_no_markup() -> None:
     story = half_a_morning()
     number = story.propose("a1", HOSTILE + "\n# A heading")
     story.decide(number, "invalid", HOSTILE)
-    page = render(story.state, "main")
-    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", page)
-    assert "# A heading" not in page.splitlines()
+    page, read = render(story.state, "main"), render(story.state, "main", escape=str)
+    for text in (page, read):
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", text)
+        assert "# A heading" not in text.splitlines()
     assert "<b>" not in page
     assert "http://evil" not in page
 
@@ -147,7 +148,10 @@ def test_the_command_prints_and_writes_the_page(tmp_path: Path) -> None:
     rundir, told = plant(tmp_path, morning(), "tiny-gpt"), morning()
     done = swarm("lessons", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == render(told.state, "main") == rundir.lessons.read_text()
+    assert rundir.lessons.read_text() == render(told.state, "main")
+    assert done.stdout == render(told.state, "main", escape=str)
+    assert "**#10** HEADS 4 -> 8 in train.py;" in done.stdout, "nothing is escaped for a terminal"
+    assert not re.search(r"&\w+;|\\_", done.stdout)
     found = json.loads(swarm("lessons", "tiny-gpt", "--json", cwd=tmp_path).stdout)
     assert found == json.loads(json.dumps(facts(told.state, "main")))
 
