@@ -23,6 +23,7 @@ from typing import Literal
 import swarm
 from swarm.clean import megabytes
 from swarm.errors import SwarmError
+from swarm.formats.text import sanitise
 from swarm.node import scratch_root
 from swarm.proposers.clis import TABLE
 from swarm.proposers.ready import has_login, key_names, programs
@@ -213,7 +214,7 @@ def _version(program: Path) -> str:
         process.wait()
         output.seek(0)
         words = output.read(200).decode("utf-8", "replace").strip()
-    line = words.splitlines()[0] if words else "version unknown"
+    line = next(iter(sanitise(words).strip().splitlines()), "version unknown")
     return "".join(c for c in line if c.isprintable())
 
 

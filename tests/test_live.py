@@ -76,6 +76,8 @@ def write(path: Path, events: Iterable[AnyEvent]) -> None:
         ("\x1b\x1b[0m[31mtwice", "[31mtwice"),
         ("\x1bcreset", "reset"),
         ("\x1b(0line", "line"),
+        ("\x1b\x00[31mred\x1b[\u202e0m", "red"),
+        ("\x1b[38;5;196mred\x1b[0;1m", "red"),
         ("end\x1b", "end"),
         ("end\x1b[", "end"),
         ("a\x00b\x07c\x08d\x7fe\x85f", "abcdef"),

@@ -137,7 +137,8 @@ def test_every_way_to_fail_is_a_verdict(tmp_path: Path) -> None:
     patches.insert(0, {"summary": "outside", "files": {"check.py": "\n"}})
     patches.append({"summary": "worse", "files": {"work.py": "VALUE = 6.0\n"}})
     patches.append({"summary": "worse again", "files": {"work.py": "VALUE = 6.0\n"}})
-    patches.append({"summary": "better", "files": {"work.py": "VALUE = 4.0\n"}})
+    coloured = "\x1b[32mbetter\x1b[0m"
+    patches.append({"summary": coloured, "files": {"work.py": "VALUE = 4.0\n"}})
     config = scripted(
         top,
         patches,

@@ -21,6 +21,10 @@ _INVISIBLE = re.compile(
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # text direction
     "\u2028\u2029\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"  # separators, marks, hidden tags
 )
+_IGNORED = re.compile(
+    "[\x00-\x06\x0e-\x1a\x1c-\x1f\x7f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
+"""What a terminal does not show and a reader does not see, also inside of a sequence."""
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -29,7 +33,7 @@ def sanitise(text: str) -> str:
 
     A carriage return ends a line, as it does in logs.
     """
-    text = _SEQUENCES.sub("", text)
+    text = _SEQUENCES.sub("", _IGNORED.sub("", text))
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     return _SURROGATES.sub("\ufffd", _INVISIBLE.sub("", text))
 
