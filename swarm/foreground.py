@@ -10,6 +10,7 @@ import logging
 import os
 import shlex
 import signal
+from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -167,26 +168,27 @@ def _logging_to(path: Path) -> Generator[None, None, None]:
 
 
 class Warnings:
-    """Says on stderr what is written to the log as a warning or worse from now on."""
+    """Reads what is written to the log as a warning or worse from now on."""
 
     def __init__(self, path: Path) -> None:
+        self.last: list[str] = []
+        """What was new the last time, and is still to be said."""
         self._path = path
         self._offset = path.stat().st_size if path.exists() else 0
 
-    def tell(self) -> None:
-        """Say what is new."""
+    def news(self) -> list[str]:
+        """Give what is new."""
         try:
             with open(self._path, "rb") as file:
                 file.seek(self._offset)
                 data = file.read()
         except FileNotFoundError:
-            return
+            return []
         data = data[: data.rfind(b"\n") + 1]
         self._offset += len(data)
-        for line in data.decode("utf-8", "replace").splitlines():
-            words = line.split(" ", 3)
-            if len(words) == 4 and words[2] in ("WARNING", "ERROR", "CRITICAL"):
-                say(f"swarm: warning: {words[3]}")
+        lines = (line.split(" ", 3) for line in data.decode("utf-8", "replace").splitlines())
+        severe = ("WARNING", "ERROR", "CRITICAL")
+        return [words[3] for words in lines if len(words) == 4 and words[2] in severe]
 
 
 # --- launching ----------------------------------------------------------------------------------
@@ -260,23 +262,35 @@ def _follow(running: Running, opened: Opened, signals: Signals, warnings: Warnin
 
     drained, shown = False, True
     with LiveView(opened.rundir, opened.config) as view:
-        while not running.poll(POLL_S):
-            warnings.tell()
-            if signals.count > 1:
-                running.kill()
-                return True
-            if signals.count and not drained:
-                drained = True
-                opened.rundir.request("interrupt")
-                say("swarm: finishing what is being measured; again to stop at once")
+        try:
+            while not running.poll(POLL_S):
+                if signals.count > 1:
+                    running.kill()
+                    return True
+                if signals.count and not drained:
+                    drained = True
+                    opened.rundir.request("interrupt")
+                    say("swarm: finishing what is being measured; again to stop at once")
+                shown = _show(view, warnings, shown=shown)
+        finally:  # also when the run has failed: its last lines tell why
             shown = shown and _tick(view)
-        warnings.tell()
-        shown = shown and _tick(view)
+        for _ in range(2):
+            shown = _show(view, warnings, shown=shown)
     return False
 
 
+def _show(view: LiveView, warnings: Warnings, *, shown: bool) -> bool:
+    """Show how things stand, and say what the log warned of the last time and the view has not."""
+    shown = shown and _tick(view)
+    for message in warnings.last:
+        if message not in view.warned:
+            say(f"swarm: warning: {message}")
+    warnings.last = warnings.news()  # the view tells it first, where the ledger has it too
+    return shown
+
+
 def _tick(view: LiveView) -> bool:
-    """Show how things stand. A view that breaks must not end the run: it is left alone, False."""
+    """Tick once. A view that breaks must not end the run: it is left alone, False."""
     try:
         view.tick(datetime.now(UTC))
     except Exception:
@@ -328,7 +342,10 @@ def _write_views(opened: Opened) -> None:
 
 def _tell_start(opened: Opened, order: Order) -> None:
     config, target = opened.config, opened.config.targets[0]
-    agents = ", ".join(f"{g.count} {g.proposer.kind}" for g in config.agents)
+    labels = Counter[str]()
+    for group in config.agents:
+        labels[group.proposer.label] += group.count
+    agents = ", ".join(f"{n} {label}" for label, n in labels.items())
     verb = "resuming" if opened.resumed else "starting"
     say(
         f"swarm: {verb} run {opened.rundir.run}\n"

@@ -109,7 +109,7 @@ def _words(event: AnyEvent, state: RunState) -> str | None:
             return f"{event.agent} waiting {wait}  {one_line(event.reason, REASON)}"
         case Repaired():
             experiment, made = state.experiments[event.number], event.proposal
-            what = "gave up" if made.commit is None else "mended"
+            what = "gave up mending" if experiment.gave_up else "changed after a crash"
             words = one_line(made.invalid or made.summary, SUMMARY)
             return f"#{event.number} {experiment.agent} {what}  {words}".rstrip()
         case _:
@@ -398,6 +398,8 @@ class LiveView:
         self._recent: deque[Text] = deque(maxlen=RECENT)
         self._live: Live | None = None
         self.state = RunState()
+        self.warned: set[str] = set()
+        """Warnings of the run that were shown."""
 
     def __enter__(self) -> Self:
         lines = self._catch_up()
@@ -468,6 +470,8 @@ class LiveView:
             log.warning("the live view has stopped: %s", one_line(str(error), REASON))
 
     def _remember(self, event: AnyEvent, line: str | None) -> None:
+        if isinstance(event, Warned):
+            self.warned.add(event.message)
         if line is None or isinstance(event, Measured):
             return
         style = COLOURS.get(event.verdict, "dim") if isinstance(event, Decided) else "cyan"

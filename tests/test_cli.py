@@ -472,6 +472,24 @@ def test_a_base_that_cannot_be_measured_leaves_nothing(tmp_path: Path) -> None:
     assert list(Path(os.environ["SWARM_SCRATCH"]).iterdir()) == []
 
 
+def test_the_last_lines_of_a_run_are_told_once(tmp_path: Path) -> None:
+    top = make_repository(tmp_path / "repository")
+    bad = {"summary": "outside", "files": {"measure.py": "\n"}}
+    patches = [tmp_path / f"{index}.json" for index in range(6)]
+    for patch in patches:
+        patch.write_text(json.dumps(bad))
+    proposer = {"kind": "scripted", "patches": [str(patch) for patch in patches]}
+    agents = f"agents={json.dumps([{'count': 1, 'proposer': proposer}])}"
+    more = ("--set", agents, "--set", "budget.experiments=6")
+    done = swarm("launch", "toy.yaml", "--inline", *more, cwd=top)
+    lines = done.stderr.splitlines()
+    assert done.returncode == 4, done.stderr
+    assert sum("] #5 a1 invalid  " in line for line in lines) == 1
+    assert sum("] a1 parked  5 invalid proposals" in line for line in lines) == 1
+    assert "  agents  1 scripted; slots 1 with 1 CPU each" in lines
+    assert sum("% of the budget is used" in line for line in lines) == 1
+
+
 def await_event(process: subprocess.Popen[str], rundir: RunDir, kind: str, times: int = 1) -> None:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and process.poll() is None:

@@ -167,15 +167,15 @@ def test_waiting_mending_and_warnings_are_said() -> None:
     until = told.now + timedelta(seconds=91)
     told.add(Waiting(agent="a3", until=until, reason="429"), after=1)
     told.add(Warned(limit="usd", message="80 % of the budget is used: $16.03 of $20.00"))
-    told.add(Repaired(number=5, proposal=told.experiment(5).proposal))
+    told.add(Repaired(number=5, proposal=told.experiment(4).proposal))
     none = Proposal(base=told.base, invalid="I cannot mend it")
     told.add(Repaired(number=5, proposal=none))
     told.add(WarmStarted(target="main", run="last-night", attempts=()))
     assert [line.split("] ", 1)[1] for line in lines_of(told)[-5:]] == [
         "a3 waiting 1m 30s  429",
         "warning  80 % of the budget is used: $16.03 of $20.00",
-        "#5 a2 mended  WEIGHT_DECAY 0.1 -> 0.05 in train.py",
-        "#5 a2 gave up  I cannot mend it",
+        "#5 a2 changed after a crash  WARMUP 100 -> 200 in train.py",
+        "#5 a2 gave up mending  I cannot mend it",
         "warm start  0 experiments of last-night",
     ]
 
