@@ -194,14 +194,16 @@ def logs(seen: Seen, number: int, *, follow: bool, every: bool, json: bool) -> N
         UsageError: there is no such experiment.
         PreconditionError: it has no log.
     """
-    if number != 0:
-        views.experiment_json(seen.state, number)
+    verdict = views.experiment_json(seen.state, number)["verdict"] if number != 0 else None
     # No further than what was folded: what came since is for those who follow.
     events = islice(Tail(seen.rundir.ledger).poll(), seen.count)
     found = [event for event in events if _logged(event, number)]
     if not found and not follow:
+        missing = f"experiment {number} " + (
+            "has no log yet" if verdict is None else f"was never measured: it is `{verdict}`"
+        )
         raise PreconditionError(
-            f"experiment {number} has no log yet" if number else "the base was not measured yet",
+            missing if number else "the base was not measured yet",
             hint=f"swarm show {number}" if number else "swarm status",
         )
     shown = [_log(seen.rundir, e) for e in (found if every or follow else found[-1:])]

@@ -336,6 +336,11 @@ def test_logs(call: Caller, told: Path) -> None:
     every = call("logs", "4", "--all", cwd=told).out
     assert "==> candidate-0.log <==" in every
     assert "==> control" in every or "==> candidate-1.log <==" in every
+    never = call("logs", "7", cwd=told)
+    assert (never.code, "experiment 7 was never measured: it is `invalid`" in never.err) == (
+        3,
+        True,
+    )
     base = json.loads(call("logs", "0", "--all", "--json", cwd=told).out)
     assert [log["purpose"] for log in base[:5]] == ["baseline"] * 5
 
