@@ -199,6 +199,10 @@ class Spend:
     tokens: int = 0
     measurements: int = 0
     busy_seconds: float = 0.0
+    dropped: int = 0
+    """Proposals that were paid for, prepared, and dropped."""
+    returned: int = 0
+    """Proposals that were paid for and went back as repeats."""
 
 
 def measures(result: Measurement) -> dict[str, float]:

@@ -83,6 +83,11 @@ class Usage(Noun):
         """All tokens, read, cached and written."""
         return self.input_tokens + self.cached_tokens + self.output_tokens
 
+    @property
+    def paid(self) -> bool:
+        """Tell whether it cost money or tokens."""
+        return self.usd > 0 or self.tokens > 0
+
     def __add__(self, other: Usage) -> Usage:
         """Add up what two proposals, or two requests, cost."""
         return Usage(

@@ -22,7 +22,7 @@ from swarm.picture import progress_png
 from swarm.records import VERDICTS
 from swarm.rundir import RunDir
 from swarm.state import RunState
-from swarm.views import compared, merges, own_record, sd, standing
+from swarm.views import compared, in_vain, merges, own_record, sd, standing
 
 __all__ = ["progress_png", "summary_markdown", "summary_text", "write_lessons", "write_views"]
 
@@ -120,6 +120,8 @@ def _spend_lines(state: RunState) -> Iterator[str]:
         line += f", ${spend.usd:.2f}"
     if spend.tokens:
         line += f", {count(spend.tokens)} tokens"
+    if vain := in_vain(spend):
+        line += f"; of it {', '.join(vain)}"
     yield line
     if state.slots and wall > 0:
         share = min(1.0, spend.busy_seconds / (wall * len(state.slots)))

@@ -194,6 +194,7 @@ class RunState:
     def _on_returned(self, event: Returned) -> None:
         agent = self.agents[event.agent]
         agent.returned = event
+        self.spend.returned += event.proposal.usage.paid
         self._pay(agent, event.proposal.usage)
 
     def _on_spent(self, event: Spent) -> None:
@@ -211,7 +212,9 @@ class RunState:
         self.targets[event.target].earlier = event.attempts
 
     def _on_dropped(self, event: Dropped) -> None:
-        self.agents[event.agent].prepared = None
+        agent = self.agents[event.agent]
+        self.spend.dropped += agent.prepared is not None and agent.prepared.usage.paid
+        agent.prepared = None
 
     def _on_synced(self, event: Synced) -> None:
         agent = self.agents[event.agent]

@@ -15,7 +15,7 @@ from swarm.entities import Target
 from swarm.formats.text import count, duration, number, one_line, sanitise, signed
 from swarm.records import VERDICTS
 from swarm.state import RunState
-from swarm.views import compared, waits
+from swarm.views import compared, in_vain, waits
 
 REASON = 50
 """Characters of why an agent waits."""
@@ -93,6 +93,8 @@ def status(
     if spend.tokens:
         parts.append(f"{count(spend.tokens)} tokens")
     lines += ["", f"spend    {', '.join(parts)}"]
+    if vain := in_vain(spend):
+        lines.append(f"         of it {', '.join(vain)}")
     if found["forecast"] is not None:
         lines.append(f"forecast {Forecast(**found['forecast']).words()}")
     lines += [f"warning  {words}" for words in warnings]

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from swarm import budget
 from swarm.config import RunConfig
-from swarm.entities import Agent, Experiment, Phase, Target, verdict_counts
+from swarm.entities import Agent, Experiment, Phase, Spend, Target, verdict_counts
 from swarm.errors import UsageError
 from swarm.formats.text import count, number, signed
 from swarm.judge import Record, Sample, Spread
@@ -132,6 +132,15 @@ def waits(state: RunState, agent: Agent, now: datetime | None = None) -> float |
     return (until - at).total_seconds()
 
 
+def in_vain(spend: Spend) -> list[str]:
+    """Say what was paid for and is no experiment."""
+    counts = (
+        (spend.dropped, "prepared and dropped"),
+        (spend.returned, "returned as a repeat" if spend.returned == 1 else "returned as repeats"),
+    )
+    return [f"{_some(n, 'proposal')} {what}" for n, what in counts if n]
+
+
 def own_record(state: RunState, experiment: Experiment) -> Record:
     """Give the record of an experiment's commit; empty if it was not measured for it."""
     target, proposal = state.targets[experiment.target], experiment.proposal
@@ -189,6 +198,8 @@ def status_json(
             "busy_seconds": state.spend.busy_seconds,
             "usd": state.spend.usd,
             "tokens": state.spend.tokens,
+            "dropped": state.spend.dropped,
+            "returned": state.spend.returned,
         },
         "sandbox": {
             "rung": launch.sandbox if launch else None,

@@ -19,7 +19,7 @@ from swarm.config import RunConfig
 from swarm.errors import UsageError
 from swarm.formats.results_tsv import parse
 from swarm.picture import gather, progress_png
-from swarm.records import VERDICTS, Waiting
+from swarm.records import VERDICTS, Dropped, Prepared, Returned, Twin, Usage, Waiting
 from swarm.report import summary_markdown, summary_text, write_views
 from swarm.rundir import RunDir
 from swarm.views import compared, experiment_json, experiments_json, status_json
@@ -193,6 +193,23 @@ def test_proposers_are_compared() -> None:
     assert sum(a["gain"] for a in status(told)["agents"]) == pytest.approx(
         claude["gain"] + mutate["gain"]
     )
+
+
+def test_what_was_paid_for_in_vain_is_counted() -> None:
+    told = half_a_morning()
+    assert "of it" not in laid_out(told) + summary_text(told.state)
+    bought = told.experiment(5).proposal
+    free = bought.model_copy(update={"usage": Usage(seconds=1.0)})
+    for proposal in (bought, bought, free):
+        told.add(Prepared(agent="a1", proposal=proposal))
+        told.add(Dropped(agent="a1", reason="it does not apply any more"))
+    told.add(Dropped(agent="a1", reason="there is none"))
+    told.add(Returned(agent="a3", proposal=bought, twin=Twin(same="tree", number=2)))
+    spend = status(told)["spend"]
+    assert (spend["dropped"], spend["returned"]) == (2, 1)
+    vain = "of it 2 proposals prepared and dropped, 1 proposal returned as a repeat"
+    assert f"         {vain}" in laid_out(told).splitlines()
+    assert vain in summary_text(told.state)
 
 
 def test_what_costs_nothing_has_no_gain_for_its_money() -> None:
