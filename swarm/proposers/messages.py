@@ -246,7 +246,7 @@ class _Provider:
     def _set_key(self) -> str:
         if not self._key_name:
             return f"name the variable that holds the key for {self.host}: `key: MY_KEY`"
-        return f"set {self._key_name} to a key that {self.host} accepts, then resume the run"
+        return f"set {self._key_name} to a key that {self.host} accepts"
 
     def hint(self, status: int) -> str:
         """Say what helps against being refused."""
