@@ -24,6 +24,7 @@ from swarm.records import (
     Returned,
     Stacked,
     TargetInfo,
+    Twin,
     Verdict,
 )
 
@@ -58,6 +59,8 @@ class Experiment:
     """How often it went back to its proposer."""
     gave_up: bool = False
     """Its proposer would not mend it."""
+    returned: Twin | None = None
+    """What its proposer had repeated before it made this."""
     feedback: str = ""
     """What the harness had to say last."""
     machine: str | None = None
@@ -108,6 +111,8 @@ class Agent:
     """Sum of the gains of its experiments that reached `best`, by their own comparisons."""
     returned: Returned | None = None
     """Its last proposal repeats another; it is to be told so."""
+    instead_of: Twin | None = None
+    """What the prepared proposal was made instead of a repeat of."""
     waiting_until: datetime | None = None
     waiting_reason: str = ""
     usd: float = 0.0

@@ -188,6 +188,7 @@ class RunState:
 
     def _on_prepared(self, event: Prepared) -> None:
         agent = self.agents[event.agent]
+        agent.instead_of = agent.returned and agent.returned.twin
         agent.prepared, agent.returned = event.proposal, None
         self._pay(agent, event.proposal.usage)
 
@@ -214,7 +215,7 @@ class RunState:
     def _on_dropped(self, event: Dropped) -> None:
         agent = self.agents[event.agent]
         self.spend.dropped += agent.prepared is not None and agent.prepared.usage.paid
-        agent.prepared = None
+        agent.prepared = agent.instead_of = None
 
     def _on_synced(self, event: Synced) -> None:
         agent = self.agents[event.agent]
@@ -240,8 +241,9 @@ class RunState:
         proposal = event.proposal
         if agent.prepared is None:
             self._pay(agent, proposal.usage)
-        agent.prepared = agent.returned = None
         experiment = Experiment(event.number, event.target, event.agent, proposal, at=event.at)
+        experiment.returned = agent.returned.twin if agent.returned else agent.instead_of
+        agent.prepared = agent.returned = agent.instead_of = None
         experiment.level = len(target.promotions)
         experiment.usd, experiment.tokens = proposal.usage.usd, proposal.usage.tokens
         self.experiments[event.number] = target.open[event.number] = experiment

@@ -242,6 +242,7 @@ def experiment(found: Json, metric: str, width: int | None) -> str:
         lines.append(f"changes  +{found['lines_added']} -{found['lines_removed']} in {files}")
     if found["port_of"] is not None:
         lines.append(f"port of  experiment {found['port_of']}")
+    lines += _proposing(found)
     lines += _measured(found, metric)
     if found["merged"] is not None:
         how = " (stacked with others)" if found["stacked"] else ""
@@ -256,6 +257,34 @@ def experiment(found: Json, metric: str, width: int | None) -> str:
         if failure["tail"]:
             lines += ["", sanitise(failure["tail"]).rstrip()]
     return "\n".join(lines)
+
+
+def _proposing(found: Json) -> list[str]:
+    """Say what proposing took, where it took something, and whether it took more than one try."""
+    usage, parts, lines = found["usage"], list[str](), list[str]()
+    tokens = _tokens(usage)
+    if usage["usd"] or tokens or usage["seconds"] >= 1:
+        parts.append(f"in {duration(usage['seconds'])}")
+    if tokens:
+        parts.append(f"{count(tokens)} tokens")
+    if usage["usd"]:
+        parts.append(f"${usage['usd']:.2f}")
+    if parts:
+        lines.append(f"proposed {', '.join(parts)}")
+    twin = found["returned"]
+    if twin is not None:
+        of = {None: "what another agent had prepared", 0: "the base"}
+        what = of.get(twin["number"], f"experiment {twin['number']}")
+        lines.append(f"repeat   its first proposal had the same {twin['same']} as {what}")
+    if found["repairs"]:
+        times = "once" if found["repairs"] == 1 else f"{found['repairs']} times"
+        end = ", which gave up" if found["gave_up"] else ""
+        lines.append(f"crashed  and went back to its proposer {times}{end}")
+    return lines
+
+
+def _tokens(usage: Json) -> int:
+    return usage["input_tokens"] + usage["cached_tokens"] + usage["output_tokens"]
 
 
 def _measured(found: Json, metric: str) -> list[str]:
@@ -274,8 +303,8 @@ def _measured(found: Json, metric: str) -> list[str]:
     parts = [duration(found["seconds"])]
     if found["peak_memory_mb"]:
         parts.append(f"{number(found['peak_memory_mb'], 4)} MiB at most")
-    if found["usd"]:
-        parts.append(f"${found['usd']:.2f}")
-    if found["tokens"]:
-        parts.append(f"{count(found['tokens'])} tokens")
+    if found["usd"] > found["usage"]["usd"]:
+        parts.append(f"${found['usd']:.2f} in all")
+    if found["tokens"] > _tokens(found["usage"]):
+        parts.append(f"{count(found['tokens'])} tokens in all")
     return [*lines, f"took     {', '.join(parts)}"]

@@ -19,7 +19,17 @@ from swarm.config import RunConfig
 from swarm.errors import UsageError
 from swarm.formats.results_tsv import parse
 from swarm.picture import gather, progress_png
-from swarm.records import VERDICTS, Dropped, Prepared, Returned, Twin, Usage, Waiting
+from swarm.records import (
+    VERDICTS,
+    Dropped,
+    Prepared,
+    Proposed,
+    Repaired,
+    Returned,
+    Twin,
+    Usage,
+    Waiting,
+)
 from swarm.report import summary_markdown, summary_text, write_views
 from swarm.rundir import RunDir
 from swarm.views import compared, experiment_json, experiments_json, status_json
@@ -296,6 +306,27 @@ def test_the_forecast() -> None:
     assert not any(line.startswith("forecast") for line in said)
     told.drain()
     assert status_json(told.state, **kept, config=limited(usd=0.1))["forecast"] is None
+
+
+def test_what_it_took_to_propose_is_shown() -> None:
+    told = half_a_morning()
+    old = told.experiment(4).proposal
+    again = old.model_copy(update={"tree": "7" * 40, "commit": "8" * 40})
+    told.add(Returned(agent="a3", proposal=old, twin=Twin(same="tree", number=2)))
+    told.add(Prepared(agent="a3", proposal=again))
+    told.add(Proposed(number=6, target="main", agent="a3", proposal=again))
+    told.fail(6, "crash", "exit status 1")
+    mended = old.model_copy(update={"tree": "9" * 40, "commit": "a" * 40})
+    told.add(Repaired(number=6, proposal=mended))
+    made = experiment_json(told.state, 6)
+    assert (made["returned"], made["repairs"]) == ({"same": "tree", "number": 2}, 1)
+    lines = tables.experiment(made, "val_bpb", 100).splitlines()
+    assert "proposed in 6s, 2k tokens, $0.02" in lines
+    assert "repeat   its first proposal had the same tree as experiment 2" in lines
+    assert "crashed  and went back to its proposer once" in lines
+    assert "took     20s" in lines
+    free = experiment_json(told.state, 4)
+    assert (free["returned"], free["repairs"], free["gave_up"]) == (None, 0, False)
 
 
 # --- experiments --json, show --json -----------------------------------------------------------
