@@ -205,7 +205,7 @@ def test_bad_input(call: Caller, tmp_path: Path, words: list[str], code: int, sa
         (["diff", "99"], 2, "there are 1 to 12"),
         (["diff", "7"], 3, "has no commit"),
         (["diff", "1"], 3, "is gone"),
-        (["logs", "7"], 3, "no log yet"),
+        (["logs", "7"], 3, "was never measured"),
         (["experiments", "--verdict", "kept"], 2, "keep, discard"),
         (["pause"], 3, "no process carries it out"),
         (["watch"], 3, "config.json"),
