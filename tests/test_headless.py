@@ -493,7 +493,7 @@ def test_what_a_refusal_means(text: str, kind: str | None) -> None:
         ("I did it.\n\nSUMMARY: lr up", "lr up"),
         ("**Summary:** `lr` up\nmore", "lr` up"),
         ("\n\nFirst line.\nSecond.", "First line."),
-        ("summary: one\nSUMMARY: two\x1b[31m", "two [31m"),
+        ("summary: one\nSUMMARY: two\x1b[31m", "two"),
         ("", ""),
     ],
 )

@@ -209,7 +209,8 @@ def test_pause_holds_and_resume_goes_on(tmp_path: Path) -> None:
     deadline = time.monotonic() + 20
     while coordinator.state.phase != "paused" and time.monotonic() < deadline:
         time.sleep(0.05)
-    time.sleep(1.0)
+    while coordinator._crew.measuring and time.monotonic() < deadline:
+        time.sleep(0.05)  # what was begun is finished
     measured = coordinator.state.spend.measurements
     time.sleep(1.0)
     assert coordinator.state.phase == "paused"
