@@ -24,7 +24,7 @@ MARK = ".swarm-demo"
 LAST_WORDS = """\
   all of this lies in      {directory}: go there first
   your own repository:     the README's example is five lines of config
-  a model as proposer:     not yet; `mutate` needs none"""
+  a model as proposer:     the README's next example; it needs a key, or a model of your own"""
 
 
 def prepare(directory: Path) -> Path:
