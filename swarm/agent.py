@@ -19,7 +19,7 @@ from pathlib import Path
 
 from swarm.briefing import Briefing, Crash, Directive, Idea, Repeat
 from swarm.errors import SwarmError
-from swarm.formats.text import sanitise
+from swarm.formats.text import printable, sanitise
 from swarm.keys import blot
 from swarm.node import Node
 from swarm.proposers import (
@@ -350,4 +350,4 @@ def _invalid(job: ProposeJob, reason: str, usage: Usage | None = None) -> Propos
 def _one_line(text: str) -> str:
     """Give the first line without control characters; it becomes a commit's subject."""
     line = next(iter(sanitise(text).strip().splitlines()), "")
-    return "".join(c if c.isprintable() else " " for c in line).strip()[:200]
+    return printable(line).strip()[:200]

@@ -245,6 +245,7 @@ RATIONALE_LIMIT, FEEDBACK_LIMIT, TAIL_LIMIT = 1000, 2000, 2000
 
 
 def attempt_of(experiment: Experiment, values: dict[str, float] | None = None) -> Attempt:
+    """Give an experiment as proposers see it; `values` are the means of what was measured."""
     proposal, failure = experiment.proposal, experiment.failed and experiment.failed.failure
     return Attempt(
         number=experiment.number,

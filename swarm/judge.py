@@ -128,7 +128,10 @@ def _words(z: float, gain: float, sigma: float, n: int, n_inc: int, rule: JudgeC
 
 
 def detectable(sigma: float, rule: JudgeConfig) -> float:
-    """Give the smallest gain that is kept when both sides are measured `runs` times."""
+    """Give the smallest gain that is kept when both sides are measured `runs` times.
+
+    A candidate of so many measurements is kept from `keep_above` standard errors on.
+    """
     return max(rule.min_delta, rule.keep_above * sigma * math.sqrt(2 / rule.runs))
 
 

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from swarm.entities import Experiment
+from swarm.entities import Experiment, attempt_of
 from swarm.formats.fence import head
 from swarm.formats.text import markdown, one_line, signed
 from swarm.nearness import by_nearness, features, files
@@ -156,7 +156,7 @@ def facts(state: RunState, target_name: str) -> dict[str, Any]:
         found[_sort(row)].append(row)
     for sort, upwards in (("worked", -1), ("unsettled", -1), ("failed", 1)):
         found[sort].sort(key=lambda r: (upwards * (r["gain"] or 0.0), r["number"]))
-    summed = digest([_attempt_of(e) for e in done], target.earlier)
+    summed = digest([attempt_of(e) for e in done], target.earlier)
     metric = target.info.metric
     return {
         "run": state.run,
@@ -209,21 +209,6 @@ def _earlier_row(a: Attempt) -> dict[str, Any]:
         "gain": a.gain,
         "reason": a.reason,
     }
-
-
-def _attempt_of(e: Experiment) -> Attempt:
-    """Give as much of an attempt as a digest reads."""
-    proposal = e.proposal
-    return Attempt(
-        number=e.number,
-        agent=e.agent,
-        base=e.base,
-        tree=proposal.tree,
-        summary=proposal.summary,
-        verdict=e.verdict,
-        gain=e.gain,
-        diff=proposal.diff,
-    )
 
 
 Escape = Callable[[str], str]

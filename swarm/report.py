@@ -18,6 +18,7 @@ from swarm.config import JudgeConfig, RunConfig
 from swarm.entities import Experiment, Target
 from swarm.formats import results_tsv
 from swarm.formats.text import count, duration, markdown, number, one_line, sanitise, signed
+from swarm.judge import detectable
 from swarm.picture import progress_png
 from swarm.records import VERDICTS
 from swarm.rundir import RunDir
@@ -86,8 +87,7 @@ def _noise_lines(target: Target, rule: JudgeConfig) -> Iterator[str]:
     if where.spread.deterministic:
         yield "noise: none, all repeats agreed exactly"
         return
-    # The judge keeps a candidate of `runs` measurements from `keep_above` standard errors on.
-    smallest = max(rule.min_delta, rule.keep_above * sigma * (2 / rule.runs) ** 0.5)
+    smallest = detectable(sigma, rule)
     yield (
         f"noise: one measurement varies by {number(sigma, 2)} (sd, {where.spread.freedom} degrees "
         f"of freedom); smallest detectable gain ≈ {number(smallest, 2)} "

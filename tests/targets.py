@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import textwrap
+import time
 from pathlib import Path
 from typing import Any
 
@@ -128,3 +129,11 @@ def processes_with(text: str) -> list[str]:
         if text in said and process.pid != os.getpid():
             found.append(f"{process.pid} {' '.join(process.cmdline())[:200]}")
     return found
+
+
+def check_nobody_left(within_s: float = 15) -> None:
+    """Nothing of a run in this test's scratch may be alive."""
+    scratch, deadline = os.environ["SWARM_SCRATCH"], time.monotonic() + within_s
+    while processes_with(scratch) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert processes_with(scratch) == []

@@ -27,7 +27,7 @@ import psutil
 import pytest
 from messages_server import Json, MessagesServer, Reply, call, said, texts, turns
 from model import agent_of, searcher
-from targets import PARTS, git, make_repo, measure_by_hand, processes_with
+from targets import PARTS, check_nobody_left, git, make_repo, measure_by_hand
 from test_ray import events_of, pid_of
 from test_search import CONFIG, KEY, Freeze, check_spend, usd
 
@@ -56,10 +56,7 @@ def gone() -> Iterator[None]:
     while LAUNCHED:
         with LAUNCHED.pop() as process:
             process.kill()
-    deadline = time.monotonic() + 15
-    while processes_with(os.environ["SWARM_SCRATCH"]) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert processes_with(os.environ["SWARM_SCRATCH"]) == []
+    check_nobody_left()
 
 
 LAUNCHED: list[subprocess.Popen[str]] = []

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from targets import make_repo, processes_with
+from targets import check_nobody_left, make_repo
 from test_ray import RUN_CONFIG, check, events_of, finish, launch
 
 
@@ -35,7 +35,4 @@ def test_twelve_kills_at_random_moments_lose_nothing(tmp_path: Path) -> None:
         code, _, err = finish(launch(top, "--inline"))
         assert code == 0, err
     check(top, before)
-    deadline = time.monotonic() + 10
-    while processes_with(os.environ["SWARM_SCRATCH"]) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert processes_with(os.environ["SWARM_SCRATCH"]) == []
+    check_nobody_left(within_s=10)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from targets import CONFIG, git, make_repo, processes_with
+from targets import CONFIG, check_nobody_left, git, make_repo
 
 from swarm.ledger import read
 from swarm.records import AnyEvent, Decided, Launched, Proposed, Started
@@ -33,10 +33,7 @@ def target(tmp_path: Path) -> Iterator[Path]:
     top = make_repo(tmp_path / "repo")
     (tmp_path / "toy.yaml").write_text(RUN_CONFIG.replace("repo: .", "repo: repo"))
     yield top
-    deadline = time.monotonic() + 15
-    while processes_with(os.environ["SWARM_SCRATCH"]) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert processes_with(os.environ["SWARM_SCRATCH"]) == []
+    check_nobody_left()
 
 
 def launch(top: Path, *more: str) -> subprocess.Popen[str]:

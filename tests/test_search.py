@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from messages_server import Fault, Json, MessagesServer, Reply, Script, faults, turns
 from model import agent_of, searcher
-from targets import fold, make_config, make_repo, measure_by_hand, processes_with
+from targets import check_nobody_left, fold, make_config, make_repo, measure_by_hand
 
 from swarm.config import RunConfig
 from swarm.coordinator import Coordinator
@@ -221,10 +221,7 @@ def test_agents_wait_as_long_as_the_provider_says_and_others_go_on(top: Path) ->
 def gone() -> Iterator[None]:
     """Afterwards nothing of the run may be alive."""
     yield
-    deadline = time.monotonic() + 15
-    while processes_with(os.environ["SWARM_SCRATCH"]) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert processes_with(os.environ["SWARM_SCRATCH"]) == []
+    check_nobody_left()
 
 
 def launch(top: Path, *more: str) -> subprocess.Popen[str]:

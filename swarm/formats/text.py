@@ -48,6 +48,11 @@ def one_line(text: str, width: int | None = None) -> str:
     return line[: max(0, width - 1)].rstrip() + "…"
 
 
+def printable(text: str) -> str:
+    """Sanitise, and make a blank of every character that is not printable, line ends too."""
+    return "".join(c if c.isprintable() else " " for c in sanitise(text))
+
+
 def markdown(text: str) -> str:
     """Escape text of strangers for a page: no markup, no link, no HTML."""
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple, cast
 from zoneinfo import ZoneInfo
 
-from swarm.formats.text import sanitise
+from swarm.formats.text import printable
 from swarm.groups import CliName
 
 WAIT_S = 300.0
@@ -447,7 +447,7 @@ def last_line(text: str) -> str:
 
 def plain(line: str, limit: int = 200) -> str:
     """Make text from elsewhere one printable line."""
-    return "".join(c if c.isprintable() else " " for c in sanitise(line)).strip()[:limit]
+    return printable(line).strip()[:limit]
 
 
 # --- the table ---------------------------------------------------------------------------------

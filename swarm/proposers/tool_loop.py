@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from swarm.briefing import Briefing
-from swarm.formats import text as text_formats
-from swarm.formats.text import sanitise
+from swarm.formats.text import printable, sanitise
 from swarm.proposers import NoProposalError, Workspace, file_tools
 from swarm.proposers.file_tools import Field, Tool, ToolError
 
@@ -322,5 +321,4 @@ def _sendable(answer: Answer) -> list[Json]:
 
 def one_line(words: str, limit: int = SUMMARY) -> str:
     """Make one printable line."""
-    kept = "".join(c if c.isprintable() else " " for c in text_formats.one_line(words))
-    return " ".join(kept.split())[:limit]
+    return " ".join(printable(words).split())[:limit]
