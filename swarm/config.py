@@ -50,7 +50,8 @@ from swarm.quantities import (
     wrong,
     wrong_at,
 )
-from swarm.records import Goal, MetricSpec
+from swarm.records import CASES, Goal, MetricSpec
+from swarm.rules import JudgeConfig
 from swarm.sections import Section, is_file, report, report_unknown, resolve
 from swarm.yaml_marks import Loc, compose, read
 
@@ -76,6 +77,13 @@ class MetricConfig(Section):
     def _one_source(self) -> MetricConfig:
         if self.pattern is not None and self.json_path is not None:
             raise wrong_at([("json", "give `pattern` or `json`, not both")])
+        if self.name == CASES:
+            if self.goal != "maximize":
+                raise wrong_at([("goal", "the share of cases that pass can only be maximized")])
+            for key in ("pattern", "json"):
+                if getattr(self, "json_path" if key == "json" else key) is not None:
+                    found = "cases are read from the file $SWARM_RESULT, not from the log"
+                    raise wrong_at([(key, found)])
         return self
 
     @property
@@ -135,7 +143,7 @@ class SlotConfig(Section):
 class TargetConfig(Section):
     """What is optimised: a repository, the files that may change, the command that measures."""
 
-    later = ("hide", "read_only", "score", "artefacts", "final", "weight")
+    later = ("hide", "read_only", "score", "artefacts", "weight")
 
     name: TargetName = "main"
     """Name of the target; not `best`."""
@@ -157,6 +165,10 @@ class TargetConfig(Section):
     """Commands that must exit 0 before a commit is measured."""
     run: Command
     """Command that measures: a text for the shell, or a list of words."""
+    final: Command | None = None
+    """Command for the end of the run only, after `run` and in the same place: other seeds, other
+    data, held-out cases. Its metric confirms the gain; no proposer sees it, nothing depends on
+    it."""
     metric: MetricConfig
     """The number that is optimised."""
     constraints: tuple[ConstraintConfig, ...] = ()
@@ -202,41 +214,6 @@ def _looks_like_file(text: str) -> bool:
 
 
 # --- the run -----------------------------------------------------------------------------------
-
-
-class JudgeConfig(Section):
-    """When a candidate counts as better. z is the gain over the noise, positive for better."""
-
-    later = ("preset", "window", "keep_if_equal", "bounds", "max_gain", "points", "must_pass")
-
-    baseline: Annotated[Whole, Field(ge=2)] = 5
-    """Measurements of the untouched base, to learn the noise."""
-    runs: Annotated[Whole, Field(ge=1)] = 5
-    """Most measurements of a candidate while it is undecided."""
-    confirm: Annotated[Whole, Field(ge=1)] = 5
-    """Fresh measurements of base and of best at the end of a run."""
-    min_delta: Annotated[Number, Field(ge=0)] = 0.0
-    """Smallest gain worth keeping, in the metric's unit."""
-    drop_below: Number = 1.0
-    """Discard below this z."""
-    keep_above: Number = 2.0
-    """Keep from this z."""
-    once: Number = 3.0
-    """Keep from this z when there is only one measurement."""
-    control_every: Annotated[Whole, Field(ge=1)] = 8
-    """Measure the incumbent again after this many candidates."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> JudgeConfig:
-        found: list[tuple[str, str]] = []
-        for low, high in (("drop_below", "keep_above"), ("keep_above", "once")):
-            a, b = getattr(self, low), getattr(self, high)
-            if a > b:
-                at = high if high in self.model_fields_set else low
-                found.append((at, f"`{low}` ({a:g}) must not be above `{high}` ({b:g})"))
-        if found:
-            raise wrong_at(found)
-        return self
 
 
 class MergeConfig(Section):
@@ -329,6 +306,15 @@ class RunConfig(Section):
     source: SkipJsonSchema[Path] = Path()
     """The config file. Not a key: swarm notes it."""
 
+    @model_validator(mode="after")
+    def _cases_wanted(self) -> RunConfig:
+        found: list[tuple[str, str]] = []
+        if self.target.metric.name != CASES and self.judge.points is not None:
+            found.append(("judge", "`points` count cases that pass, so target.metric is `cases`"))
+        if found:
+            raise wrong_at(found)
+        return self
+
     @property
     def targets(self) -> tuple[TargetConfig, ...]:
         """All targets of the run."""
@@ -386,7 +372,7 @@ def parse(text: str, path: Path, overrides: Sequence[str] = ()) -> RunConfig:
 def _verbatim(loc: Loc) -> bool:
     """Tell where a number is wanted as it is written: in the environment and in argv."""
     match loc:
-        case ("target", "env" | "run" | "setup", _) | ("target", "guard", _, _):
+        case ("target", "env" | "run" | "setup" | "final", _) | ("target", "guard", _, _):
             return True
         case _:
             return False

@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from swarm.config import JudgeConfig
+from swarm.rules import JudgeConfig
 
 
 @dataclass

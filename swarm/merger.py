@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from swarm.config import JudgeConfig
 from swarm.entities import Experiment, Target
 from swarm.judge import Ruling, duel, for_stack
 from swarm.records import MergeOutcome
+from swarm.rules import JudgeConfig
 
 SHARE = 0.5
 """A stack must reach this share of the sum of its parts' shrunken gains."""

@@ -133,6 +133,33 @@ Percent = Annotated[
 ]
 """A share: `5%` is 0.05."""
 
+
+def _margin(value: Any) -> float | str:
+    if _is_number(value) and 0 <= value < float("inf"):
+        return float(value)
+    if isinstance(value, str) and (match := re.match(_PERCENT, value)):
+        return f"{Decimal(match[1]).normalize():f}%"
+    raise wrong(f"a number from 0 up or a percentage such as 0.5% is wanted, not {show(value)}")
+
+
+Margin = Annotated[
+    float | str,
+    BeforeValidator(
+        _margin,
+        json_schema_input_type=Annotated[float, Field(ge=0)]
+        | Annotated[str, Field(pattern=_PERCENT)],
+    ),
+]
+"""A difference of values: a number, or a percentage of the value it is a difference to."""
+
+
+def margin(size: float | str, of: float) -> float:
+    """Give a `Margin` as a number; a percentage is one of the magnitude of `of`."""
+    if not isinstance(size, str):
+        return size
+    return float(Decimal(size.removesuffix("%")).scaleb(-2)) * abs(of)
+
+
 # --- plain numbers and text --------------------------------------------------------------------
 
 
@@ -158,6 +185,20 @@ def _whole_or_auto(value: Any) -> Any:
 WholeOrAuto = Annotated[
     int | Literal["auto"],
     BeforeValidator(_whole_or_auto, json_schema_input_type=_PositiveInt | Literal["auto"]),
+]
+
+
+def _whole_or_all(value: Any) -> Any:
+    if value == "all" or (type(value) is int and value >= 2):
+        return value
+    raise wrong(f"`all` or a whole number above 1 is wanted, not {show(value)}")
+
+
+WholeOrAll = Annotated[
+    int | Literal["all"],
+    BeforeValidator(
+        _whole_or_all, json_schema_input_type=Annotated[int, Field(ge=2)] | Literal["all"]
+    ),
 ]
 
 # --- names -------------------------------------------------------------------------------------

@@ -42,6 +42,8 @@ FailureKind = Literal["crash", "timeout", "invalid", "guard_failed", "aborted"]
 Goal = Literal["minimize", "maximize"]
 Purpose = Literal["baseline", "candidate", "control", "confirm", "stack", "final"]
 """Why a measurement was made. `control` re-measures an incumbent, `confirm` a fresh keep."""
+CASES = "cases"
+"""Name of the metric that is the share of cases that pass."""
 MergeOutcome = Literal["conflict", "redundant", "antagonistic"]
 
 
@@ -107,6 +109,24 @@ class Failure(Noun):
     tail: str = ""
 
 
+class Case(Noun):
+    """One yes/no case of a suite, as one measurement found it."""
+
+    id: str
+    passed: bool
+    seconds: float | None = None
+    usd: float | None = None
+    question: str | None = None
+    """The question of a checklist that it answers, of one output."""
+
+
+class Sealed(Noun):
+    """What the target's `final` command said, at the end of a run."""
+
+    values: dict[str, FiniteFloat] = Field(default_factory=dict)
+    failure: Failure | None = None
+
+
 class Measurement(Noun):
     """One execution of the harness on one commit."""
 
@@ -125,6 +145,11 @@ class Measurement(Noun):
     usd: float = 0.0
     tokens: int = 0
     feedback: str = ""
+    cases: tuple[Case, ...] = ()
+    asked: tuple[str, ...] | None = None
+    """The ids of the cases it was to run; None is the whole suite."""
+    sealed: Sealed | None = None
+    """Only at the end of a run, of a target with `final`."""
     log: str = ""
     """Path of the log below the run directory."""
 
@@ -186,6 +211,10 @@ class Attempt(Noun):
     """Means of all metrics of its record."""
     level: int = 0
     """How many promotions `best` had seen when it was proposed."""
+    fixed: tuple[str, ...] = ()
+    """Cases that it passes and its incumbent fails, mostly."""
+    broken: tuple[str, ...] = ()
+    """Cases that it fails and its incumbent passes, mostly."""
 
 
 class ProcessStamp(Noun):
@@ -237,9 +266,12 @@ class FreshResult(Noun):
     gain: float
     """Signed: positive is better."""
     se: float
+    """By these measurements alone, never pooled with the records."""
     n: int
     base_mean: float
     best_mean: float
+    confirmed: FreshResult | None = None
+    """The same difference in the values of the target's `final` command."""
 
 
 # --- events: the ledger's lines ----------------------------------------------------------------
@@ -390,6 +422,10 @@ class Decided(Event):
     gain: float | None = None
     """Candidate mean minus incumbent mean, signed so that positive is better."""
     incumbent_n: int = 0
+    fixed: tuple[str, ...] = ()
+    """Cases that it passes and its incumbent fails, mostly."""
+    broken: tuple[str, ...] = ()
+    """Cases that it fails and its incumbent passes, mostly."""
 
 
 class Stacked(Event):

@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from swarm import lessons
-from swarm.config import JudgeConfig, RunConfig
+from swarm.config import RunConfig
 from swarm.entities import Experiment, Target
 from swarm.formats import results_tsv
 from swarm.formats.text import count, duration, markdown, number, one_line, sanitise, signed
 from swarm.judge import detectable
 from swarm.picture import progress_png
 from swarm.records import VERDICTS
+from swarm.rules import JudgeConfig
 from swarm.rundir import RunDir
 from swarm.state import RunState
 from swarm.views import compared, in_vain, merges, own_record, sd, standing

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from swarm.config import JudgeConfig
 from swarm.judge import Sample, Spread, duel, for_stack, shrunken, violated, z_score
+from swarm.rules import JudgeConfig
 
 RULE = JudgeConfig()
 Step = Literal["keep", "discard", "measure"]

@@ -8,9 +8,9 @@ import pytest
 from story import MACHINE, Story
 
 from swarm import merger
-from swarm.config import JudgeConfig
 from swarm.judge import Ruling
 from swarm.merger import Step, meaning, next_step
+from swarm.rules import JudgeConfig
 
 
 def begun() -> Story:
