@@ -69,6 +69,8 @@ class Measure:
     machine: str
     purpose: Purpose
     experiment: int | None = None
+    cases: tuple[str, ...] | None = None
+    """The cases of a suite to be run; None for all."""
 
 
 @dataclass(frozen=True)

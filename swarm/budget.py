@@ -294,7 +294,8 @@ def _members(config: RunConfig, state: RunState) -> dict[int, list[Agent]]:
 
 def warning(config: RunConfig, state: RunState, now: datetime) -> list[tuple[str, str]]:
     """Give the limits that are nearly used up and were not warned about, each with the words."""
-    return [(name, words) for name, words in nearly(config, state, now) if name not in state.warned]
+    near = nearly(config, state, now)
+    return [(name, words) for name, words in near if name not in state.warnings]
 
 
 def nearly(config: RunConfig, state: RunState, now: datetime) -> list[tuple[str, str]]:

@@ -373,6 +373,7 @@ class Coordinator:
                 machine=action.machine,
                 purpose=action.purpose,
                 experiment=action.experiment,
+                cases=action.cases,
                 pack=self._pack(slot.node, action.commit),
             )
         )

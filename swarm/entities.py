@@ -5,14 +5,16 @@ Only `state` changes them, one event at a time; `plan` and all views read them.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from swarm.judge import Record, Sample, Spread
+from swarm.judge import Noise, Record, Sample, Spread, complete
 from swarm.novelty import Tried
 from swarm.records import (
+    CASES,
     VERDICTS,
     AgentInfo,
     Attempt,
@@ -77,6 +79,10 @@ class Experiment:
     reason: str = ""
     z: float | None = None
     gain: float | None = None
+    fixed: tuple[str, ...] = ()
+    """Cases that it passes and its incumbent fails, mostly."""
+    broken: tuple[str, ...] = ()
+    """Cases that it fails and its incumbent passes, mostly."""
     merged: str | None = None
     """None, "queued", the sha on `best`, or a `MergeOutcome`."""
     conflict_onto: str | None = None
@@ -133,6 +139,11 @@ class Target:
     best: str
     records: dict[RecordKey, Record] = field(default_factory=dict[RecordKey, Record])
     spreads: dict[str, Spread] = field(default_factory=dict[str, Spread])
+    """Kind of machine -> spread of the primary metric."""
+    other_spreads: dict[str, Noise] = field(default_factory=dict[str, Noise])
+    """Kind of machine -> spreads of the other metrics."""
+    suite: tuple[str, ...] = ()
+    """Ids of the cases, as the base's first good measurement reported them."""
     tree_of: dict[str, str] = field(default_factory=dict[str, str])
     number_of: dict[str, int] = field(default_factory=dict[str, int])
     """Tree -> the first experiment that had it; 0 is the base."""
@@ -158,6 +169,10 @@ class Target:
     attempts: list[Attempt] = field(default_factory=list[Attempt])
     """Append-only: an experiment appears when it is proposed and again when it is decided."""
     finals: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
+    sealed: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
+    """Commit -> values of the target's `final` command."""
+    sealed_failed: dict[str, str] = field(default_factory=dict[str, str])
+    """Commit -> why `final` gave no value, the last time."""
     finals_tried: dict[str, set[int]] = field(default_factory=dict[str, set[int]])
     """Commit -> indices of its final measurements; an aborted one is made again."""
     result: FreshResult | None = None
@@ -176,6 +191,47 @@ class Target:
         """Give the pooled spread on a kind of machine."""
         return self.spreads.get(machine) or Spread()
 
+    def noise(self, machine: str) -> Noise:
+        """Give the spreads of all metrics on a kind of machine."""
+        return {**self.other_spreads.get(machine, {}), self.info.metric.name: self.spread(machine)}
+
+    def value(self, result: Measurement) -> float | None:
+        """Give the primary metric of a good measurement; None of a part of a suite.
+
+        A share of cases is one of the whole suite, whatever the candidate reports.
+        """
+        name = self.info.metric.name
+        if name != CASES:
+            found = result.values.get(name)
+            return None if found is None else bounded(found)
+        if result.asked is not None or not self.suite:
+            return None
+        outcome = complete(self.suite, result.cases)
+        return sum(outcome.values()) / len(outcome)
+
+    def take(self, result: Measurement, record: Record) -> None:
+        """Take a good measurement into the record of its commit."""
+        pinned = result.tree == self.info.base_tree
+        if pinned and not self.suite:
+            self.suite = tuple(case.id for case in result.cases)
+        record.runs += 1
+        record.whole_last = result.asked is None
+        spread = self.spreads.setdefault(result.machine, Spread())
+        asked = set(self.suite if result.asked is None else result.asked)
+        part = tuple(name for name in self.suite if name in asked)
+        differs = record.take_cases(complete(part, result.cases))
+        if differs and self.info.metric.name == CASES:
+            spread.agreed = False
+        if result.asked is not None:
+            return  # what a part of the suite costs is not what all of it costs
+        if (value := self.value(result)) is not None:
+            spread.take(record.primary, value, pinned=pinned)
+        others = self.other_spreads.setdefault(result.machine, {})
+        for name, cost in measures(result).items():
+            if name != self.info.metric.name:
+                sample = record.others.setdefault(name, Sample())
+                others.setdefault(name, Spread()).take(sample, cost, pinned=pinned)
+
     def machine(self, commit: str) -> str | None:
         """Give the kind of machine that measured a commit most."""
         tree = self.tree_of[commit]
@@ -190,7 +246,10 @@ class Target:
     def se(self, commit: str) -> float | None:
         """Standard error of a commit's mean."""
         kind = self.machine(commit)
-        return None if kind is None else self.spreads[kind].se(self.record(commit, kind).primary.n)
+        if kind is None or self.spreads[kind].freedom == 0:
+            return None
+        sample = self.record(commit, kind).primary
+        return math.sqrt(self.spreads[kind].squared_error(sample)) if sample.n else None
 
 
 @dataclass
@@ -263,6 +322,8 @@ def attempt_of(experiment: Experiment, values: dict[str, float] | None = None) -
         tail=failure.tail[-TAIL_LIMIT:] if failure else "",
         values=values or {},
         level=experiment.level,
+        fixed=experiment.fixed,
+        broken=experiment.broken,
     )
 
 

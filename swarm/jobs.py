@@ -45,7 +45,7 @@ def job_of(
         incumbent_mean=sample.mean if sample.n else None,
         incumbent_se=target.se(action.base),
         noise=sigma,
-        detectable=None if sigma is None else detectable(sigma, config.judge),
+        detectable=None if sigma is None else detectable(sigma, config.judge, sample.mean),
         level=len(target.promotions),
         directive=directive(state, action.agent, config, seed),
         attempts_from=sent,

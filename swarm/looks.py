@@ -12,7 +12,8 @@ from typing import NamedTuple
 from swarm import merger
 from swarm.actions import View
 from swarm.entities import Experiment, Target
-from swarm.judge import Record, Ruling, duel, violated
+from swarm.judge import Breach, Limit, Record, Ruling, breach, compare, failing
+from swarm.judge.evidence import Spread
 
 MAX_ABORTS = 2
 """Times that the machinery may die under one experiment before it is `aborted`."""
@@ -29,6 +30,8 @@ class Look(NamedTuple):
     """Measurements that the candidate should have before the next look."""
     controls: int = 0
     """Fresh measurements of the incumbent that should be made before the next look."""
+    cases: tuple[str, ...] | None = None
+    """The cases of a suite to be measured for it, on both sides; None for all."""
 
 
 def _look(
@@ -41,26 +44,30 @@ def _look(
     judge: _Judge,
 ) -> Look:
     candidate, reference = target.record(commit, machine), target.record(incumbent, machine)
-    spread = target.spread(machine)
     if candidate.primary.n == 0:
-        return Look(candidates=1)
+        return Look(candidates=candidate.runs + 1)
     if not baseline_done(view, target, machine):
-        return Look(candidates=candidate.primary.n)
+        return Look(candidates=candidate.runs)
     if reference.primary.n == 0:
         if controls > MAX_ABORTS:
             return Look(hopeless=f"what it is compared with cannot be measured on {machine}")
-        return Look(candidates=candidate.primary.n, controls=controls + 1)
-    violation = _violation(view, target, candidate, machine)
-    if violation:
-        return Look(violation=violation)
-    paired = 0 if spread.deterministic else candidate.primary.n - 1
-    if controls < paired:
-        return Look(candidates=candidate.primary.n, controls=paired)
+        return Look(candidates=candidate.runs, controls=controls + 1)
+    broken = _breach(view, target, candidate, machine)
+    if broken is not None and broken.sure:
+        return Look(violation=broken.words)
+    # Each repeat of the candidate is matched by one of the incumbent, where repeats can differ.
+    repeated = not exact(view, target, machine)
     ruling = judge(target, machine)
-    if ruling.step != "measure":
+    paired = candidate.runs - 1 if repeated else 0
+    if controls < paired:
+        part = ruling.cases if not candidate.whole_last else None
+        return Look(candidates=candidate.runs, controls=paired, cases=part)
+    settled = ruling.step == "keep" and broken is None
+    if settled or ruling.step in ("discard", "invalid"):
         return Look(ruling)
-    more = candidate.primary.n + 1
-    return Look(candidates=more, controls=0 if spread.deterministic else more - 1)
+    part = ruling.cases if broken is None else None
+    more = candidate.runs if repeated else 0
+    return Look(candidates=candidate.runs + 1, controls=more, cases=part)
 
 
 _Judge = Callable[[Target, str], Ruling]
@@ -71,15 +78,21 @@ def _judge_of(view: View, experiment: Experiment) -> _Judge:
     assert commit is not None
 
     def judge(target: Target, machine: str) -> Ruling:
-        return duel(
-            target.record(commit, machine).primary,
-            target.record(experiment.base, machine).primary,
-            target.spread(machine),
-            sign=target.info.metric.sign,
-            rule=view.config.judge,
+        return compare(
+            target.record(commit, machine),
+            target.record(experiment.base, machine),
+            target.noise(machine),
+            target.info.metric,
+            view.config.judge,
+            simpler=is_simpler(experiment),
         )
 
     return judge
+
+
+def is_simpler(experiment: Experiment) -> bool:
+    """Tell whether a change removes more lines than it adds."""
+    return experiment.proposal.lines_removed > experiment.proposal.lines_added
 
 
 def look_at(view: View, target: Target, experiment: Experiment) -> Look:
@@ -96,39 +109,45 @@ def look_at_stack(view: View, target: Target) -> tuple[Look, str | None]:
     stack = target.stack
     assert stack is not None
     rule = view.config.judge
+    simpler = is_simpler(view.state.experiments[stack.number])
     for machine in view.crew.machines():
         if target.record(stack.commit, machine).attempts:
-            judge: _Judge = lambda t, m: merger.judge_stack(t, m, rule)  # noqa: E731
+            judge: _Judge = lambda t, m: merger.judge_stack(t, m, rule, simpler=simpler)  # noqa: E731
             controls = target.stack_controls[machine]
             look = _look(view, target, stack.commit, stack.onto, machine, controls, judge)
             return look, machine
     return Look(candidates=1), None
 
 
-def _violation(view: View, target: Target, candidate: Record, machine: str) -> str | None:
-    base = target.record(target.info.base, machine)
-    for constraint in view.target_config(target).constraints:
-        mean = _mean(candidate, constraint.metric, target.info.metric.name)
-        found = violated(
-            constraint.metric,
-            mean,
-            _mean(base, constraint.metric, target.info.metric.name),
-            maximum=constraint.max,
-            minimum=constraint.min,
-            max_regression=constraint.max_regression,
-            worse=-target.info.metric.sign if constraint.metric == target.info.metric.name else 1,
-        )
-        if found:
-            return found
-    return None
+def _breach(view: View, target: Target, candidate: Record, machine: str) -> Breach | None:
+    """Find what a candidate must not do and does; what is beyond doubt comes first."""
+    base, rule = target.record(target.info.base, machine), view.config.judge
+    noise, metric = target.noise(machine), target.info.metric
+    found = [failing(rule.must_pass, candidate, base)]
+    for c in view.target_config(target).constraints:
+        limit = Limit(c.metric, c.max, c.min, c.max_regression)
+        found.append(breach(limit, candidate, base, noise, metric, rule))
+    real = [b for b in found if b is not None]
+    return next((b for b in real if b.sure), real[0] if real else None)
 
 
-def _mean(record: Record, metric: str, primary: str) -> float | None:
-    sample = record.primary if metric == primary else record.others.get(metric)
-    return sample.mean if sample is not None and sample.n else None
+def exact(view: View, target: Target, machine: str) -> bool:
+    """Tell whether all that is compared has been the same in all repeats so far."""
+    noise, points = target.noise(machine), view.config.judge.points
+    costs = [] if points is None else [p.name for p in points.of if p != "cases"]
+    return all(
+        noise.get(name, Spread()).deterministic for name in (target.info.metric.name, *costs)
+    )
+
+
+def baseline_wanted(view: View, target: Target, machine: str) -> int:
+    """Give how many measurements of the base are needed to compare anything with."""
+    spread = target.spread(machine)
+    begun = spread.freedom > 0 or not spread.agreed
+    return view.config.judge.baseline if begun and not exact(view, target, machine) else 2
 
 
 def baseline_done(view: View, target: Target, machine: str) -> bool:
     """Tell whether enough is known of the base to compare anything on this kind of machine."""
     n = target.record(target.info.base, machine).primary.n
-    return n >= (2 if target.spread(machine).deterministic else view.config.judge.baseline)
+    return n >= 2 and n >= baseline_wanted(view, target, machine)

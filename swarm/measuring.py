@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from swarm.actions import Measure, View
 from swarm.entities import FINAL_INDEX, Experiment, Target
-from swarm.looks import Look, look_at, look_at_stack
+from swarm.judge import difference
+from swarm.looks import Look, baseline_wanted, exact, look_at, look_at_stack
 from swarm.records import FreshResult, Purpose
 
 
@@ -23,6 +24,8 @@ class _Wish(NamedTuple):
     """The only kind of machine that will do, or None."""
     final: int | None = None
     """Index of a final measurement."""
+    cases: tuple[str, ...] | None = None
+    """The cases of a suite to be run; None for all."""
 
 
 def measurements(view: View) -> list[Measure]:
@@ -61,6 +64,7 @@ def measurements(view: View) -> list[Measure]:
                     machine=slot.machine,
                     purpose=wish.purpose,
                     experiment=wish.experiment,
+                    cases=wish.cases,
                 )
             )
     return chosen
@@ -105,9 +109,7 @@ def _baseline_wishes(view: View, target: Target) -> Iterator[_Wish]:
     if view.state.phase == "draining" and not (target.open or target.queue):
         return
     for machine in view.crew.machines():
-        spread = target.spread(machine)
-        noisy = spread.freedom > 0 and not spread.deterministic
-        wanted = view.config.judge.baseline if noisy else 2
+        wanted = baseline_wanted(view, target, machine)
         have = target.record(base, machine).primary.n
         have += sum(
             m.purpose == "baseline" and m.machine == machine and m.target == target.info.name
@@ -122,14 +124,14 @@ def _stack_wishes(view: View, target: Target) -> Iterator[_Wish]:
     if stack is None or target.stack_failed is not None:
         return
     look, machine = look_at_stack(view, target)
-    have = 0 if machine is None else target.record(stack.commit, machine).primary.n
+    have = 0 if machine is None else target.record(stack.commit, machine).runs
     have += _under_way(view, "stack", stack.number, stack.tree)
     for _ in range(look.candidates - have):
-        yield _Wish(stack.commit, "stack", stack.number, machine)
+        yield _Wish(stack.commit, "stack", stack.number, machine, cases=look.cases)
     made = 0 if machine is None else target.stack_controls[machine]
     have = made + _under_way(view, "control", None, target.tree_of[stack.onto])
     for _ in range(look.controls - have):
-        yield _Wish(stack.onto, "control", None, machine)
+        yield _Wish(stack.onto, "control", None, machine, cases=look.cases)
 
 
 def _record_wishes(view: View, target: Target) -> Iterator[_Wish]:
@@ -150,13 +152,13 @@ def _duel_wishes(view: View, target: Target, experiment: Experiment, look: Look)
     commit, machine = experiment.proposal.commit, experiment.machine
     assert commit is not None
     assert machine is not None
-    have = target.record(commit, machine).primary.n
+    have = target.record(commit, machine).runs
     have += _under_way(view, "candidate", experiment.number)
     for _ in range(look.candidates - have):
-        yield _Wish(commit, "candidate", experiment.number, machine)
+        yield _Wish(commit, "candidate", experiment.number, machine, cases=look.cases)
     have = experiment.controls + _under_way(view, "control", experiment.number)
     for _ in range(look.controls - have):
-        yield _Wish(experiment.base, "control", experiment.number, machine)
+        yield _Wish(experiment.base, "control", experiment.number, machine, cases=look.cases)
 
 
 def _final_wishes(view: View, target: Target) -> Iterator[_Wish]:
@@ -168,7 +170,9 @@ def _final_wishes(view: View, target: Target) -> Iterator[_Wish]:
         return
     machine = max(view.crew.machines(), key=lambda m: target.record(base, m).primary.n)
     confirm = view.config.judge.confirm
-    rounds = min(2, confirm) if target.spread(machine).deterministic else confirm
+    # Where `run` always says the same, the `final` command may still vary.
+    once = exact(view, target, machine) and view.target_config(target).final is None
+    rounds = min(2, confirm) if once else confirm
     made = {(c, i) for c, tried in target.finals_tried.items() for i in tried}
     made |= {(m.commit, m.index) for m in view.crew.measuring.values() if m.purpose == "final"}
     for index in range(FINAL_INDEX, FINAL_INDEX + rounds):
@@ -188,17 +192,15 @@ def results(view: View) -> dict[str, FreshResult]:
     """Give the fresh difference of each target that moved; never pooled with the records."""
     found: dict[str, FreshResult] = {}
     for name, target in view.state.targets.items():
-        before, after = (target.finals.get(c, []) for c in (target.info.base, target.best))
-        if not before or not after or target.tree_of[target.best] == target.info.base_tree:
+        if target.tree_of[target.best] == target.info.base_tree:
             continue
-        base_mean, best_mean = sum(before) / len(before), sum(after) / len(after)
+        ends, sign = (target.info.base, target.best), target.info.metric.sign
         machine = max(target.spreads, key=lambda m: target.spreads[m].freedom)
         sigma = target.spreads[machine].sigma or 0.0
-        found[name] = FreshResult(
-            gain=target.info.metric.sign * (best_mean - base_mean),
-            se=sigma * (1 / len(before) + 1 / len(after)) ** 0.5,
-            n=min(len(before), len(after)),
-            base_mean=base_mean,
-            best_mean=best_mean,
-        )
+        before, after = (target.finals.get(c, []) for c in ends)
+        result = difference(before, after, sign, sigma)
+        before, after = (target.sealed.get(c, []) for c in ends)
+        confirmed = difference(before, after, sign, sigma)
+        if result is not None:
+            found[name] = result.model_copy(update={"confirmed": confirmed})
     return found

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from swarm.entities import Experiment, Target
-from swarm.judge import Ruling, duel, for_stack
+from swarm.judge import Ruling, compare, for_stack
 from swarm.records import MergeOutcome
 from swarm.rules import JudgeConfig
 
@@ -59,22 +59,24 @@ class Merge(NamedTuple):
     reason: str
 
 
-def judge_stack(target: Target, machine: str, rule: JudgeConfig) -> Ruling:
+def judge_stack(target: Target, machine: str, rule: JudgeConfig, *, simpler: bool) -> Ruling:
     """Compare the measured stack with `best` by the milder rule; both must be measured."""
     assert target.stack is not None
-    return duel(
-        target.record(target.stack.commit, machine).primary,
-        target.record(target.best, machine).primary,
-        target.spread(machine),
-        sign=target.info.metric.sign,
-        rule=for_stack(rule),
+    return compare(
+        target.record(target.stack.commit, machine),
+        target.record(target.best, machine),
+        target.noise(machine),
+        target.info.metric,
+        for_stack(rule),
+        simpler=simpler,
     )
 
 
 def meaning(ruling: Ruling, predicted: float) -> Merge:
     """Turn the ruling on a stack into a merge decision."""
     wanted = SHARE * predicted
-    if ruling.step == "keep" and ruling.gain >= wanted:
+    # What was kept for being simpler, cheaper or faster promised nothing of the metric itself.
+    if ruling.step == "keep" and (ruling.gain >= wanted or predicted == 0.0):
         return Merge(True, None, ruling.reason)
     if ruling.gain < 0 and (ruling.z is None or ruling.z <= -1):
         return Merge(False, "antagonistic", f"on best: {ruling.reason}")

@@ -74,6 +74,8 @@ class MeasureJob:
     machine: str
     purpose: Purpose
     experiment: int | None
+    cases: tuple[str, ...] | None = None
+    """The cases of a suite to be run; None for all."""
     pack: bytes | None = None
     """Objects that the slot's node lacks."""
 

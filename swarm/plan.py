@@ -21,6 +21,7 @@ from swarm.actions import (
     View,
 )
 from swarm.entities import Agent, Experiment, Target
+from swarm.judge import Step, case_changes, drifted
 from swarm.looks import MAX_ABORTS, look_at, look_at_stack
 from swarm.measuring import measurements, results
 from swarm.records import (
@@ -39,6 +40,8 @@ ABORTS_IN_A_ROW = 10
 """Aborted measurements in a row, and four more for each slot, that end the run: it would spin."""
 LONGEST_HELD_S = 600.0
 """A crash whose proposer has to wait for longer than this is not held open for it."""
+DRIFT = "drift"
+"""What `Warned` calls a machine on which the same commit measures differently later."""
 MAX_INVALID = 5
 """Invalid proposals in a row that park an agent."""
 
@@ -101,16 +104,21 @@ def _verdict(view: View, target: Target, experiment: Experiment) -> Decided | No
         return decided("aborted", look.hopeless)
     if look.ruling is None:
         return None
-    ruling = look.ruling
-    n = target.record(experiment.base, experiment.machine or "").primary.n
-    verdict: Verdict = "keep" if ruling.step == "keep" else "discard"
+    ruling, machine = look.ruling, experiment.machine or ""
+    candidate, incumbent = (
+        target.record(c, machine) for c in (proposal.commit or "", experiment.base)
+    )
+    fixed, broken = case_changes(candidate, incumbent)
+    verdicts: dict[Step, Verdict] = {"keep": "keep", "invalid": "invalid"}
     return Decided(
         number=number,
-        verdict=verdict,
+        verdict=verdicts.get(ruling.step, "discard"),
         reason=ruling.reason,
         z=ruling.z,
         gain=ruling.gain,
-        incumbent_n=n,
+        incumbent_n=incumbent.primary.n,
+        fixed=fixed,
+        broken=broken,
     )
 
 
@@ -216,10 +224,14 @@ def _turn(view: View) -> list[Action]:
     state, crew = view.state, view.crew
     if crew.interrupted or state.phase not in ("running", "draining"):
         return []
-    troubles = [_base_trouble(t) for t in state.targets.values()]
+    targets = state.targets.values()
+    troubles = [_base_trouble(t) or _case_trouble(view, t) for t in targets]
     for trouble in (*troubles, _machine_trouble(view)):
         if trouble is not None:
             return [trouble]
+    drift = next((words for t in targets if (words := _drift(view, t))), None)
+    if drift is not None:
+        return [Emit(Warned(limit=DRIFT, message=drift))]
     if state.phase == "draining":
         return []
     for name, agent in state.agents.items():
@@ -273,6 +285,45 @@ def _base_trouble(target: Target) -> Fail | None:
         "run the target's commands by hand in a clean checkout of its base, then launch again",
         on_base=target.info.name,
     )
+
+
+def _case_trouble(view: View, target: Target) -> Fail | None:
+    """A case that must pass and does not exist would be watched over by nobody."""
+    wanted = view.config.judge.must_pass
+    if not wanted or not target.primary(target.info.base).n:
+        return None
+    unknown = [name for name in wanted if name not in target.suite]
+    if not unknown:
+        return None
+    there = ", ".join(target.suite[:6]) or "none"
+    return Fail(
+        f"target `{target.info.name}`: judge.must_pass names cases that the harness does not "
+        f"report: {', '.join(unknown)}",
+        f"correct judge.must_pass; the cases of the base are: {there}",
+        on_base=target.info.name,
+    )
+
+
+def _drift(view: View, target: Target) -> str | None:
+    """Notice, once, that a commit no longer measures as it did; controls show it."""
+    if DRIFT in view.state.warnings or view.config.judge.window != "all":
+        return None
+    rule = view.config.judge
+    for machine, spread in target.spreads.items():
+        for commit in (target.info.base, target.best):
+            sample = target.record(commit, machine).primary
+            if commit != target.info.base:
+                # The first values of a keep are those that it was chosen for.
+                sample = sample.recent(max(2, sample.n - rule.runs))
+            apart = drifted(sample, spread, rule.baseline)
+            if apart is not None:
+                name = target.info.metric.name
+                return (
+                    f"the machine drifts: {name} of the same commit has moved by {apart:+.1f} "
+                    "standard errors since it was first measured; set judge.window to 5, and give "
+                    "each slot a core or a GPU of its own"
+                )
+    return None
 
 
 def _machine_trouble(view: View) -> Fail | None:

@@ -375,10 +375,11 @@ class Waiting(Event):
 
 
 class Warned(Event):
-    """A budget is nearly used up: said once."""
+    """A budget is nearly used up, or the machine drifts: said once."""
 
     kind: Literal["warned"] = "warned"
     limit: str
+    """The budget's key, or `drift`."""
     message: str
 
 

@@ -145,8 +145,8 @@ class JudgeConfig(Section):
             return data
         given = cast("dict[str, Any]", data)
         # A preset that is unknown is reported as such, by its field.
-        start = next((p for name, p in PRESETS.items() if name == given.get("preset")), {})
-        return {**start, **given}
+        known = [start for name, start in PRESETS.items() if name == given.get("preset")]
+        return {**(known[0] if known else {}), **given}
 
     @model_validator(mode="after")
     def _ordered(self) -> JudgeConfig:

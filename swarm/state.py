@@ -20,10 +20,9 @@ from swarm.entities import (
     attempt_of,
     bounded,
     means,
-    measures,
     note,
 )
-from swarm.judge import Record, Sample, Spread
+from swarm.judge import Record
 from swarm.records import (
     AgentInfo,
     AnyEvent,
@@ -82,8 +81,8 @@ class RunState:
         self.processes: list[ProcessStamp] = []
         self.aborts: list[str] = []
         """Why the last measurements were aborted, since one was not."""
-        self.warned: set[str] = set()
-        """Limits that are nearly used up, and said to be."""
+        self.warnings: dict[str, str] = {}
+        """What was warned of, once: a limit that is nearly used up, or `drift` -> the words."""
         self.next_number = 1
         for event in events:
             self.apply(event)
@@ -207,7 +206,7 @@ class RunState:
         agent.waiting_until, agent.waiting_reason = event.until, event.reason
 
     def _on_warned(self, event: Warned) -> None:
-        self.warned.add(event.limit)
+        self.warnings[event.limit] = event.message
 
     def _on_warm_started(self, event: WarmStarted) -> None:
         self.targets[event.target].earlier = event.attempts
@@ -267,6 +266,7 @@ class RunState:
         target, agent = self.targets[experiment.target], self.agents[experiment.agent]
         experiment.verdict, experiment.reason = event.verdict, event.reason
         experiment.z, experiment.gain = event.z, event.gain
+        experiment.fixed, experiment.broken = event.fixed, event.broken
         target.open.pop(event.number, None)
         agent.open.discard(event.number)
         target.verdicts[event.verdict] += 1
@@ -344,9 +344,16 @@ class RunState:
 
     def _take_final(self, target: Target, result: Measurement) -> None:
         target.finals_tried.setdefault(result.commit, set()).add(result.index)
-        name = target.info.metric.name
-        if result.failure is None and name in result.values:
-            target.finals.setdefault(result.commit, []).append(bounded(result.values[name]))
+        value = target.value(result) if result.failure is None else None
+        if value is not None:
+            target.finals.setdefault(result.commit, []).append(value)
+        sealed = result.sealed
+        if sealed is None:
+            return
+        if sealed.failure is not None:
+            target.sealed_failed[result.commit] = sealed.failure.reason
+        elif (value := sealed.values.get(target.info.metric.name)) is not None:
+            target.sealed.setdefault(result.commit, []).append(bounded(value))
 
     def _take(self, target: Target, event: Measured) -> None:
         result = event.measurement
@@ -363,13 +370,7 @@ class RunState:
         if result.failure is not None:
             target.unconfirmed.pop(result.tree, None)  # no top-up will come
             return
-        spread = target.spreads.setdefault(result.machine, Spread())
-        for name, value in measures(result).items():
-            if name == target.info.metric.name:
-                spread.squares += record.primary.add(value)
-                spread.freedom += record.primary.n > 1
-            else:
-                record.others.setdefault(name, Sample()).add(value)
+        target.take(result, record)
         if record.primary.n >= THIN:
             target.unconfirmed.pop(result.tree, None)
         if event.purpose == "candidate" and result.index == 0 and event.experiment is not None:
@@ -391,6 +392,7 @@ class RunState:
         target.tree_of[event.new] = event.tree
         target.promotions.append(event)
         target.finals, target.finals_tried = {}, {}
+        target.sealed, target.sealed_failed = {}, {}
         noisy = not all(s.deterministic for s in target.spreads.values())
         if event.stacked and noisy and target.primary(event.new).n < THIN:
             target.unconfirmed[event.tree] = event.new

@@ -342,7 +342,7 @@ def test_a_warning_when_a_limit_is_nearly_used_up() -> None:
         ("usd", "80 % of the budget is used: $16.03 of $20.00"),
         ("tokens", "83 % of the budget is used: 2k of 2.4k tokens"),
     ]
-    story.state.warned.add("usd")
+    story.state.warnings["usd"] = "said"
     names = [n for n, _ in budget.warning(config, story.state, story.now)]
     assert names == ["tokens"]
     assert [n for n, _ in budget.nearly(config, story.state, story.now)] == ["usd", "tokens"]

@@ -12,7 +12,20 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from swarm.judge import Sample, Spread, duel, for_stack, shrunken, violated, z_score
+from swarm.judge import (
+    Breach,
+    Limit,
+    Noise,
+    Record,
+    Sample,
+    Spread,
+    breach,
+    duel,
+    for_stack,
+    shrunken,
+)
+from swarm.quantities import margin
+from swarm.records import MetricSpec
 from swarm.rules import JudgeConfig
 
 RULE = JudgeConfig()
@@ -32,17 +45,17 @@ def sample(*numbers: float) -> Sample:
 
 def level(mean: float, n: int) -> Sample:
     """Give a sample of which only mean and count matter."""
-    return Sample(n=n, mean=mean)
+    return Sample(n=n, mean=mean, values=[mean] * n)
 
 
 def spread(sigma: float, freedom: int = 4) -> Spread:
-    return Spread(squares=sigma * sigma * freedom, freedom=freedom)
+    return Spread(squares=sigma * sigma * freedom, freedom=freedom, agreed=sigma == 0)
 
 
 def step_at(z: float, n: int, rule: JudgeConfig = RULE, **changes: Any) -> Step:
     """Give the step for a candidate of `n` measurements at this z, against five of 0."""
     rule = rule.model_copy(update=changes)
-    gain = z * math.sqrt(1 / n + 1 / 5) + rule.min_delta
+    gain = z * math.sqrt(1 / n + 1 / 5) + margin(rule.min_delta, 0.0)
     return duel(level(gain, n), level(0.0, 5), spread(1.0), sign=1, rule=rule).step
 
 
@@ -151,8 +164,7 @@ def test_a_second_run_is_asked_for_even_at_a_cap_of_one(runs: int) -> None:
 def test_one_difference_ends_determinism(repeats: list[float]) -> None:
     taken, noise = Sample(), Spread()
     for value in repeats:
-        noise.squares += taken.add(value)
-        noise.freedom += taken.n > 1
+        noise.take(taken, value)
     assert noise.deterministic == (len(set(repeats)) == 1)
 
 
@@ -196,7 +208,11 @@ def test_more_gain_is_never_judged_worse(
 
 @given(st.floats(-10, 10), st.integers(1, 9), st.integers(1, 9))
 def test_more_measurements_sharpen_a_gain(gain: float, n: int, more: int) -> None:
-    assert abs(z_score(gain, 1.0, n, 5)) <= abs(z_score(gain, 1.0, n + more, 5))
+    incumbent, noise = level(0.0, 5), spread(1.0)
+    few, many = (duel(level(gain, k), incumbent, noise, sign=1, rule=RULE).z for k in (n, n + more))
+    assert few is not None
+    assert many is not None
+    assert abs(few) <= abs(many)
 
 
 @given(st.lists(values, min_size=1, max_size=50))
@@ -215,8 +231,7 @@ def test_the_spread_pools_every_commit_measured_twice(groups: list[list[float]])
     for group in groups:
         taken = Sample()
         for value in group:
-            noise.squares += taken.add(value)
-            noise.freedom += taken.n > 1
+            noise.take(taken, value, pinned=True)
     freedom = sum(len(g) - 1 for g in groups)
     if freedom == 0:
         assert noise.sigma is None
@@ -253,24 +268,37 @@ def test_a_gain_is_shrunk_only_where_there_is_luck() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "limits", "broken"),
+    ("value", "limit", "broken"),
     [
-        (5.0, {"maximum": 5.0}, False),
-        (5.1, {"maximum": 5.0}, True),
-        (5.0, {"minimum": 5.0}, False),
-        (4.9, {"minimum": 5.0}, True),
-        (None, {"maximum": 5.0}, True),
-        (10.4, {"max_regression": 0.05}, False),
-        (10.6, {"max_regression": 0.05}, True),
-        (1.0, {"max_regression": 0.05}, False),
-        (10.6, {"max_regression": 0.05, "worse": -1}, False),
-        (9.4, {"max_regression": 0.05, "worse": -1}, True),
+        (5.0, Limit("cost", maximum=5.0), False),
+        (5.1, Limit("cost", maximum=5.0), True),
+        (5.0, Limit("cost", minimum=5.0), False),
+        (4.9, Limit("cost", minimum=5.0), True),
+        (None, Limit("cost", maximum=5.0), True),
+        (10.4, Limit("cost", max_regression=0.05), False),
+        (10.6, Limit("cost", max_regression=0.05), True),
+        (1.0, Limit("cost", max_regression=0.05), False),
+        (10.6, Limit("score", max_regression=0.05), False),
+        (9.4, Limit("score", max_regression=0.05), True),
     ],
 )
-def test_a_constraint_is_a_limit(value: float | None, limits: dict[str, Any], broken: bool) -> None:
-    found = violated("cost", value, 10.0, **limits)
+def test_a_constraint_is_a_limit(value: float | None, limit: Limit, broken: bool) -> None:
+    metric = MetricSpec(name="score", goal="maximize")
+    given = None if value is None else level(value, 1)
+    found = _breach_of(limit, given, level(10.0, 5), metric, {})
     assert (found is not None) == broken
-    assert found is None or "cost" in found
+    assert found is None or (found.sure and limit.metric in found.words)
+
+
+def _breach_of(
+    limit: Limit, given: Sample | None, base: Sample, metric: MetricSpec, noise: Noise
+) -> Breach | None:
+    def record(sample: Sample | None) -> Record:
+        if limit.metric == metric.name:
+            return Record(primary=sample or Sample())
+        return Record(primary=level(1.0, 1), others={} if sample is None else {"cost": sample})
+
+    return breach(limit, record(given), record(base), noise, metric, RULE)
 
 
 # --- invented worlds ----------------------------------------------------------------------------
@@ -287,8 +315,7 @@ class Campaign:
 
     def measure(self, true: float, record: Sample) -> None:
         self.spent += 1
-        self.noise.squares += record.add(self.random.gauss(true, self.sigma))
-        self.noise.freedom += record.n > 1
+        self.noise.take(record, self.random.gauss(true, self.sigma))
 
     def search(self, evaluations: int, effects: list[float]) -> tuple[float, float]:
         """Give what the best is worth, and what is claimed for it over the base's record."""

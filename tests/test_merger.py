@@ -147,7 +147,7 @@ def test_a_stack_is_judged_by_the_milder_rule() -> None:
     assert stack is not None
     for value in (21.6, 21.6):
         story._measured(stack.commit, stack.tree, "stack", other, **story.value(value))
-    ruling = merger.judge_stack(story.target, MACHINE, JudgeConfig())
+    ruling = merger.judge_stack(story.target, MACHINE, JudgeConfig(), simpler=False)
     assert ruling.z is not None
     assert 1.0 <= ruling.z < 2.0
     assert ruling.step == "keep"

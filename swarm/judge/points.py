@@ -1,0 +1,138 @@
+"""Keep or discard by points: one for each passed case, one for less of each declared cost.
+
+Compared with the incumbent at each comparison. `lexicographic`: a part is looked at only when all
+before it are equal, so that no lost case is ever bought by speed. `literal`: points add up, and
+what is bought by what is the user's choice. A point for a cost counts only when the cost is told
+apart from the incumbent's: otherwise each second candidate would earn it by luck.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+from swarm.judge import suite
+from swarm.judge.evidence import Noise, Record
+from swarm.judge.scalar import EQUAL, Ruling, duel, z_score
+from swarm.rules import ImprovesConfig, JudgeConfig, PointsConfig
+
+Found = Literal["better", "equal", "worse", "unsure"]
+
+
+class _Part(NamedTuple):
+    found: Found
+    words: str
+    ruling: Ruling | None = None
+
+
+def duel_of(
+    candidate: Record,
+    incumbent: Record,
+    noise: Noise,
+    points: PointsConfig,
+    rule: JudgeConfig,
+    cases: Ruling,
+) -> Ruling:
+    """Compare two records by points; `cases` is the ruling on the suite alone."""
+    if points.trade == "literal":
+        return _literal(candidate, incumbent, noise, points, rule, cases)
+    told: list[str] = []
+    for part in points.of:
+        found = _part(part, candidate, incumbent, noise, rule, cases)
+        told.append(found.words)
+        words = "; ".join(told)
+        if found.found == "better":
+            return cases._replace(step="keep", reason=words)
+        if found.found == "worse":
+            return cases._replace(step="discard", reason=words)
+        if found.found == "unsure":
+            again = found.ruling.cases if found.ruling else None
+            return cases._replace(step="measure", reason=words, cases=again)
+    words = "; ".join([*told, "equal in all parts"])
+    return cases._replace(step="discard", reason=words)
+
+
+def _part(
+    part: Literal["cases"] | ImprovesConfig,
+    candidate: Record,
+    incumbent: Record,
+    noise: Noise,
+    rule: JudgeConfig,
+    cases: Ruling,
+) -> _Part:
+    if part == "cases":
+        return _cases(candidate, incumbent, cases)
+    return _cost(part.name, candidate, incumbent, noise, rule)
+
+
+def _cases(candidate: Record, incumbent: Record, ruling: Ruling) -> _Part:
+    words = f"cases: {ruling.reason}"
+    if ruling.step == "keep":
+        return _Part("better", words)
+    if ruling.step in ("measure", "invalid"):
+        return _Part("unsure", words, ruling)
+    pairs = suite.pair(candidate, incumbent)
+    gone = suite.lost(pairs)
+    if gone:
+        return _Part("worse", f"{words}; no lost case ({', '.join(gone[:3])}) is bought by a cost")
+    return _Part("worse" if _z(ruling) <= -EQUAL else "equal", words)
+
+
+def _z(ruling: Ruling) -> float:
+    """Give the z of a ruling; without spread any difference is beyond doubt."""
+    return (
+        math.copysign(math.inf, ruling.gain)
+        if ruling.z is None and ruling.gain
+        else (ruling.z or 0.0)
+    )
+
+
+def _cost(
+    name: str, candidate: Record, incumbent: Record, noise: Noise, rule: JudgeConfig
+) -> _Part:
+    """Compare a cost; less is better. What the incumbent does not report cannot be improved."""
+    ours, theirs, spread = candidate.others.get(name), incumbent.others.get(name), noise.get(name)
+    if theirs is None or not theirs.n or spread is None or spread.sigma is None:
+        return _Part("equal", f"{name}: not measured on the incumbent")
+    if ours is None or not ours.n:
+        return _Part("worse", f"{name}: not reported")
+    plain = rule.model_copy(update={"min_delta": 0.0, "max_gain": None, "keep_if_equal": "never"})
+    ruling = duel(ours, theirs, spread, sign=-1, rule=plain)
+    words = f"{name}: {ruling.reason}"
+    if ruling.step == "keep":
+        return _Part("better", words)
+    if ruling.step == "measure":
+        return _Part("unsure", words)
+    return _Part("worse" if _z(ruling) <= -EQUAL else "equal", words)
+
+
+def _literal(
+    candidate: Record,
+    incumbent: Record,
+    noise: Noise,
+    points: PointsConfig,
+    rule: JudgeConfig,
+    cases: Ruling,
+) -> Ruling:
+    """Add the points up: cases gained on average, and one for each cost that is proven less."""
+    pairs = suite.pair(candidate, incumbent)
+    costs = [p for p in points.of if p != "cases"]
+    parts = [_cost(p.name, candidate, incumbent, noise, rule) for p in costs]
+    won = sum(p.found == "better" for p in parts)
+    open_ = sum(p.found == "unsure" for p in parts)
+    more = suite.gained(pairs) if "cases" in points.of else 0.0
+    se = math.sqrt(suite.squared_error(pairs)) if "cases" in points.of else 0.0
+    n = candidate.runs
+    z, best = z_score(more + won, se), z_score(more + won + open_, se)
+    words = "; ".join(
+        [f"{more + won:+.3g} points: {more:+.3g} for cases", *(p.words for p in parts)]
+    )
+    enough = 2 if se == 0.0 else 1
+    if (best <= 0.0) if se == 0.0 else (best < rule.drop_below):
+        return cases._replace(step="discard", reason=words)
+    sure = z > 0.0 if se == 0.0 else z >= (rule.once if n == 1 else rule.keep_above)
+    if sure and n >= enough:
+        return cases._replace(step="keep", reason=words)
+    if n >= rule.runs:
+        return cases._replace(step="discard", reason=f"{words}; undecided after {n} runs")
+    return cases._replace(step="measure", reason=f"{words}; too close to call", cases=None)
