@@ -3,7 +3,7 @@
 Measure the candidate against the incumbent's mean. Below +1 standard error of the difference:
 discard. From +2: keep. In between measure both once more, at most five times. The spread is pooled
 over every commit measured at least twice, and a record's value is its mean, never its best. Why
-these numbers: `docs/judging.md`.
+these numbers: `docs/statistics.md`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@ Haenszel).
 
 The first run is the whole suite. Later rounds re-run, on both sides, only the cases whose results
 so far are mixed: the others cannot change the answer. Before a keep the candidate runs the whole
-suite once more. Why: `docs/judging.md`.
+suite once more. Why: `docs/statistics.md`.
 """
 
 from __future__ import annotations
