@@ -232,7 +232,7 @@ class Coordinator:
         site = NodeSite(
             run=self.state.run,
             key=self._dir.scratch_key,
-            target=mustering.target_site(config, target, self._prefix),
+            target=mustering.target_site(config, self._config.judge, target, self._prefix),
             bundle=self._hub.bundle(sorted(tips)),
             tips=tuple(sorted(tips)),
             rung=rung,

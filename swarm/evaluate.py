@@ -1,57 +1,32 @@
-"""One measurement: guard, run, and the number in what they left.
+"""One measurement: the commands of the harness, and what `reading` makes of what they left.
 
-Owns the harness contract: commands, environment, where a metric may stand in the output, and
-which failure a bad ending is. The parsing is pure and at the top. Knows no git and no Ray: it is
+Owns commands, environment, log, and which failure a bad ending is. Knows no git and no Ray: it is
 handed a ready export and a sandbox, and it judges nothing.
 """
 
 from __future__ import annotations
 
 import errno
-import json
-import math
 import os
 import re
 import shlex
 import signal
 import stat
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import BinaryIO, NamedTuple
 
-from swarm.records import Failure, FailureKind, Goal
+from swarm.reading import Aggregate, Bounds, MetricRule, Reading, plain, read_metrics
+from swarm.records import Case, Failure, FailureKind, Sealed
 from swarm.sandbox import Command, Outcome, Sandbox
 
 TAIL_LINES = 40
 TAIL_CHARS = 8_000
-FEEDBACK_CHARS = 20_000
 RESULT_LIMIT = 8 * 2**20
 """Bytes of the result file; a larger one is refused."""
-MOST_METRICS = 100
-"""Each measurement goes to the ledger as one line: metrics beyond this many are left out."""
-
-
-@dataclass(frozen=True)
-class MetricRule:
-    """The primary metric and where its value stands when `SWARM_RESULT` does not have it."""
-
-    name: str
-    goal: Goal
-    pattern: str | None = None
-    """A regex with one group, multiline; its last match wins."""
-    json_path: str | None = None
-    """Keys and indices joined by dots (`results.0.p95`), into the last JSON line that has it."""
-
-    def __post_init__(self) -> None:
-        if self.name == "cases":
-            raise ValueError("the metric `cases` is not supported yet")
-        if self.pattern is not None and re.compile(self.pattern).groups != 1:
-            raise ValueError(f"metric.pattern {self.pattern!r} must have exactly one group")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,14 +42,12 @@ class Harness:
     output_limit: int = 16 * 2**20
     also: tuple[str, ...] = ()
     """Metrics that constraints name: their `name: value` lines are read too."""
-
-
-class Reading(NamedTuple):
-    """What a run says of itself. `problem` is why there is no primary value, or None."""
-
-    values: dict[str, float]
-    feedback: str
-    problem: str | None
+    aggregate: Aggregate = "last"
+    """What is made of several values of a metric in one measurement."""
+    bounds: Bounds | None = None
+    """Smallest and largest value of the metric that can be true."""
+    final: str | tuple[str, ...] | None = None
+    """Confirms the result at the end of a run."""
 
 
 class Result(NamedTuple):
@@ -86,205 +59,9 @@ class Result(NamedTuple):
     seconds: float
     """Wall time of `run`."""
     peak_memory_mb: float
-
-
-# --- reading the metric ------------------------------------------------------------------------
-
-# The text is the candidate's and may be huge: no expression here takes more than linear time.
-_NUMBER = r"[+-]?(?:(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|inf(?:inity)?|nan)"
-_IS_NUMBER = re.compile(_NUMBER, re.IGNORECASE)
-_METRIC_LINE = re.compile(r"^METRIC[ \t]+([^\s=]+)=(\S+)[ \t]*$", re.MULTILINE)
-_SUMMARY_LINE = re.compile(
-    rf"^([^\W\d][\w.µ-]*):[ \t]*({_NUMBER})[ \t]*$", re.MULTILINE | re.IGNORECASE
-)
-_RULER = re.compile(r"^---[ \t]*$", re.MULTILINE)
-# Colours and cursor movements (CSI), titles and links (OSC), other escapes, control characters.
-_CONTROL = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b\n]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-~]?"
-    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
-)
-
-
-def read_metrics(
-    rule: MetricRule, output: str, result_json: str | None, also: Collection[str] = ()
-) -> Reading:
-    """Find the metrics in the output of a run and in the result file it wrote, if it did.
-
-    The primary metric is taken from the first of these that has it: the result file; the pattern
-    or JSON path of the rule; lines of the output. The last match wins, and when that one is no
-    finite number there is no value. Other metrics are kept where they are finite.
-    """
-    text = plain(output)
-    report = _Report({}, "", None)
-    if result_json is not None:
-        report = _read_report(result_json)
-        if report.problem is not None:
-            return Reading({}, report.feedback, report.problem)
-    values = dict(_secondary(text, also))
-    values |= {k: v for k, v in report.metrics.items() if isinstance(v, float) and math.isfinite(v)}
-    if len(values) > MOST_METRICS:
-        named = {k: v for k, v in values.items() if k in also}
-        values = dict(islice((named | values).items(), MOST_METRICS))
-    place, token = _primary(rule, text, report.metrics)
-    if place is None:
-        return Reading({}, report.feedback, _absent(rule, result_json is not None))
-    number = _number(token)
-    if number is None or not math.isfinite(number):
-        what = "a finite number" if number is not None else "a number"
-        return Reading({}, report.feedback, f"`{rule.name}` from {place} is not {what}: {token!r}")
-    values[rule.name] = number
-    return Reading(values, report.feedback, None)
-
-
-def plain(text: str) -> str:
-    r"""Drop control sequences; `\r`, which a progress bar ends its lines with, ends a line."""
-    return _CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
-
-
-def _primary(
-    rule: MetricRule, text: str, metrics: Mapping[str, float | str]
-) -> tuple[str | None, float | str]:
-    """Give the place where the primary metric was found, or None, and what stands there."""
-    if rule.name in metrics:
-        return "SWARM_RESULT", metrics[rule.name]
-    if rule.pattern is not None:
-        token = _last(re.finditer(rule.pattern, text, re.MULTILINE))
-        if token is not None:
-            return f"metric.pattern {rule.pattern!r}", token
-    if rule.json_path is not None:
-        found = _from_json_lines(rule.json_path, text)
-        if found is not None:
-            return f"metric.json `{rule.json_path}`", found
-    name = re.escape(rule.name)
-    lines = (
-        rf"^(?:METRIC[ \t]+{name}=(?P<metric>\S+)|SCORE:[ \t]*(?P<score>\S+)"
-        rf"|{name}:[ \t]*(?P<line>(?i:{_NUMBER})))[ \t]*$"
-    )
-    last = None
-    for match in re.finditer(lines, text, re.MULTILINE):
-        last = match
-    if last is None:
-        return None, ""
-    return f"the line {_short(last.group())!r}", last.group(cast("str", last.lastgroup))
-
-
-def _last(matches: Iterator[re.Match[str]]) -> str | None:
-    token = None
-    for match in matches:
-        # A group that took no part in the match says as little as no match.
-        token = match.group(1) if match.group(1) is not None else token
-    return token
-
-
-def _secondary(text: str, also: Collection[str]) -> Iterator[tuple[str, float]]:
-    """Give the finite metrics of the lines, the weakest form first."""
-    ruler = -1
-    for match in _RULER.finditer(text):
-        ruler = match.end()
-    for match in _SUMMARY_LINE.finditer(text):
-        name, token = match.groups()
-        if (0 <= ruler < match.start() or name in also) and math.isfinite(number := float(token)):
-            yield name, number
-    for match in _METRIC_LINE.finditer(text):
-        number = _number(match.group(2))
-        if number is not None and math.isfinite(number):
-            yield match.group(1), number
-
-
-def _from_json_lines(path: str, text: str) -> float | str | None:
-    for line in reversed(text.split("\n")):
-        if line.lstrip()[:1] not in ("{", "["):
-            continue
-        try:
-            found = _descend(json.loads(line), path)
-        except (ValueError, RecursionError):
-            continue
-        if found is not None:
-            return found
-    return None
-
-
-def _descend(value: Any, path: str) -> float | str | None:
-    for part in path.split("."):
-        if isinstance(value, dict):
-            value = cast("dict[str, Any]", value).get(part)
-        elif isinstance(value, list) and part.isascii() and part.isdigit():
-            items = cast("list[Any]", value)
-            value = items[int(part)] if int(part) < len(items) else None
-        else:
-            return None
-    return None if value is None else _scalar(value)
-
-
-def _scalar(value: Any) -> float | str:
-    """Give a JSON number as a float and anything else as the text to show."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        with suppress(OverflowError):
-            return float(value)
-        return math.inf
-    return json.dumps(value)[:80]
-
-
-def _number(token: float | str) -> float | None:
-    if not isinstance(token, str):
-        return token
-    return float(token) if _IS_NUMBER.fullmatch(token.strip()) else None
-
-
-def _absent(rule: MetricRule, reported: bool) -> str:
-    where = [f"`{rule.name}` in SWARM_RESULT" + ("" if reported else " (not written)")]
-    if rule.pattern is not None:
-        where.append(f"metric.pattern {rule.pattern!r}")
-    if rule.json_path is not None:
-        where.append(f"metric.json `{rule.json_path}` in a JSON line")
-    where.append(f"a line `METRIC {rule.name}=...`, `SCORE: ...` or `{rule.name}: ...`")
-    return f"no metric: looked for {'; '.join(where)}"
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-class _Report(NamedTuple):
-    metrics: dict[str, float | str]
-    feedback: str
-    problem: str | None
-
-
-def _read_report(text: str) -> _Report:
-    """Read the result file. A malformed one is a problem, not something to guess around."""
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        return _Report({}, "", f"SWARM_RESULT is not JSON: {error}")
-    if not isinstance(data, dict):
-        return _Report({}, "", "SWARM_RESULT is not a JSON object")
-    fields = cast("dict[str, Any]", data)
-    metrics, cases = fields.get("metrics", {}), fields.get("cases", [])
-    feedback = fields.get("feedback") or ""
-    if not isinstance(feedback, str):
-        return _Report({}, "", "`feedback` in SWARM_RESULT is not a string")
-    feedback = plain(feedback)[:FEEDBACK_CHARS]
-    if not isinstance(metrics, dict):
-        return _Report({}, feedback, "`metrics` in SWARM_RESULT is not an object")
-    if (problem := _check_cases(cases)) is not None:
-        return _Report({}, feedback, problem)
-    named = cast("dict[str, Any]", metrics)
-    return _Report({name: _scalar(value) for name, value in named.items()}, feedback, None)
-
-
-def _check_cases(cases: Any) -> str | None:
-    if not isinstance(cases, list):
-        return "`cases` in SWARM_RESULT is not a list"
-    seen: set[str] = set()
-    for case in cast("list[Any]", cases):
-        name = cast("dict[str, Any]", case).get("id") if isinstance(case, dict) else None
-        if not isinstance(name, str):
-            return "a case in SWARM_RESULT has no `id` that is a string"
-        if name in seen:
-            return f"the case id {_short(name)!r} is twice in SWARM_RESULT"
-        seen.add(name)
-    return None
+    cases: tuple[Case, ...] = ()
+    sealed: Sealed | None = None
+    """What `final` said, where it was asked for."""
 
 
 # --- the environment of a measurement ----------------------------------------------------------
@@ -354,7 +131,8 @@ def _begin_stage(log: Path, stage: str, command: str | tuple[str, ...]) -> int:
 
 def _shown(command: str | tuple[str, ...]) -> str:
     text = command if isinstance(command, str) else shlex.join(command)
-    return _short(" ".join(text.split()))
+    line = " ".join(text.split())
+    return line if len(line) <= 80 else line[:77] + "..."
 
 
 # --- one measurement ---------------------------------------------------------------------------
@@ -370,6 +148,8 @@ def evaluate(
     label: str,
     log: Path,
     gpus: str,
+    cases: tuple[str, ...] | None = None,
+    final: bool = False,
     cancel: Event | None = None,
     guard_export: Callable[[], Path] | None = None,
     launcher: Mapping[str, str] | None = None,
@@ -377,8 +157,10 @@ def evaluate(
     """Measure what lies in `export`, once.
 
     `prefix` is the target's own directory in the export, `label` the value of SWARM_EXPERIMENT,
-    `gpus` that of CUDA_VISIBLE_DEVICES. `guard_export` makes the export that the guards run in:
-    what they leave must not reach the run. `launcher` is the environment to pass on from.
+    `gpus` that of CUDA_VISIBLE_DEVICES. `cases` are those of a suite that are to be run, None for
+    all. `final` asks for the harness's `final` after a good run. `guard_export` makes the export
+    that the guards run in: what they leave must not reach the run. `launcher` is the environment
+    to pass on from.
     """
     if harness.guard and guard_export is None:
         raise ValueError("a harness with a guard needs an export to run it in")
@@ -387,23 +169,29 @@ def evaluate(
     bench = _Bench(harness, sandbox, env, log, cancel)
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
-    if harness.guard and guard_export is not None:
-        cwd = guard_export() / prefix
-        for command in harness.guard:
-            ending = bench.run("guard", command, cwd)
-            if ending.failure is not None:
-                failure = _of_guard(ending.failure, command)
-                return Result({}, "", failure, 0.0, 0.0)
-    ending = bench.run("run", harness.run, export / prefix)
-    reading = Reading({}, "", None)
-    failure = ending.failure
-    if failure is None:
-        reading = read_metrics(harness.metric, ending.output, ending.report, harness.also)
-        if reading.problem is not None:
-            cut = " (output beyond the limit was cut)" if ending.outcome.truncated else ""
-            failure = Failure(kind="invalid", reason=reading.problem + cut, tail=log_tail(log))
+    # A part of a suite is only run of a commit that has passed the guards with all of it.
+    if harness.guard and guard_export is not None and cases is None:
+        failure = bench.guard(guard_export() / prefix)
+        if failure is not None:
+            return Result({}, "", failure, 0.0, 0.0)
+    ending = bench.run("run", harness.run, export / prefix, cases)
+    reading, failure = bench.read(ending, partial=cases is not None)
+    sealed = None
+    if failure is None and final and harness.final is not None:
+        sealed = bench.confirm(harness.final, export / prefix)
+        if sealed.failure is not None and sealed.failure.kind == "aborted":
+            # Our own doing, not that of `final`: the measurement is to be made again.
+            reading, failure, sealed = Reading({}, "", None), sealed.failure, None
     taken = ending.outcome
-    return Result(reading.values, reading.feedback, failure, taken.seconds, taken.peak_memory_mb)
+    return Result(
+        reading.values,
+        reading.feedback,
+        failure,
+        taken.seconds,
+        taken.peak_memory_mb,
+        reading.cases,
+        sealed,
+    )
 
 
 class _Ending(NamedTuple):
@@ -425,19 +213,66 @@ class _Bench:
     log: Path
     cancel: Event | None
 
-    def run(self, stage: str, command: str | tuple[str, ...], cwd: Path) -> _Ending:
+    def guard(self, cwd: Path) -> Failure | None:
+        """Run the guards up to the first that fails."""
+        for command in self.harness.guard:
+            ending = self.run("guard", command, cwd)
+            if ending.failure is not None:
+                return _of_guard(ending.failure, command)
+        return None
+
+    def confirm(self, command: str | tuple[str, ...], cwd: Path) -> Sealed:
+        """Run `final`, and keep of it only what no proposer is ever shown.
+
+        Its feedback is dropped; its values and its failure stand apart from those of `run`. They
+        are of a measurement with the purpose `final`, which no briefing is made from.
+        """
+        reading, failure = self.read(self.run("final", command, cwd), partial=False)
+        return Sealed(values=reading.values, failure=failure)
+
+    def read(self, ending: _Ending, *, partial: bool) -> tuple[Reading, Failure | None]:
+        """Read what a command left, if it ended well."""
+        if ending.failure is not None:
+            return Reading({}, "", None), ending.failure
+        reading = read_metrics(
+            self.harness.metric,
+            ending.output,
+            ending.report,
+            self.harness.also,
+            aggregate=self.harness.aggregate,
+            bounds=self.harness.bounds,
+            partial=partial,
+        )
+        if reading.problem is None:
+            return reading, None
+        cut = " (output beyond the limit was cut)" if ending.outcome.truncated else ""
+        tail = log_tail(self.log)
+        return reading, Failure(kind="invalid", reason=reading.problem + cut, tail=tail)
+
+    def run(
+        self,
+        stage: str,
+        command: str | tuple[str, ...],
+        cwd: Path,
+        cases: tuple[str, ...] | None = None,
+    ) -> _Ending:
+        """Run one command; `cases` are named to it in a file."""
         argv = ("/bin/sh", "-c", command) if isinstance(command, str) else command
         # Outside the export and with a name of its own: nobody can have written it beforehand.
         with TemporaryDirectory(
             prefix="result-", dir=self.sandbox.scratch, ignore_cleanup_errors=True
         ) as private:
-            result = Path(private, "result.json")
+            result, asked = Path(private, "result.json"), Path(private, "cases.txt")
+            files = {"SWARM_RESULT": str(result)}
+            if cases is not None:
+                asked.write_text("".join(f"{case}\n" for case in cases), encoding="utf-8")
+                files["SWARM_CASES"] = str(asked)
             start = _begin_stage(self.log, stage, command)
             outcome = self.sandbox.run(
                 Command(
                     argv=argv,
                     cwd=cwd,
-                    env={**self.env, "SWARM_RESULT": str(result)},
+                    env={**self.env, **files},
                     timeout_s=self.harness.timeout_s,
                     log=self.log,
                     output_limit=self.harness.output_limit,
@@ -451,7 +286,7 @@ class _Bench:
                     outcome, Failure(kind=bad[0], reason=bad[1], tail=log_tail(self.log))
                 )
             report, problem = _read_result(result)
-        if problem is not None and stage == "run":
+        if problem is not None and stage != "guard":
             return _Ending(
                 outcome, Failure(kind="invalid", reason=problem, tail=log_tail(self.log))
             )

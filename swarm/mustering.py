@@ -13,11 +13,13 @@ from pathlib import Path
 
 from swarm.config import RunConfig, TargetConfig
 from swarm.entities import Target
-from swarm.evaluate import Harness, MetricRule
+from swarm.evaluate import Harness
 from swarm.groups import AgentGroup
 from swarm.keys import of
 from swarm.node import TargetSite
+from swarm.reading import MetricRule
 from swarm.records import AgentInfo
+from swarm.rules import JudgeConfig
 from swarm.runtime import Post
 
 log = logging.getLogger("swarm")
@@ -68,9 +70,12 @@ def program(config: TargetConfig) -> str:
     return _LAST.get(path, "")
 
 
-def target_site(config: TargetConfig, target: Target, prefix: str) -> TargetSite:
+def target_site(
+    config: TargetConfig, judge: JudgeConfig, target: Target, prefix: str
+) -> TargetSite:
     """Give what a node must know of a target."""
-    metric = config.metric
+    metric, points = config.metric, judge.points
+    costs = () if points is None else [p.name for p in points.of if not isinstance(p, str)]
     return TargetSite(
         name=config.name,
         base=target.info.base,
@@ -88,7 +93,10 @@ def target_site(config: TargetConfig, target: Target, prefix: str) -> TargetSite
             ),
             timeout_s=config.timeout,
             env=config.env,
-            also=tuple(c.metric for c in config.constraints),
+            also=(*(c.metric for c in config.constraints), *costs),
+            aggregate=judge.aggregate,
+            bounds=judge.bounds,
+            final=config.final,
         ),
         setup=config.setup,
         max_files=config.change.max_files,

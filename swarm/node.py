@@ -20,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 
 from swarm.errors import HarnessError, SwarmError
-from swarm.evaluate import Harness, environment, evaluate, log_tail, open_log
+from swarm.evaluate import Harness, Result, environment, evaluate, log_tail, open_log
 from swarm.records import Failure, Measurement, ProcessStamp, Purpose, SlotInfo
 from swarm.removal import remove_tree
 from swarm.repo import Mirror
@@ -230,7 +230,7 @@ class Bench:
         except (SwarmError, OSError) as error:
             # Our own machinery failed, which says nothing of the commit.
             failure = Failure(kind="aborted", reason=f"{type(error).__name__}: {error}")
-            measurement = _measurement(job, failure=failure)
+            measurement = _measurement(job, Result({}, "", failure, 0.0, 0.0))
         finally:
             self._clean()
         said = _ends_of(log)
@@ -253,17 +253,12 @@ class Bench:
             label=label,
             log=log,
             gpus=self._gpus,
+            cases=job.cases,
+            final=job.purpose == "final",
             cancel=cancel,
             guard_export=lambda: node.export(job.commit, self._dir / "guard"),
         )
-        return _measurement(
-            job,
-            failure=result.failure,
-            values=result.values,
-            feedback=result.feedback,
-            seconds=result.seconds,
-            peak_memory_mb=result.peak_memory_mb,
-        )
+        return _measurement(job, result)
 
     def _clean(self) -> None:
         """Leave nothing of what a candidate had, or has put beside it."""
@@ -279,25 +274,20 @@ class Bench:
             _remove(self._dir)
 
 
-def _measurement(
-    job: MeasureJob,
-    *,
-    failure: Failure | None = None,
-    values: dict[str, float] | None = None,
-    feedback: str = "",
-    seconds: float = 0.0,
-    peak_memory_mb: float = 0.0,
-) -> Measurement:
+def _measurement(job: MeasureJob, result: Result) -> Measurement:
     return Measurement(
         commit=job.commit,
         tree=job.tree,
         index=job.index,
         machine=job.machine,
-        values=values or {},
-        failure=failure,
-        seconds=seconds,
-        peak_memory_mb=peak_memory_mb,
-        feedback=feedback,
+        values=result.values,
+        failure=result.failure,
+        seconds=result.seconds,
+        peak_memory_mb=result.peak_memory_mb,
+        feedback=result.feedback,
+        cases=result.cases,
+        asked=job.cases,
+        sealed=result.sealed,
     )
 
 

@@ -1,226 +1,22 @@
-"""The harness contract: where a metric may stand, what a bad ending is called, what is seen."""
+"""One measurement: what a bad ending is called, what is seen, cases, the final command."""
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from swarm.evaluate import (
-    MOST_METRICS,
-    Harness,
-    MetricRule,
-    Result,
-    environment,
-    evaluate,
-    log_tail,
-    plain,
-    read_metrics,
-)
+from swarm.evaluate import Harness, Result, environment, evaluate, log_tail
+from swarm.reading import MetricRule
+from swarm.records import Case, Sealed
 from swarm.sandbox import Sandbox, probe
 
 BPB = MetricRule("val_bpb", "minimize")
-PATTERN = MetricRule("val_bpb", "minimize", pattern=r"^final\s+(\S+)")
-JSON = MetricRule("p95", "minimize", json_path="summary.p95")
-
-SUMMARY = """\
-step 10 | loss 3.2\rstep 20 | loss 3.1\rstep 30 | loss 3.0
----
-val_bpb:          0.997900
-training_seconds: 300.1
-peak_vram_mb:     45060.2
-num_steps:        953
-device: H100
-"""
-
-
-# --- reading the metric ------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("rule", "output", "result", "value"),
-    [
-        # 1. the result file, before everything else
-        (BPB, "val_bpb: 2", '{"metrics": {"val_bpb": 1}}', 1),
-        (PATTERN, "final 2", '{"metrics": {"val_bpb": 1.5}}', 1.5),
-        (BPB, "val_bpb: 2", '{"metrics": {"other": 1}}', 2),
-        (BPB, "val_bpb: 2", "{}", 2),
-        # 2. the pattern, or the path into the last JSON line that has it
-        (PATTERN, "final 1\nfinal 2\nnot final 3\n", None, 2),
-        (PATTERN, "final 1e-3 x\n", None, 0.001),
-        (PATTERN, "final 1\nval_bpb: 7\n", None, 1),
-        (PATTERN, "val_bpb: 7\n", None, 7),
-        (JSON, '{"summary": {"p95": 3}}\n{"summary": {"p95": 4.5}}\n', None, 4.5),
-        (JSON, '{"summary": {"p95": 3}}\ndone {"p95": 1}\n{"event": "done"}\n{broken\n', None, 3),
-        (MetricRule("v", "maximize", json_path="r.1.v"), '{"r": [{"v": 1}, {"v": 2}]}', None, 2),
-        (MetricRule("v", "maximize", json_path="0"), "[5]\n", None, 5),
-        # 3. lines
-        (BPB, SUMMARY, None, 0.9979),
-        (BPB, "METRIC val_bpb=0.5\n", None, 0.5),
-        (BPB, "SCORE: 12\n", None, 12),
-        (BPB, "METRIC val_bpb=1\nSCORE: 2\nval_bpb: 3\n", None, 3),
-        (BPB, "val_bpb: 3\nMETRIC val_bpb=1\n", None, 1),
-        (BPB, "val_bpb: 1\rval_bpb: 2\r\nother", None, 2),
-        (BPB, "\x1b[32mval_bpb: 4\x1b[0m\n", None, 4),
-        (BPB, "val_bpb: -.5e-2\t\n", None, -0.005),
-        (MetricRule("latency.p95-ms", "minimize"), "METRIC latency.p95-ms=3\n", None, 3),
-    ],
-)
-def test_where_a_metric_may_stand(
-    rule: MetricRule, output: str, result: str | None, value: float
-) -> None:
-    reading = read_metrics(rule, output, result)
-    assert reading.problem is None
-    assert reading.values[rule.name] == value
-
-
-@pytest.mark.parametrize(
-    ("rule", "output", "result", "said"),
-    [
-        (BPB, "", None, "looked for `val_bpb` in SWARM_RESULT (not written); a line `METRIC"),
-        (BPB, " val_bpb: 1\nbest val_bpb: 2\nval_bpb = 3\nval_bpb: 4 of 5\n", None, "no metric"),
-        (BPB, "val_bpbx: 1\nMETRIC val_bpb.x=1\n", None, "no metric"),
-        (BPB, "val_bpb: 1\nval_bpb: nan\n", None, "not a finite number: 'nan'"),
-        (BPB, "val_bpb: 1\nMETRIC val_bpb=inf\n", None, "not a finite number: 'inf'"),
-        (BPB, "val_bpb: 1e999\n", None, "not a finite number"),
-        (BPB, "METRIC val_bpb=1_000\n", None, "not a number: '1_000'"),
-        (BPB, "METRIC val_bpb=fast\n", None, "not a number: 'fast'"),
-        (PATTERN, "nothing", None, r"metric.pattern '^final\\s+(\\S+)'"),
-        (PATTERN, "final nan\nval_bpb: 1", None, "not a finite number: 'nan'"),
-        (PATTERN, "final 0,98", None, "not a number: '0,98'"),
-        (JSON, "{}", None, "metric.json `summary.p95`"),
-        (JSON, '{"summary": {"p95": NaN}}', None, "not a finite number"),
-        (JSON, '{"summary": {"p95": "3"}}', None, "not a number"),
-        (JSON, '{"summary": {"p95": true}}', None, "not a number"),
-        (BPB, "val_bpb: 1", '{"metrics": {"val_bpb": NaN}}', "from SWARM_RESULT is not a finite"),
-        (BPB, "val_bpb: 1", '{"metrics": {"val_bpb": -Infinity}}', "not a finite number"),
-        (BPB, "val_bpb: 1", '{"metrics": {"val_bpb": 1e400}}', "not a finite number"),
-        (BPB, "val_bpb: 1", '{"metrics": {"val_bpb": 1' + 400 * "0" + "}}", "not a finite"),
-        (BPB, "val_bpb: 1", '{"metrics": {"val_bpb": "0.5"}}', "not a number"),
-        (BPB, "val_bpb: 1", '{"metrics": {"val_bpb": null}}', "not a number"),
-        (BPB, "val_bpb: 1", "", "SWARM_RESULT is not JSON"),
-        (BPB, "val_bpb: 1", "{", "SWARM_RESULT is not JSON"),
-        (BPB, "val_bpb: 1", "[" * 100_000, "SWARM_RESULT is not JSON"),
-        (BPB, "val_bpb: 1", "[]", "not a JSON object"),
-        (BPB, "val_bpb: 1", '{"metrics": []}', "`metrics` in SWARM_RESULT"),
-        (BPB, "val_bpb: 1", '{"feedback": 3}', "`feedback` in SWARM_RESULT"),
-        (BPB, "val_bpb: 1", '{"cases": {}}', "`cases` in SWARM_RESULT"),
-        (BPB, "val_bpb: 1", '{"cases": [{"id": 1}]}', "no `id` that is a string"),
-        (BPB, "val_bpb: 1", '{"cases": [3]}', "no `id` that is a string"),
-        (BPB, "val_bpb: 1", '{"cases": [{"id": "a"}, {"id": "a"}]}', "'a' is twice"),
-    ],
-)
-def test_no_metric_says_what_was_looked_for(
-    rule: MetricRule, output: str, result: str | None, said: str
-) -> None:
-    reading = read_metrics(rule, output, result)
-    assert reading.values == {}
-    assert said in (reading.problem or "")
-
-
-def test_other_metrics_come_along() -> None:
-    reading = read_metrics(BPB, SUMMARY, None)
-    assert reading.values == {
-        "val_bpb": 0.9979,
-        "training_seconds": 300.1,
-        "peak_vram_mb": 45060.2,
-        "num_steps": 953,
-    }
-    output = "epoch: 3\nMETRIC p95_ms=1\nMETRIC p95_ms=2\nMETRIC bad=nan\nMETRIC µs=5\nval_bpb: 1\n"
-    assert read_metrics(BPB, output, None).values == {"val_bpb": 1, "p95_ms": 2, "µs": 5}
-    assert read_metrics(BPB, output, None, also=["epoch"]).values["epoch"] == 3
-    result = json.dumps({"metrics": {"val_bpb": 2, "p95_ms": 9, "gone": math.inf, "text": "x"}})
-    assert read_metrics(BPB, output, result).values == {"val_bpb": 2, "p95_ms": 9, "µs": 5}
-
-
-def test_feedback_is_data_without_control_sequences() -> None:
-    result = json.dumps({"metrics": {"val_bpb": 1}, "feedback": "\x1b[2Jcase c1\nfailed\x07"})
-    assert read_metrics(BPB, "", result).feedback == "case c1\nfailed"
-    assert len(read_metrics(BPB, "", json.dumps({"feedback": "x" * 10**6})).feedback) < 50_000
-
-
-def test_many_metrics_do_not_flood_the_ledger() -> None:
-    output = "".join(f"METRIC m{i}={i}\n" for i in range(10_000)) + "zz: 1\nval_bpb: 2\n"
-    values = read_metrics(BPB, output, None, also=["zz", "m9999"]).values
-    assert len(values) <= MOST_METRICS + 1
-    assert (values["val_bpb"], values["zz"], values["m9999"]) == (2, 1, 9999)
-
-
-@pytest.mark.parametrize(
-    "line",
-    ["1" * 10**6 + "x", "METRIC " * 150_000, "val_bpb:" + " " * 10**6 + "x", "\x1b[" * 500_000],
-)
-@pytest.mark.timeout(20)
-def test_hostile_output_is_read_in_linear_time(line: str) -> None:
-    assert read_metrics(BPB, f"---\nval_bpb: 1\nx: {line}\n{line}\n", None).values["val_bpb"] == 1
-
-
-def test_rules_that_cannot_work_are_refused() -> None:
-    with pytest.raises(ValueError, match="one group"):
-        MetricRule("x", "minimize", pattern="x: (a)(b)")
-    with pytest.raises(ValueError, match="cases"):
-        MetricRule("cases", "maximize")
-
-
-FORMS: list[Callable[[str], str]] = [
-    lambda v: f"val_bpb: {v}",
-    lambda v: f"METRIC val_bpb={v}",
-    lambda v: f"SCORE: {v}",
-]
-lines = st.tuples(st.sampled_from(FORMS), st.floats()).map(lambda p: (p[0](repr(p[1])), p[1]))
-noise = st.text(alphabet="abc :=0.\t\x1b[m", max_size=12).map(lambda s: ("# " + s, None))
-
-
-@given(st.lists(st.one_of(lines, noise), min_size=1), st.sampled_from(["\n", "\r", "\r\n"]))
-def test_the_last_value_wins_and_is_never_other_than_finite(
-    written: list[tuple[str, float | None]], end: str
-) -> None:
-    reading = read_metrics(BPB, end.join(text for text, _ in written) + end, None)
-    values = [value for _, value in written if value is not None]
-    if values and math.isfinite(values[-1]):
-        assert reading == ({"val_bpb": values[-1]}, "", None)
-    else:
-        assert reading.values == {}
-        assert reading.problem
-
-
-@given(st.text(max_size=200), st.text(max_size=200) | st.none())
-def test_any_text_gives_finite_values_or_a_problem(output: str, result: str | None) -> None:
-    for rule in (BPB, PATTERN, JSON):
-        reading = read_metrics(rule, output, result)
-        assert all(math.isfinite(value) for value in reading.values.values())
-        assert (reading.problem is None) == (rule.name in reading.values)
-
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
-    max_leaves=10,
-)
-
-
-@given(
-    st.fixed_dictionaries({}, optional=dict.fromkeys(("metrics", "cases", "feedback"), json_values))
-)
-def test_any_json_result_gives_finite_values_or_a_problem(result: dict[str, object]) -> None:
-    reading = read_metrics(BPB, "val_bpb: 1", json.dumps(result))
-    assert all(math.isfinite(value) for value in reading.values.values())
-    assert (reading.problem is None) == ("val_bpb" in reading.values)
-
-
-@given(st.text())
-def test_plain_text_has_no_control_characters(text: str) -> None:
-    shown = plain(text)
-    assert not any(ord(c) < 32 and c not in "\n\t" for c in shown)
-    assert plain(shown) == shown
+SUITE = MetricRule("cases", "maximize")
 
 
 # --- the environment ---------------------------------------------------------------------------
@@ -268,10 +64,14 @@ class Bench:
         self,
         run: str | tuple[str, ...],
         *,
+        cases: tuple[str, ...] | None = None,
+        final: bool = False,
+        final_command: str | None = None,
         cancel: threading.Event | None = None,
         **changes: object,
     ) -> Result:
         fields: dict[str, object] = {"run": run, "metric": BPB, "timeout_s": 20.0}
+        fields["final"] = final_command
         return evaluate(
             Harness(**(fields | changes)),  # type: ignore[arg-type]
             self.export,
@@ -281,6 +81,8 @@ class Bench:
             label="e7",
             log=self.log,
             gpus="",
+            cases=cases,
+            final=final,
             cancel=cancel,
             guard_export=lambda: self.guard,
         )
@@ -307,11 +109,13 @@ def test_a_good_measurement(bench: Bench) -> None:
 def test_a_list_is_argv_and_the_result_file_counts(bench: Bench) -> None:
     script = (
         "import json, os; print('val_bpb: 9', os.environ['SWARM_RESULT']);"
-        "json.dump({'metrics': {'val_bpb': 0.25}, 'feedback': 'slow', 'cases': [{'id': 'a'}]},"
+        "json.dump({'metrics': {'val_bpb': 0.25}, 'feedback': 'slow',"
+        "'cases': [{'id': 'a', 'pass': True}]},"
         "open(os.environ['SWARM_RESULT'], 'w'))"
     )
     result = bench.measure((sys.executable, "-S", "-c", script))
     assert result[:3] == ({"val_bpb": 0.25}, "slow", None)
+    assert result.cases == (Case(id="a", passed=True),)
     path = Path(bench.log.read_text().split()[-1])
     assert not path.exists()
     assert bench.export not in path.parents
@@ -428,6 +232,123 @@ def test_a_guard_without_an_export_is_a_mistake(bench: Bench, tmp_path: Path) ->
             log=tmp_path / "log",
             gpus="",
         )
+
+
+# --- suites ------------------------------------------------------------------------------------
+
+HARNESS = """
+import json, os
+asked = ["c1", "c 2", "c\u00fc"]
+if "SWARM_CASES" in os.environ:
+    asked = open(os.environ["SWARM_CASES"], encoding="utf-8").read().splitlines()
+cases = [{"id": name, "pass": name != "c1"} for name in asked]
+json.dump({"cases": cases}, open(os.environ["SWARM_RESULT"], "w"))
+print("file", os.environ.get("SWARM_CASES", "none"))
+"""
+
+
+def test_a_suite_is_run_whole_or_in_part(bench: Bench) -> None:
+    run = (sys.executable, "-S", "-c", HARNESS)
+    whole = bench.measure(run, metric=SUITE)
+    assert whole.failure is None
+    assert whole.values == {"cases": 2 / 3}
+    assert [case.id for case in whole.cases] == ["c1", "c 2", "c\u00fc"]
+    assert bench.log.read_text().endswith("file none\n")
+    part = bench.measure(run, metric=SUITE, cases=("c\u00fc", "c1"))
+    assert part.failure is None
+    assert part.values == {}
+    assert part.cases == (Case(id="c\u00fc", passed=True), Case(id="c1", passed=False))
+    path = Path(bench.log.read_text().split()[-1])
+    assert bench.export not in path.parents
+    assert not path.exists()
+
+
+def test_a_part_of_a_suite_needs_no_guard_and_must_report(bench: Bench) -> None:
+    run = (sys.executable, "-S", "-c", HARNESS)
+    guard = ("test -z ${SWARM_CASES+set} && touch guarded",)
+    assert bench.measure(run, metric=SUITE, guard=guard).failure is None
+    assert (bench.guard / "sub" / "guarded").exists()
+    (bench.guard / "sub" / "guarded").unlink()
+    assert bench.measure(run, metric=SUITE, guard=guard, cases=("c1",)).failure is None
+    assert not (bench.guard / "sub" / "guarded").exists()
+    silent = bench.measure("echo METRIC cases=1", metric=SUITE, cases=("c1",))
+    assert silent.failure is not None
+    assert (silent.failure.kind, silent.values, silent.cases) == ("invalid", {}, ())
+    assert "no cases: looked for `cases` in SWARM_RESULT (not written)" in silent.failure.reason
+
+
+def test_several_values_and_bounds(bench: Bench) -> None:
+    run = "for t in 9 -3 4; do echo val_bpb: $t; done"
+    assert bench.measure(run, aggregate="median").values == {"val_bpb": 4}
+    assert bench.measure(run, aggregate="median", bounds=(0, 10)).failure is None
+    result = bench.measure(run, aggregate="min", bounds=(0, 10))
+    assert result.failure is not None
+    assert result.failure.kind == "invalid"
+    assert result.failure.reason == "`val_bpb` = -3 is outside judge.bounds [0, 10]"
+    assert result.values == {}
+
+
+# --- the final command -------------------------------------------------------------------------
+
+
+def test_the_final_command_is_only_run_when_asked_for(bench: Bench) -> None:
+    run = 'echo val_bpb: 1; echo \'{"metrics": {"val_bpb": 2}}\' > $SWARM_RESULT; pwd > here'
+    final = (
+        'cat here; test ! -e "$SWARM_RESULT" && echo $SWARM_SEED $SWARM_EXPERIMENT; echo SCORE: 3'
+    )
+    result = bench.measure(run, final_command=final)
+    assert (result.values, result.sealed) == ({"val_bpb": 2}, None)
+    assert "swarm: final" not in bench.log.read_text()
+    result = bench.measure(run, final_command=final, final=True)
+    assert (result.values, result.failure) == ({"val_bpb": 2}, None)
+    assert result.sealed == Sealed(values={"val_bpb": 3})
+    after = bench.log.read_text().split("=== swarm: final: cat here; ")[1].splitlines()
+    assert after[1:] == [str(bench.export / "sub"), "42 e7", "SCORE: 3"]
+
+
+@pytest.mark.parametrize(
+    ("final", "kind", "said"),
+    [
+        ("exit 3", "crash", "exit status 3"),
+        ("sleep 1000", "timeout", "timed out after 1 s"),
+        (
+            "echo nothing",
+            "invalid",
+            "no metric: looked for `val_bpb` in SWARM_RESULT (not written)",
+        ),
+        ("echo { > $SWARM_RESULT", "invalid", "SWARM_RESULT is not JSON"),
+        ("mkdir $SWARM_RESULT", "invalid", "not a regular file"),
+        ("echo val_bpb: 99", "invalid", "outside judge.bounds"),
+    ],
+)
+def test_a_failed_final_command_voids_nothing(
+    bench: Bench, final: str, kind: str, said: str
+) -> None:
+    result = bench.measure(
+        "echo val_bpb: 1", final_command=final, final=True, bounds=(0, 10), timeout_s=1
+    )
+    assert (result.values, result.failure) == ({"val_bpb": 1}, None)
+    assert result.sealed is not None
+    assert result.sealed.failure is not None
+    assert result.sealed.failure.kind == kind
+    assert said in result.sealed.failure.reason
+    assert result.sealed.values == {}
+
+
+def test_the_final_command_comes_after_a_good_run_alone(bench: Bench) -> None:
+    result = bench.measure("exit 1", final_command="touch ran; echo val_bpb: 1", final=True)
+    assert result.sealed is None
+    assert not (bench.export / "sub" / "ran").exists()
+
+
+def test_a_final_command_that_swarm_itself_cut_off_is_made_again(bench: Bench) -> None:
+    kill = "kill -KILL $PPID; sleep 1000"
+    result = bench.measure("echo val_bpb: 1", final_command=kill, final=True)
+    assert result.failure is not None
+    assert (result.failure.kind, result.values, result.sealed) == ("aborted", {}, None)
+
+
+# --- output and log ----------------------------------------------------------------------------
 
 
 def test_the_metric_at_the_end_of_a_flood_survives(bench: Bench) -> None:
