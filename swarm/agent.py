@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from swarm.briefing import Briefing, Crash, Directive, Idea, Repeat
+from swarm.briefing import Briefing, Crash, Directive, Idea, Repeat, Suite
 from swarm.errors import SwarmError
 from swarm.formats.text import printable, sanitise
 from swarm.keys import blot
@@ -61,7 +61,9 @@ class ProposeJob:
     earlier: tuple[Attempt, ...] = ()
     """Those of an earlier run; sent with the first entries."""
     detectable: float | None = None
+    counts: tuple[str, ...] = ()
     level: int = 0
+    suite: Suite | None = None
     directive: Directive = field(default_factory=Directive)
     others: tuple[str, ...] = ()
     port: Idea | None = None
@@ -280,6 +282,7 @@ class Hands:
             scope=self._scope.patterns,
             program=job.program,
             limits=self._terms.limits,
+            counts=job.counts,
             seed=job.seed,
             incumbent=job.base,
             incumbent_mean=job.incumbent_mean,
@@ -287,6 +290,7 @@ class Hands:
             noise=job.noise,
             detectable=job.detectable,
             level=job.level,
+            suite=job.suite,
             directive=job.directive,
             attempts=tuple(self._attempts.values()),
             earlier=self._earlier,

@@ -14,13 +14,16 @@ from swarm.actions import Promote
 from swarm.entities import Experiment, Target
 from swarm.errors import GitError, PreconditionError
 from swarm.judge import shrunken
-from swarm.records import NotMerged, Promoted, Proposal, Stacked
+from swarm.lessons import changes
+from swarm.records import CASES, NotMerged, Promoted, Proposal, Stacked
 from swarm.repo import Conflict, Hub, Identity, locate
 from swarm.rundir import RunDir
 from swarm.state import RunState
 
 log = logging.getLogger("swarm")
 
+NAMED = 10
+"""Most cases that a promotion's message names as fixed, and as broken."""
 MERGER = Identity("swarm merger", "merger@swarm.invalid")
 
 
@@ -112,6 +115,8 @@ def _message(run: str, target: Target, experiment: Experiment, *, stacked: bool)
         f"Swarm-Agent: {experiment.agent}",
         f"Swarm-Metric: {_measured_words(target, commit, experiment.base, machine)}",
     ]
+    if moved := changes(experiment.fixed, experiment.broken, NAMED):
+        trailers.append(f"Swarm-Cases: {moved}")
     if stacked and target.stack is not None:
         place = target.machine(target.stack.commit) or machine
         words = _measured_words(target, target.stack.commit, target.best, place)
@@ -123,11 +128,17 @@ def _message(run: str, target: Target, experiment: Experiment, *, stacked: bool)
 
 
 def _measured_words(target: Target, commit: str, against: str, machine: str) -> str:
-    """Give `val_bpb 0.98 ± 0.002 (n=3) against 0.99 ± 0.001 (n=8)`."""
+    """Give `val_bpb 0.98 ± 0.002 (n=3) against 0.99 ± 0.001 (n=8)`.
+
+    Of a suite with the count of cases: `cases 0.8 ± 0.02 (32 of 40, n=3) against ...`.
+    """
+    whole = len(target.suite) if target.info.metric.name == CASES else 0
     parts: list[str] = []
     for sha in (commit, against):
         sample = target.record(sha, machine).primary
         se = target.spread(machine).se(sample.n)
-        parts.append(f"{sample.mean:.6g} ± {0.0 if se is None else se:.2g} (n={sample.n})")
+        passed = f"{sample.mean * whole:.4g} of {whole}, " if whole else ""
+        error = 0.0 if se is None else se
+        parts.append(f"{sample.mean:.6g} ± {error:.2g} ({passed}n={sample.n})")
     unit = f" {target.info.metric.unit}" if target.info.metric.unit else ""
     return f"{target.info.metric.name} {parts[0]} against {parts[1]}{unit}"

@@ -15,9 +15,9 @@ from swarm.formats.fence import RULE, fenced
 from swarm.formats.fitting import ENOUGH, Section, block, lay_out, rows
 from swarm.formats.text import number, one_line, signed
 from swarm.groups import Role
-from swarm.lessons import digest
+from swarm.lessons import History, case_history, changes, digest
 from swarm.nearness import by_nearness, features, words
-from swarm.records import VERDICTS, Attempt, MetricSpec, Noun, Twin
+from swarm.records import CASES, VERDICTS, Attempt, MetricSpec, Noun, Twin
 
 CHARS = 4
 """Characters that a token is taken for."""
@@ -32,7 +32,9 @@ SUMMARY = 200
 FEW = 3000
 """Characters that a crash or a port has in any case."""
 LITTLE = 800
-"""Characters that the list of keeps has in any case."""
+"""Characters that the list of keeps has in any case, and that of failing cases."""
+CASE = 60
+"""Characters of a case's id."""
 FAILURES = ("crash", "timeout", "guard_failed", "constraint_failed", "invalid")
 
 
@@ -80,6 +82,26 @@ class Repeat(Noun):
     summary: str
 
 
+class CaseCount(Noun):
+    """How often one case was run on the incumbent, and passed."""
+
+    id: str
+    passes: int
+    runs: int
+
+
+class Suite(Noun):
+    """How the incumbent stands with the cases of a suite."""
+
+    size: int
+    """All its cases; those that are not listed always pass."""
+    failing: tuple[CaseCount, ...] = ()
+    """They never pass."""
+    flaky: tuple[CaseCount, ...] = ()
+    """They pass at times."""
+    must_pass: frozenset[str] = frozenset()
+
+
 class Briefing(Noun):
     """What one proposal is made from."""
 
@@ -91,6 +113,8 @@ class Briefing(Noun):
     """The objective and the rules, in the user's words."""
     limits: tuple[str, ...] = ()
     """The constraints and the limits on a change, one sentence each."""
+    counts: tuple[str, ...] = ()
+    """What a change is kept for, where that is not the metric alone; one sentence each."""
     seed: int
     """Differs for every proposal of a run; all randomness of a proposer comes from it."""
     incumbent: str
@@ -103,6 +127,8 @@ class Briefing(Noun):
     """The smallest gain that can be told from noise, in the metric's unit."""
     level: int = 0
     """How many promotions `best` has seen."""
+    suite: Suite | None = None
+    """Of a target that reports cases, once its incumbent was measured."""
     directive: Directive = Directive()
     attempts: tuple[Attempt, ...] = Field(default=(), repr=False)
     """Every experiment of the target so far, by any agent, in flight included, by number."""
@@ -150,10 +176,9 @@ def _prefix(b: Briefing) -> str:
     metric = b.metric
     unit = f", in {one_line(metric.unit)}" if metric.unit else ""
     name, way = one_line(metric.name), prose.DIRECTION[metric.goal]
-    parts = [
-        f"# Your part\n\n{prose.PART}",
-        f"## The objective\n\n{metric.goal.capitalize()} `{name}`{unit}: {way}.",
-    ]
+    objective = f"{metric.goal.capitalize()} `{name}`{unit}: {way}."
+    objective = "\n".join([objective, *map(one_line, b.counts)])
+    parts = [f"# Your part\n\n{prose.PART}", f"## The objective\n\n{objective}"]
     if b.program.strip():
         said = "In the words of the person who asks for it:"
         end = "" if b.program.endswith("\n") else "\n"
@@ -181,16 +206,17 @@ def _sections(b: Briefing) -> list[tuple[int, Section]]:
         (2, Section("Your last proposal was not taken", 1, lambda _: _repeat(b), least=ENOUGH)),
         (3, Section("A crash to mend", 0.4, partial(_crash, b), least=FEW)),
         (4, Section("A change to carry over", 0.4, partial(_port, b), least=FEW)),
-        (8, Section("An idea to try again", 0.2, partial(_retry, b))),
-        (5, Section("Your last failure", 0.15, partial(_failure, told))),
-        (6, Section("Tried in vain", 0.1, partial(_exhausted, b, told))),
-        (7, Section("Being tried right now", 0.08, partial(_in_flight, b))),
-        (9, Section("Your own last experiments", 0.15, partial(_own, b, told))),
-        (10, Section("Kept so far", 0.15, partial(_kept, b, told), least=LITTLE)),
-        (11, Section("What else was tried, the nearest first", 0.25, partial(_nearest, b, told))),
-        (12, Section("What the harness said last", 0.1, partial(_feedback, told))),
-        (13, Section("Lessons", 0.08, partial(_lessons, told))),
-        (14, Section("Tried in an earlier run", 0.15, partial(_earlier, b, told))),
+        (5, Section("Cases that your incumbent fails", 0.15, partial(_cases, b), least=LITTLE)),
+        (9, Section("An idea to try again", 0.2, partial(_retry, b))),
+        (6, Section("Your last failure", 0.15, partial(_failure, told))),
+        (7, Section("Tried in vain", 0.1, partial(_exhausted, b, told))),
+        (8, Section("Being tried right now", 0.08, partial(_in_flight, b))),
+        (10, Section("Your own last experiments", 0.15, partial(_own, b, told))),
+        (11, Section("Kept so far", 0.15, partial(_kept, b, told), least=LITTLE)),
+        (12, Section("What else was tried, the nearest first", 0.25, partial(_nearest, b, told))),
+        (13, Section("What the harness said last", 0.1, partial(_feedback, told))),
+        (14, Section("Lessons", 0.08, partial(_lessons, told))),
+        (15, Section("Tried in an earlier run", 0.15, partial(_earlier, b, told))),
     ]
 
 
@@ -232,10 +258,15 @@ def _standing(b: Briefing) -> str:
         value = f"{number(b.incumbent_mean)}{error}"
         unit = f" {one_line(b.metric.unit)}" if b.metric.unit else ""
         lines = [f"You are {one_line(b.agent)}. Your incumbent has {name} = {value}{unit}; {way}."]
+    if b.suite is not None:
+        lines.append(_suite(b.suite))
     if b.noise:
         lines.append(f"One measurement varies by about {number(b.noise, 2)} by itself (s.d.).")
         if b.detectable is not None:
-            lines.append(f"A gain below {_value(b, _rounded(b.detectable))} cannot be detected.")
+            least = _value(b, _rounded(b.detectable))
+            if b.suite is not None and b.metric.name == CASES:
+                least += f" ({number(b.detectable * b.suite.size, 2)} of {b.suite.size} cases)"
+            lines.append(f"A gain below {least} cannot be detected.")
     elif b.noise == 0:
         lines.append("Measurements repeat exactly, so that any gain can be detected.")
     else:
@@ -244,6 +275,42 @@ def _standing(b: Briefing) -> str:
     lines.append(f"`best` has moved {steps} so far." if b.level else "`best` is still the base.")
     lines.append(_counts(b.attempts))
     return "\n".join(lines)
+
+
+def _suite(suite: Suite) -> str:
+    fail, flaky = len(suite.failing), len(suite.flaky)
+    always = suite.size - fail - flaky
+    mixed = f", {flaky} pass{'es' if flaky == 1 else ''} at times" if flaky else ""
+    return (
+        f"Of the {suite.size} cases {always} always pass{'es' if always == 1 else ''}{mixed}, "
+        f"{fail or 'none'} never do{'es' if fail == 1 else ''}."
+    )
+
+
+def _cases(b: Briefing, room: int) -> str:
+    """Tell what fails: first what some change has fixed, so that it can be; flaky ones last."""
+    if b.suite is None:
+        return ""
+    done, suite = case_history(b.attempts), b.suite
+
+    def telling(c: CaseCount) -> tuple[bool, int, int]:
+        return not done.get(c.id, History()).fixed, -c.runs, abs(2 * c.passes - c.runs)
+
+    found = [*sorted(suite.failing, key=telling), *sorted(suite.flaky, key=telling)]
+    lines: list[str] = []
+    for c in found:
+        what = "flaky, passes" if c.passes else "passes"
+        must = "; must pass" if c.id in suite.must_pass else ""
+        history = done.get(c.id, History()).words()
+        said = f"; {history}" if history else ""
+        lines.append(f"{one_line(c.id, CASE)}: {what} {c.passes} of {c.runs}{must}{said}")
+
+    def more(shown: int) -> str:
+        left = found[shown:]
+        flaky = sum(bool(c.passes) for c in left)
+        return f"{len(left)} more: {len(left) - flaky} failing, {flaky} flaky"
+
+    return rows(lines, room, "cases, the most telling first", more)
 
 
 def _rounded(value: float) -> float:
@@ -439,6 +506,7 @@ def _lessons(told: _Told, room: int) -> str:
     found = told.lessons
     lines = [f"helped: {t.line()}" for t in found.works]
     lines += [f"never helped: {t.line()}" for t in found.fails]
+    lines += [f"often broken: {one_line(c, CASE)}, by {n} changes" for c, n in found.brittle]
     lines += [f"never changed: {one_line(name, 120)}" for name in found.untouched]
     return rows(lines, room, "what experiments have in common", _plain_more(len(lines)))
 
@@ -458,7 +526,8 @@ def _earlier(b: Briefing, told: _Told, room: int) -> str:
 
 def _row(a: Attempt, b: Briefing | None = None, *, why: bool = False) -> str:
     """Tell an experiment in one line, or in two with its reasons."""
-    line = f"#{a.number} {_outcome(a)}: {one_line(a.summary, SUMMARY) or '(no summary)'}"
+    moved = f"; {said}" if (said := changes(a.fixed, a.broken)) else ""
+    line = f"#{a.number} {_outcome(a)}{moved}: {one_line(a.summary, SUMMARY) or '(no summary)'}"
     if not why:
         return line
     unit = f" {one_line(b.metric.unit, 20)}" if b and b.metric.unit else ""

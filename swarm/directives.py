@@ -102,7 +102,9 @@ def _retry(state: RunState, target: Target, config: RunConfig, seed: int) -> int
     for attempt in recent:
         key = summary_key(attempt.summary)
         newest[key] = max(newest.get(key, 0), attempt.level)
-    small = min((a.gain for a in recent if a.verdict == "keep" and a.gain), default=0.0)
+    # By points a change may be kept for its cost, at no gain or a negative one.
+    kept = (a.gain for a in recent if a.verdict == "keep" and a.gain is not None)
+    small = min((gain for gain in kept if gain > 0), default=0.0)
     numbers = sorted(
         a.number
         for a in recent

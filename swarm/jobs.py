@@ -6,16 +6,20 @@ what base is the plan's, what kind of change is asked for is `directives`'.
 
 from __future__ import annotations
 
-from swarm import mustering
+from swarm import mustering, prose
 from swarm.actions import Propose
 from swarm.agent import ProposeJob
-from swarm.briefing import Crash, Idea, Repeat
+from swarm.briefing import CaseCount, Crash, Idea, Repeat, Suite
 from swarm.config import RunConfig
 from swarm.directives import directive
 from swarm.entities import Target
 from swarm.judge import detectable
-from swarm.records import Attempt
+from swarm.records import CASES, Attempt, MetricSpec
+from swarm.rules import JudgeConfig, PointsConfig
 from swarm.state import RunState
+
+NAMED = 20
+"""Most cases that must pass that are named."""
 
 
 def job_of(
@@ -46,7 +50,9 @@ def job_of(
         incumbent_se=target.se(action.base),
         noise=sigma,
         detectable=None if sigma is None else detectable(sigma, config.judge, sample.mean),
+        counts=what_counts(config.judge, target.info.metric),
         level=len(target.promotions),
+        suite=_suite(target, action.base, config.judge),
         directive=directive(state, action.agent, config, seed),
         attempts_from=sent,
         attempts=_since(target, sent),
@@ -57,6 +63,50 @@ def job_of(
         repeat=returned and Repeat(twin=returned.twin, summary=returned.proposal.summary),
         crash=crash,
         start=None if action.repair is None else state.experiments[action.repair].proposal.commit,
+    )
+
+
+def what_counts(rule: JudgeConfig, metric: MetricSpec) -> tuple[str, ...]:
+    """Put into words what a change is kept for besides the plain metric, one sentence each."""
+    found = [prose.SUITE] if metric.name == CASES else []
+    if rule.points is not None:
+        found += _points(rule.points)
+    elif found:
+        found.append(prose.BY_CASES)
+    if rule.keep_if_equal == "simpler":
+        found.append(prose.SIMPLER)
+    if rule.must_pass:
+        shown = ", ".join(f"`{name}`" for name in rule.must_pass[:NAMED])
+        left = len(rule.must_pass) - NAMED
+        more = f" and {left} more, marked below where they fail" if left > 0 else ""
+        found.append(prose.MUST_PASS.format(cases=shown + more))
+    return tuple(found)
+
+
+def _points(points: PointsConfig) -> list[str]:
+    literal = points.trade == "literal"
+    words = prose.POINT if literal else prose.PART_OF
+    parts = [
+        words["cases"] if part == "cases" else words["cost"].format(name=part.name)
+        for part in points.of
+    ]
+    said = prose.LITERAL if literal else prose.LEXICOGRAPHIC
+    found = [said.format(parts=(", " if literal else ", then ").join(parts))]
+    return [*found, prose.COST] if any(part != "cases" for part in points.of) else found
+
+
+def _suite(target: Target, commit: str, rule: JudgeConfig) -> Suite | None:
+    """Give how a commit stands with the cases, by the kind of machine that measured it most."""
+    machine = target.machine(commit)
+    cases = {} if machine is None else target.record(commit, machine).cases
+    if not cases:
+        return None
+    counts = [CaseCount(id=i, passes=c.passes, runs=c.runs) for i, c in cases.items() if c.runs]
+    return Suite(
+        size=len(target.suite),
+        failing=tuple(c for c in counts if c.passes == 0),
+        flaky=tuple(c for c in counts if 0 < c.passes < c.runs),
+        must_pass=frozenset(rule.must_pass),
     )
 
 

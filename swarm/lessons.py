@@ -10,9 +10,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from swarm.entities import Experiment, attempt_of
+from swarm.entities import Experiment, Target, attempt_of
 from swarm.formats.fence import head
 from swarm.formats.text import markdown, one_line, signed
+from swarm.judge import Count, Record
 from swarm.nearness import by_nearness, features, files
 from swarm.records import Attempt
 from swarm.state import RunState
@@ -26,6 +27,8 @@ TOPICS = 8
 SORTS = ("worked", "unsettled", "failed", "broken", "repeats")
 LEGACY = 500
 """Most experiments that a later run is told of."""
+CASES_KEPT = 50
+"""Most cases that it is told each of them fixed, and broke."""
 _NO_TRY = (None, "invalid", "duplicate", "aborted")
 _BROKEN = ("crash", "timeout", "guard_failed", "constraint_failed")
 
@@ -49,6 +52,42 @@ class Topic(NamedTuple):
         return said + (f", {self.broken} did not run" if self.broken else "")
 
 
+class History(NamedTuple):
+    """What experiments have done to one case of a suite, each by its number."""
+
+    fixed: tuple[int, ...] = ()
+    broken: tuple[int, ...] = ()
+
+    def words(self, most: int = 3) -> str:
+        """Say it, the newest first; empty where nothing has happened."""
+        told = (("fixed by", self.fixed), ("broken by", self.broken))
+        parts = [f"{what} {_few([f'#{n}' for n in of[::-1]], most)}" for what, of in told if of]
+        return "; ".join(parts)
+
+
+def _few(names: Sequence[str], most: int) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def changes(fixed: Sequence[str], broken: Sequence[str], most: int = 5) -> str:
+    """Say which cases a change fixed and which it broke: `fixed c3, c9; broke c7`."""
+    told = (("fixed", fixed), ("broke", broken))
+    parts = [f"{what} {_few([one_line(c, 60) for c in of], most)}" for what, of in told if of]
+    return "; ".join(parts)
+
+
+def case_history(attempts: Iterable[Attempt]) -> dict[str, History]:
+    """Give what experiments of one run have done to each case, those that did nothing left out."""
+    found: dict[str, History] = defaultdict(History)
+    for a in sorted(attempts, key=lambda a: a.number):
+        for case in a.fixed:
+            found[case] = found[case]._replace(fixed=(*found[case].fixed, a.number))
+        for case in a.broken:
+            found[case] = found[case]._replace(broken=(*found[case].broken, a.number))
+    return dict(found)
+
+
 class Digest(NamedTuple):
     """The lessons of all experiments in a few lines each."""
 
@@ -56,6 +95,8 @@ class Digest(NamedTuple):
     fails: tuple[Topic, ...]
     untouched: tuple[str, ...]
     """Files that are named in the scope and were never changed."""
+    brittle: tuple[tuple[str, int], ...] = ()
+    """Cases that many changes broke, with how many."""
 
 
 def digest(
@@ -68,7 +109,8 @@ def digest(
         earlier: experiments of the run that this one was started from.
         scope: patterns of what may be changed.
     """
-    tried = [a for a in (*attempts, *earlier) if a.verdict not in _NO_TRY]
+    mine = list(attempts)
+    tried = [a for a in (*mine, *earlier) if a.verdict not in _NO_TRY]
     topics = _topics(tried)
     works = [t for t in topics if t.keeps >= HELPS * t.tries]
     works.sort(key=lambda t: (-t.keeps / (t.tries + 2), -t.tries))
@@ -77,7 +119,13 @@ def digest(
     plain = [p for p in scope if not p.startswith("!") and not p.endswith("/")]
     named = [p for p in plain if not any(c in p for c in "*?[")]
     untouched = tuple(p for p in named if p not in touched) if touched else ()
-    return Digest(tuple(works[:TOPICS]), tuple(fails[:TOPICS]), untouched)
+    return Digest(tuple(works[:TOPICS]), tuple(fails[:TOPICS]), untouched, _brittle(mine))
+
+
+def _brittle(attempts: Iterable[Attempt]) -> tuple[tuple[str, int], ...]:
+    often = [(c, len(h.broken)) for c, h in case_history(attempts).items()]
+    often = sorted((-times, case) for case, times in often if times >= OFTEN)
+    return tuple((case, -times) for times, case in often[:TOPICS])
 
 
 def _topics(tried: Sequence[Attempt]) -> list[Topic]:
@@ -131,7 +179,8 @@ def legacy(state: RunState, target_name: str) -> tuple[Attempt, ...]:
 def _trimmed(a: Attempt) -> Attempt:
     room = {"diff": 2000, "rationale": 500, "reason": 500, "feedback": 500}
     update: dict[str, object] = {name: head(getattr(a, name), most) for name, most in room.items()}
-    return a.model_copy(update={**update, "tail": ""})
+    cases: dict[str, object] = {"fixed": a.fixed[:CASES_KEPT], "broken": a.broken[:CASES_KEPT]}
+    return a.model_copy(update={**update, **cases, "tail": ""})
 
 
 # --- for people ---------------------------------------------------------------------------------
@@ -141,8 +190,9 @@ def facts(state: RunState, target_name: str) -> dict[str, Any]:
     """Give what a run has learned in the shapes of `swarm lessons --json`.
 
     `worked`, largest gain first; `unsettled`, whose z was positive and too small; `failed`, worst
-    first; `broken` did not run or broke a limit; `repeats` brought nothing new; `earlier` is what
-    the run was started from.
+    first; `broken` did not run or broke a limit; `repeats` brought nothing new; `cases` says of a
+    suite how best stands with each case that it does not always pass, or that was ever fixed or
+    broken, and by which experiments; `earlier` is what the run was started from.
     """
     target = state.targets[target_name]
     done = [
@@ -156,7 +206,8 @@ def facts(state: RunState, target_name: str) -> dict[str, Any]:
         found[_sort(row)].append(row)
     for sort, upwards in (("worked", -1), ("unsettled", -1), ("failed", 1)):
         found[sort].sort(key=lambda r: (upwards * (r["gain"] or 0.0), r["number"]))
-    summed = digest([attempt_of(e) for e in done], target.earlier)
+    attempts = [attempt_of(e) for e in done]
+    summed = digest(attempts, target.earlier)
     metric = target.info.metric
     return {
         "run": state.run,
@@ -167,8 +218,25 @@ def facts(state: RunState, target_name: str) -> dict[str, Any]:
         "experiments": len(done),
         **found,
         "topics": [t._asdict() for t in (*summed.works, *summed.fails)],
+        "cases": list(_case_rows(target, attempts)),
         "earlier": [_earlier_row(a) for a in target.earlier],
     }
+
+
+def _case_rows(target: Target, attempts: Sequence[Attempt]) -> Iterator[dict[str, Any]]:
+    """Give each case of a suite that fails at times on best or that some change has moved."""
+    machine, history = target.machine(target.best), case_history(attempts)
+    record = Record() if machine is None else target.record(target.best, machine)
+    for case in target.suite:
+        stands, what = record.cases.get(case, Count()), history.get(case, History())
+        if stands.passes < stands.runs or any(what):
+            yield {
+                "id": case,
+                "passes": stands.passes,
+                "runs": stands.runs,
+                "fixed": list(what.fixed),
+                "broken": list(what.broken),
+            }
 
 
 def _sort(row: dict[str, Any]) -> str:
@@ -193,6 +261,8 @@ def _row(e: Experiment) -> dict[str, Any]:
         "verdict": e.verdict,
         "gain": e.gain,
         "z": e.z,
+        "fixed_cases": list(e.fixed),
+        "broken_cases": list(e.broken),
         "merged": e.merged,
         "reason": e.reason or e.proposal.invalid or "",
     }
@@ -207,6 +277,8 @@ def _earlier_row(a: Attempt) -> dict[str, Any]:
         "files": sorted(files(a)),
         "verdict": a.verdict,
         "gain": a.gain,
+        "fixed_cases": list(a.fixed),
+        "broken_cases": list(a.broken),
         "reason": a.reason,
     }
 
@@ -242,6 +314,9 @@ def render(state: RunState, target_name: str, escape: Escape = markdown) -> str:
         parts.append("## What experiments have in common")
         topics = [Topic(**t).line() for t in found["topics"]]
         parts.append("\n".join(f"- {escape(one_line(line))}" for line in topics))
+    if found["cases"]:
+        parts.append("## Cases of the suite")
+        parts.append("\n".join(_case_lines(found["cases"], escape)))
     if found["earlier"]:
         parts.append("## From the run that this one was started from")
         earlier = sorted(found["earlier"], key=lambda r: -(r["gain"] or 0.0))
@@ -281,6 +356,17 @@ def _entries(
         yield "\n".join(_entry(r, unit, escape) for r in group)
 
 
+def _case_lines(rows: list[dict[str, Any]], escape: Escape) -> Iterator[str]:
+    """Tell each case in a line: those that fail on best first, the surest failures before others.
+
+    What no change has fixed is what is left to be learned.
+    """
+    for row in sorted(rows, key=lambda r: (r["passes"] / max(1, r["runs"]), -r["runs"], r["id"])):
+        history = History(tuple(row["fixed"]), tuple(row["broken"])).words() or "never fixed"
+        stands = f"passes {row['passes']} of {row['runs']} on best" if row["runs"] else "not run"
+        yield f"- **{escape(one_line(row['id'], 60))}**: {stands}; {escape(history)}"
+
+
 def _entry(row: dict[str, Any], unit: str | None, escape: Escape) -> str:
     """Tell one experiment in a line, with its reasons below."""
     said = [f"**#{row['number']}** {escape(one_line(row['summary'], 200)) or '(no summary)'}"]
@@ -289,6 +375,8 @@ def _entry(row: dict[str, Any], unit: str | None, escape: Escape) -> str:
         said.append(f"gain {signed(row['gain'], 3)}{shown}")
     if row.get("z") is not None:
         said.append(f"z {signed(row['z'], 2)}")
+    if moved := changes(row["fixed_cases"], row["broken_cases"]):
+        said.append(escape(moved))
     said.append(_fate(row, escape))
     lines = [f"- {'; '.join(s for s in said if s)}"]
     for word, text in (("why", row["rationale"]), ("ended", row["reason"])):

@@ -27,15 +27,20 @@ from swarm.entities import Agent, Experiment, Target
 from swarm.errors import SwarmError
 from swarm.formats.text import duration, number, one_line, signed
 from swarm.ledger import Tail
+from swarm.lessons import changes
+from swarm.plan import DRIFT
 from swarm.records import (
+    CASES,
     AnyEvent,
     Decided,
     Draining,
     Failed,
     Finished,
+    FreshResult,
     Interrupted,
     Launched,
     Measured,
+    Measurement,
     NotMerged,
     Parked,
     Paused,
@@ -59,6 +64,8 @@ BACKLOG = 20
 RECENT = 8
 SUMMARY = 120
 REASON = 200
+FEW, SHORT = 3, 60
+"""Most cases of a line that a change fixed, and broke; characters that may be spent on them."""
 WIDE = 90
 """Columns from which there is room for everything."""
 COLOURS: dict[Verdict, str] = {
@@ -157,7 +164,9 @@ def _decided(state: RunState, experiment: Experiment) -> str:
     theirs = target.record(experiment.base, experiment.machine).primary
     before = f"{number(theirs.mean)} -> " if theirs.n else ""
     z = "" if experiment.z is None else f" (z={experiment.z:+.1f})"
-    return f"{head}{_metric(target)} {before}{number(ours.mean)}{z}  {summary}".rstrip()
+    moved = changes(experiment.fixed, experiment.broken, FEW)
+    z += f" {moved}" if moved and len(moved) <= SHORT else ""
+    return f"{head}{_metric(target)} {before}{_share(target, ours.mean)}{z}  {summary}".rstrip()
 
 
 def _measured(event: Measured, state: RunState) -> str | None:
@@ -172,12 +181,37 @@ def _measured(event: Measured, state: RunState) -> str | None:
         return (
             f"{event.purpose}{of} {result.failure.kind}  {one_line(result.failure.reason, REASON)}"
         )
-    name = target.info.metric.name
-    line = f"{event.purpose}{of}  {_metric(target)} {number(result.values.get(name))}"
+    line = f"{event.purpose}{of}  {_value(target, result)}{_sealed(target, result)}"
     sample = target.record(result.commit, result.machine).primary
     if event.purpose == "baseline" and sample.n > 1:
         line += f"  (mean {number(sample.mean)}, sd {number(sd(sample), 2)}, n={sample.n})"
     return line
+
+
+def _value(target: Target, result: Measurement) -> str:
+    """Give what a good measurement found; a part of a suite has no value of its own."""
+    if result.asked is not None:
+        return f"{len(result.asked)} of {len(target.suite)} cases again"
+    value = target.value(result)
+    return f"{_metric(target)} {'—' if value is None else _share(target, value)}"
+
+
+def _share(target: Target, value: float) -> str:
+    """Give a value of the metric; of a suite, with the count of cases: `0.75 (30/40)`."""
+    if target.info.metric.name != CASES or not target.suite:
+        return number(value)
+    whole = len(target.suite)
+    return f"{number(value, 3)} ({number(value * whole, 4)}/{whole})"
+
+
+def _sealed(target: Target, result: Measurement) -> str:
+    """Say what the `final` command found; it is for people alone."""
+    sealed = result.sealed
+    if sealed is None:
+        return ""
+    if sealed.failure is not None:
+        return f"; `final` failed: {one_line(sealed.failure.reason, REASON)}"
+    return f"; `final` {number(sealed.values.get(target.info.metric.name))}"
 
 
 def _promoted(event: Promoted, state: RunState) -> str:
@@ -187,16 +221,22 @@ def _promoted(event: Promoted, state: RunState) -> str:
     gain = (
         ""
         if where.gain is None
-        else f"  {_metric(target)} {number(where.best.mean)}{_gain(target)}"
+        else f"  {_metric(target)} {_share(target, where.best.mean)}{_gain(target)}"
     )
     return f"best is now #{event.number} {agent} ({how}, {event.new[:7]}){gain}"
 
 
 def _results(state: RunState) -> str:
     results = [t.result for t in state.targets.values() if t.result is not None]
-    return "".join(
-        f"; best - base = {signed(r.gain, 4)} ± {number(r.se, 2)} (n={r.n}+{r.n})" for r in results
-    )
+    return "".join(f"; best - base = {_fresh(r)}{_confirmed(r.confirmed)}" for r in results)
+
+
+def _fresh(result: FreshResult) -> str:
+    return f"{signed(result.gain, 4)} ± {number(result.se, 2)} (n={result.n}+{result.n})"
+
+
+def _confirmed(result: FreshResult | None) -> str:
+    return "" if result is None else f"; confirmed gain {_fresh(result)}"
 
 
 def _metric(target: Target) -> str:
@@ -224,7 +264,7 @@ def panel(
     """Give the whole picture of a run that goes on, for a terminal of this size."""
     lines = recent[-max(2, min(RECENT, height // 4)) :]
     bars, proposers = _bars(state, config, now), list(_proposers(state))
-    extra = max(0, len(bars) - 3) + len(proposers)
+    extra = max(0, len(bars) - 3) + len(proposers) + (DRIFT in state.warnings)
     room = max(3, height - len(lines) - 3 * len(state.targets) - 10 - extra)
     return Group(
         Text(""),
@@ -271,6 +311,8 @@ def _facts(state: RunState, config: RunConfig, now: datetime) -> Table:
     if slots and elapsed > 0:
         share = min(1.0, state.spend.busy_seconds / (elapsed * slots))
         grid.add_row("slots", Text(f"{slots}, {share:.0%} busy so far"))
+    if drift := state.warnings.get(DRIFT):
+        grid.add_row(DRIFT, Text(one_line(drift, REASON), style="yellow"))
     if state.spend.usd:
         grid.add_row("spent", Text(f"${state.spend.usd:.2f}"))
     return grid
@@ -283,7 +325,8 @@ def _baseline(target: Target, config: RunConfig) -> Text:
         return Text("being measured", style="yellow")
     spread = "" if n < 2 else f" ± {number(sd(where.baseline), 2)}"
     done = n >= config.judge.baseline or where.spread.deterministic
-    return Text(f"{number(where.baseline.mean)}{spread} (n={n}{'' if done else ' so far'})")
+    mean = _share(target, where.baseline.mean)
+    return Text(f"{mean}{spread} (n={n}{'' if done else ' so far'})")
 
 
 def _best(target: Target) -> Text:
@@ -291,7 +334,7 @@ def _best(target: Target) -> Text:
     if target.tree_of[target.best] == target.info.base_tree or not where.best.n:
         return Text("still the baseline")
     se = number(where.spread.se(where.best.n), 2)
-    text = Text(f"{number(where.best.mean)} ± {se} (n={where.best.n})")
+    text = Text(f"{_share(target, where.best.mean)} ± {se} (n={where.best.n})")
     return text.append(_gain(target), style="green" if (where.gain or 0) > 0 else "yellow")
 
 
@@ -374,11 +417,21 @@ def _doing(state: RunState, agent: Agent, now: datetime, over: frozenset[int]) -
     if what != "measuring":
         return Text(what, style="dim")
     first = state.experiments[min(agent.open)]
-    n = own_record(state, first).primary.n
-    times = "" if not n else " (once)" if n == 1 else f" ({n} times)"
+    times = _times(state, first)
     more = f" and {len(agent.open) - 1} more" if len(agent.open) > 1 else ""
     text = Text(f"measuring #{first.number}{more}{times}  ")
     return text.append(one_line(first.proposal.summary, SUMMARY), style="dim")
+
+
+def _times(state: RunState, experiment: Experiment) -> str:
+    """Say how often an open experiment was measured, and how many cases more often than others."""
+    record = own_record(state, experiment)
+    n = record.primary.n
+    if not n:
+        return ""
+    again = sum(count.runs > n for count in record.cases.values())
+    more = f", {again} of {len(record.cases)} cases again" if again else ""
+    return f" (once{more})" if n == 1 else f" ({n} times{more})"
 
 
 # --- the view ----------------------------------------------------------------------------------

@@ -86,4 +86,28 @@ INVALID = (
     "Your last proposal could not be measured, for the reason below. Nothing is known of its idea; "
     "what must not happen again is the mistake."
 )
+SUITE = (
+    "The metric is the share of a fixed set of yes/no cases that pass, and versions are compared "
+    "case by case."
+)
+BY_CASES = "A change is kept if it fixes more cases than it breaks, beyond doubt."
+LEXICOGRAPHIC = (
+    "What counts, in this order: {parts}. A part is looked at only when all before it are equal, "
+    "so that nothing earlier is ever given up for something later."
+)
+LITERAL = (
+    "Points count, and they are added up: {parts}. So a point may be given up where more than that "
+    "is won elsewhere."
+)
+POINT = {"cases": "one for each case that passes", "cost": "one for less `{name}`"}
+PART_OF = {"cases": "the cases that pass", "cost": "less `{name}`"}
+COST = "A cost counts only when it is told apart from the incumbent's, beyond the noise."
+SIMPLER = (
+    "A change that measures as equal to the incumbent is kept too if it removes more lines than it "
+    "adds."
+)
+MUST_PASS = (
+    "A change must not break {cases}: one that always passed on the base may not fail twice, "
+    "whatever is gained elsewhere."
+)
 DIRECTION = {"minimize": "lower is better", "maximize": "higher is better"}
