@@ -9,10 +9,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from story import MACHINE, morning
+from targets import CONFIG, launch_inline, make_config, make_repo
+from world import config
 
+from swarm.actions import Propose
+from swarm.entities import FINAL_INDEX
 from swarm.evaluate import Harness, Result, environment, evaluate, log_tail
+from swarm.jobs import job_of
+from swarm.ledger import read
 from swarm.reading import MetricRule
-from swarm.records import Case, Sealed
+from swarm.records import Case, Failure, Measured, Measurement, Sealed
 from swarm.sandbox import Sandbox, probe
 
 BPB = MetricRule("val_bpb", "minimize")
@@ -346,6 +353,52 @@ def test_a_final_command_that_swarm_itself_cut_off_is_made_again(bench: Bench) -
     result = bench.measure("echo val_bpb: 1", final_command=kill, final=True)
     assert result.failure is not None
     assert (result.failure.kind, result.values, result.sealed) == ("aborted", {}, None)
+
+
+def test_a_run_confirms_its_gain_by_the_final_command_at_its_end_alone(tmp_path: Path) -> None:
+    top = make_repo(tmp_path / "repo")
+    chosen = make_config(
+        top,
+        CONFIG.replace(
+            "\nagents:", "\n  final: for v in 100 300 50; do echo METRIC loss=$v; done\nagents:"
+        ),
+        "judge.aggregate=min",
+        "judge.bounds=[-1000, 1000]",
+        "budget.experiments=6",
+    )
+    opened, state = launch_inline(chosen)
+    measured = [e for e in read(opened.rundir.ledger) if isinstance(e, Measured)]
+    finals = [e for e in measured if e.purpose == "final"]
+    assert finals
+    assert {e.purpose for e in measured if e.measurement.sealed is not None} == {"final"}
+    for event in finals:
+        assert event.measurement.sealed == Sealed(values={"loss": 50})
+    result = state.targets["main"].result
+    assert result is not None
+    assert result.gain > 0
+    assert result.confirmed is not None
+    assert result.confirmed.gain == 0
+
+
+def test_no_briefing_has_anything_of_the_final_command() -> None:
+    story = morning()
+    rules = config(agents=3, experiments=None, goal="minimize")
+    asked = Propose("a1", "main", story.state.agents["a1"].incumbent)
+    before = job_of(story.state, rules, asked, sent=0, port=None)
+    failure = Failure(kind="crash", reason="held-out reason", tail="held-out output")
+    for sealed in (Sealed(values={"val_bpb": 0.125}), Sealed(failure=failure)):
+        measurement = Measurement(
+            commit=story.base,
+            tree=story.base_tree,
+            index=FINAL_INDEX,
+            machine=MACHINE,
+            values={"val_bpb": 0.5},
+            feedback="of the final measurement",
+            sealed=sealed,
+        )
+        story.add(Measured(target="main", purpose="final", measurement=measurement))
+    assert job_of(story.state, rules, asked, sent=0, port=None) == before
+    assert before.attempts
 
 
 # --- output and log ----------------------------------------------------------------------------

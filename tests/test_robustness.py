@@ -22,11 +22,12 @@ from swarm.briefing import Briefing
 from swarm.config import RunConfig, SlotConfig
 from swarm.coordinator import Coordinator
 from swarm.errors import PreconditionError
-from swarm.evaluate import Harness, MetricRule
+from swarm.evaluate import Harness
 from swarm.launch import Opened, open_run
 from swarm.ledger import read
 from swarm.node import Bench, MeasureJob, Node, NodeSite, TargetSite
 from swarm.proposers import Draft, Workspace
+from swarm.reading import MetricRule
 from swarm.records import AnyEvent, Promoted, Proposed, SlotInfo, Stacked
 from swarm.repo import Hub, create_hub, inspect
 from swarm.runtime import Inline, Lost, Post, _gpus_of, slot_count
