@@ -288,13 +288,14 @@ def _suite(suite: Suite) -> str:
 
 
 def _cases(b: Briefing, room: int) -> str:
-    """Tell what fails: first what some change has fixed, so that it can be; flaky ones last."""
+    """Tell what fails: first what changes have fixed most often, so that it can be; flaky last."""
     if b.suite is None:
         return ""
     done, suite = case_history(b.attempts), b.suite
 
-    def telling(c: CaseCount) -> tuple[bool, int, int]:
-        return not done.get(c.id, History()).fixed, -c.runs, abs(2 * c.passes - c.runs)
+    def telling(c: CaseCount) -> tuple[int, int, int]:
+        fixed = len(done.get(c.id, History()).fixed)
+        return -fixed, -c.runs, abs(2 * c.passes - c.runs)
 
     found = [*sorted(suite.failing, key=telling), *sorted(suite.flaky, key=telling)]
     lines: list[str] = []

@@ -364,7 +364,7 @@ def _case_lines(rows: list[dict[str, Any]], escape: Escape) -> Iterator[str]:
     for row in sorted(rows, key=lambda r: (r["passes"] / max(1, r["runs"]), -r["runs"], r["id"])):
         history = History(tuple(row["fixed"]), tuple(row["broken"])).words() or "never fixed"
         stands = f"passes {row['passes']} of {row['runs']} on best" if row["runs"] else "not run"
-        yield f"- **{escape(one_line(row['id'], 60))}**: {stands}; {escape(history)}"
+        yield f"- **{escape(one_line(row['id'], 60))}**: {stands}; {history}"
 
 
 def _entry(row: dict[str, Any], unit: str | None, escape: Escape) -> str:

@@ -11,16 +11,32 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from suite_story import BASELINE, SuiteStory, evening
 
-from swarm.briefing import Briefing, Crash, Directive, Idea, Repeat, render
+from swarm.actions import Propose
+from swarm.briefing import (
+    Briefing,
+    CaseCount,
+    Crash,
+    Directive,
+    Idea,
+    Repeat,
+    Suite,
+    render,
+)
+from swarm.config import RunConfig
 from swarm.formats.fence import fenced, head, marker, tail
 from swarm.formats.fitting import ENOUGH, Section, lay_out, rows
+from swarm.jobs import job_of, what_counts
+from swarm.mustering import limits_on
 from swarm.records import VERDICTS, Attempt, MetricSpec, Twin, Verdict
+from swarm.rules import JudgeConfig
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 WRITE = os.environ.get("SWARM_SNAPSHOTS") == "write"
@@ -212,6 +228,59 @@ def hostile() -> Briefing:
     return known(attempts=(bad, other), others=(FORGED,), level=0)
 
 
+def suite() -> Briefing:
+    """A briefing in the middle of a run of forty cases, some of which have a history."""
+    return known(
+        metric=MetricSpec(name="cases", goal="maximize"),
+        scope=("SKILL.md",),
+        limits=(),
+        program="",
+        counts=("The metric is the share of a fixed set of yes/no cases that pass.",),
+        incumbent_mean=0.75,
+        incumbent_se=0.018,
+        noise=0.04,
+        detectable=0.05,
+        level=1,
+        suite=Suite(
+            size=40,
+            failing=(
+                *(CaseCount(id=f"dates-{i}", passes=0, runs=5) for i in range(1, 6)),
+                CaseCount(id="tables-1", passes=0, runs=5),
+                CaseCount(id=FORGED, passes=0, runs=3),
+            ),
+            flaky=(
+                CaseCount(id="greeting", passes=4, runs=5),
+                CaseCount(id="refusal", passes=3, runs=5),
+            ),
+            must_pass=frozenset({"refusal", "length"}),
+        ),
+        attempts=(
+            attempt(1, "a2", "Show one example of a table", "keep", gain=0.05, fixed=("tables-2",)),
+            attempt(
+                2,
+                "a1",
+                "Ask for ISO dates",
+                "discard",
+                gain=-0.025,
+                reason="0.025 fewer: z = -0.4 from 1 against 5 runs",
+                fixed=("dates-2", "dates-4"),
+                broken=("length", "tables-2", "names"),
+            ),
+            attempt(3, "a3", "Give no example", "discard", gain=-0.2, broken=("length", "names")),
+            attempt(
+                4,
+                "a1",
+                "Name the date format in the last line",
+                "discard",
+                gain=0.0,
+                fixed=("dates-4",),
+                broken=("names", FORGED),
+                level=1,
+            ),
+        ),
+    )
+
+
 TWIN = Twin(number=4, same="change")
 SCENES: dict[str, tuple[Briefing, int]] = {
     "first": (brief(), 12_000),
@@ -258,6 +327,7 @@ SCENES: dict[str, tuple[Briefing, int]] = {
     "earlier": (known(attempts=(), earlier=earlier(), level=0), 12_000),
     "hostile": (hostile(), 12_000),
     "tiny": (known(), 1200),
+    "suite": (suite(), 12_000),
     "maximize": (
         known(
             metric=MetricSpec(name="cases", goal="maximize"),
@@ -300,7 +370,8 @@ def test_the_example_in_the_docs_is_real() -> None:
 
 
 def test_a_group_shares_its_prefix() -> None:
-    made = {render(b, allowance=n).prefix for b, n in list(SCENES.values())[:-1]}
+    others = ("suite", "maximize")
+    made = {render(b, allowance=n).prefix for s, (b, n) in SCENES.items() if s not in others}
     assert len(made) == 1, "whatever happens, the prefix is cached"
     one, two = render(known(agent="a1")), render(known(agent="a2", seed=5, run="r"))
     assert one.prefix == two.prefix
@@ -415,6 +486,120 @@ def test_a_crash_and_a_port_survive_any_allowance() -> None:
     assert "relu(x) ** 2" in render(SCENES["port"][0], allowance=0).round
 
 
+# --- suites of cases ----------------------------------------------------------------------------
+
+
+def told_to(
+    story: SuiteStory, judge: Mapping[str, object] | None = None, *, agent: str = "a1"
+) -> Briefing:
+    """Give what an agent is told at this point of a run."""
+    target = {"scope": ["SKILL.md"], "run": "true", "final": SEALED}
+    metric = {"name": "cases", "goal": "maximize"}
+    config = RunConfig.model_validate(
+        {"target": {**target, "metric": metric}, "judge": judge or {}}
+    )
+    action = Propose(agent, "main", story.state.agents[agent].incumbent)
+    job = job_of(story.state, config, action, sent=0, port=None)
+    fields = {name: getattr(job, name) for name in Briefing.model_fields if hasattr(job, name)}
+    about = {"run": story.state.run, "metric": story.target.info.metric, "incumbent": job.base}
+    return brief(**fields, **about, limits=limits_on(config.targets[0]))
+
+
+SEALED = "python hidden_exam.py"
+
+
+def test_the_failing_cases_are_told_with_what_has_fixed_them() -> None:
+    story = evening()
+    story.sync("a1")
+    made = told_to(story)
+    listed = render(made).round.split("## Cases that your incumbent fails")[1]
+    assert made.suite is not None
+    assert made.suite.size == 10
+    assert "4 always pass, 6 never do." in render(made).round
+    assert re.findall(r"^c.*", listed, re.M)[:3] == [
+        "c10: passes 0 of 1; fixed by #4, #1",
+        "c5: passes 0 of 1; fixed by #3",
+        "c6: passes 0 of 1",
+    ]
+    assert "#1 discard, gain -0.16; fixed c10; broke c1, c2: Use a list" in render(made).round
+
+
+def test_a_flaky_case_is_no_failing_one() -> None:
+    story = SuiteStory(*BASELINE)
+    made = render(told_to(story, {"must_pass": ["c6"]})).round
+    assert "Of the 10 cases 3 always pass, 1 passes at times, 6 never do." in made
+    assert "c6: flaky, passes 3 of 5; must pass" in made
+
+
+def test_a_case_that_was_run_again_alone_is_counted() -> None:
+    story = SuiteStory(*BASELINE)
+    story.run(story.base, story.base_tree, "control", None, "---1-1----")
+    made = told_to(story)
+    assert "c4: flaky, passes 1 of 6" in render(made).round
+    assert made.incumbent_mean == story.target.primary(story.base).mean
+
+
+def test_cases_without_room_are_counted() -> None:
+    counts = tuple(CaseCount(id=f"case {i}", passes=i % 2, runs=3) for i in range(900))
+    failing, flaky = (tuple(c for c in counts if c.passes == n) for n in (0, 1))
+    full = suite().model_copy(
+        update={"suite": Suite(size=1000, failing=failing, flaky=flaky), "attempts": many(400)}
+    )
+    made = render(full, allowance=3000).round
+    shown = len(re.findall(r"^case \d+: ", made, re.M))
+    assert 20 < shown < 300
+    assert f"... and {900 - shown} more: {450 - shown} failing, 450 flaky." in made
+
+
+def test_no_cases_no_section() -> None:
+    assert "## Cases" not in render(known()).round
+    assert told_to(SuiteStory()).suite is None
+
+
+@pytest.mark.parametrize(
+    ("judge", "said"),
+    [
+        ({}, "kept if it fixes more cases than it breaks"),
+        (
+            {"points": ["cases", {"improves": "seconds"}, {"improves": "usd"}]},
+            "in this order: the cases that pass, then less `seconds`, then less `usd`.",
+        ),
+        (
+            {"points": {"of": ["cases", {"improves": "usd"}], "trade": "literal"}},
+            "added up: one for each case that passes, one for less `usd`.",
+        ),
+        ({"keep_if_equal": "simpler"}, "kept too if it removes more lines than it adds"),
+        ({"must_pass": ["c1", "c9"]}, "must not break `c1`, `c9`: one that"),
+        ({"must_pass": [f"c{i}" for i in range(50)]}, "`c19` and 30 more, marked below"),
+    ],
+)
+def test_what_counts_is_told_once_and_for_all(judge: dict[str, object], said: str) -> None:
+    made = told_to(evening(), judge)
+    assert said in render(made).prefix
+    assert ("fixes more" in render(made).prefix) == ("points" not in judge)
+    assert render(told_to(evening(), judge, agent="a2")).prefix == render(made).prefix
+
+
+def test_a_plain_metric_needs_no_words_on_what_counts() -> None:
+    assert what_counts(JudgeConfig(), MetricSpec(name="loss", goal="minimize")) == ()
+
+
+def test_what_is_sealed_reaches_no_proposer() -> None:
+    """A finished run goes on with a larger budget: its agents know no more than before."""
+    open_, over = evening(), evening()
+    over.drain()
+    over.finish(over.sealed_finals("1111000000", 0.43219, 0.87654))
+    over.launch()
+    assert over.target.sealed
+    assert over.target.result is not None
+    assert over.target.result.confirmed is not None
+    assert told_to(over) == told_to(open_)
+    over.tried("a2", "One more", "1111000001", "keep", fixed="c10")
+    text = repr(told_to(over)) + render(told_to(over)).whole
+    for secret in ("0.43219", "0.87654", "0.44435", SEALED, "hidden_exam"):
+        assert secret not in text
+
+
 # --- data stays data ----------------------------------------------------------------------------
 
 BLOCK = re.compile(r"^<data-([0-9a-f]{8}): [^\n]*>\n(.*?)\n</data-\1>$", re.M | re.S)
@@ -500,6 +685,16 @@ attempts = st.builds(
     feedback=strangers,
     tail=strangers | st.just("log\n" * 500),
     level=st.integers(0, 5),
+    fixed=st.lists(strangers, max_size=8).map(tuple),
+    broken=st.lists(strangers, max_size=8).map(tuple),
+)
+cases = st.builds(CaseCount, id=strangers, passes=st.integers(0, 3), runs=st.integers(3, 5))
+suites = st.builds(
+    Suite,
+    size=st.integers(40, 60),
+    failing=st.lists(cases, max_size=20).map(tuple),
+    flaky=st.lists(cases, max_size=20).map(tuple),
+    must_pass=st.frozensets(strangers, max_size=3),
 )
 ideas = {"number": st.integers(1, 30), "summary": strangers, "rationale": strangers}
 briefings = st.builds(
@@ -516,6 +711,7 @@ briefings = st.builds(
     noise=st.none() | st.floats(0, 1e6),
     detectable=st.none() | st.floats(0, 1e6),
     level=st.integers(0, 9),
+    suite=st.none() | suites,
     directive=st.builds(
         Directive,
         role=st.sampled_from(["explore", "refine", "simplify", "combine", "restructure"]),

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 from story import HOSTILE, Story, half_a_morning, long_night, morning
+from suite_story import evening
 from targets import make_config, make_repo
 
 from swarm.config import RunConfig
 from swarm.errors import ConfigError, PreconditionError
 from swarm.launch import open_run
 from swarm.ledger import Ledger, read
-from swarm.lessons import LEGACY, Digest, digest, facts, legacy, render
+from swarm.lessons import CASES_KEPT, LEGACY, Digest, changes, digest, facts, legacy, render
 from swarm.records import Attempt, Verdict, WarmStarted
 from swarm.rundir import RunDir
 from swarm.state import RunState
@@ -66,6 +67,19 @@ def test_a_digest_names_what_was_never_changed() -> None:
     assert digest([], scope=scope).untouched == (), "nothing is known before the first"
 
 
+def test_a_digest_names_the_cases_that_break_often() -> None:
+    broke = [attempt(n, f"idea {n}", "discard", broken=("c1", "c2")[: n % 2 + 1]) for n in range(6)]
+    old = [attempt(n, "x", "discard", broken=("c9",)) for n in range(5)]
+    assert digest(broke, old).brittle == (("c1", 6), ("c2", 3))
+
+
+def test_what_a_change_did_to_cases_in_words() -> None:
+    assert changes(("c3", "c9"), ("c7",)) == "fixed c3, c9; broke c7"
+    assert changes((), tuple("abcdefg"), 2) == "broke a, b and 5 more"
+    assert changes((), ()) == ""
+    assert "\x1b" not in changes((HOSTILE,), ())
+
+
 def test_nothing_tried_teaches_nothing() -> None:
     found = digest([])
     assert found == Digest((), (), ())
@@ -111,6 +125,31 @@ def test_the_facts_are_json() -> None:
     assert gains == sorted(gains, reverse=True)
     losses = [r["gain"] for r in found["failed"]]
     assert losses == sorted(losses)
+
+
+def test_each_case_with_a_history_is_told_once() -> None:
+    story = evening()
+    page = render(story.state, "main")
+    assert "- **#1** Use a list; gain -0.16; z -2; fixed c10; broke c1, c2; discard" in page
+    listed = page.split("## Cases of the suite\n\n")[1].split("\n\n")[0].splitlines()
+    assert listed == [
+        "- **c10**: passes 0 of 1 on best; fixed by #4, #1",
+        "- **c5**: passes 0 of 1 on best; fixed by #3",
+        *(f"- **c{n}**: passes 0 of 1 on best; never fixed" for n in (6, 7, 8, 9)),
+        "- **c1**: passes 1 of 1 on best; broken by #4, #3, #1",
+        "- **c2**: passes 1 of 1 on best; broken by #1",
+        "- **c4**: passes 1 of 1 on best; fixed by #2",
+    ]
+    found = json.loads(json.dumps(facts(story.state, "main")))
+    assert found["cases"][0] == {
+        "id": "c1",
+        "passes": 1,
+        "runs": 1,
+        "fixed": [],
+        "broken": [1, 3, 4],
+    }
+    assert found["worked"][0]["fixed_cases"] == ["c4"]
+    assert "## Cases of the suite" not in render(morning().state, "main")
 
 
 def test_strangers_write_no_markup() -> None:
@@ -266,8 +305,10 @@ def test_what_is_handed_on_is_bounded() -> None:
     assert len(found) == LEGACY
     assert [a.verdict for a in found[:keeps]] == ["keep"] * keeps
     assert len({a.number for a in found}) == LEGACY
-    long = attempt(1, "x", "keep", 1.0, diff="d" * 8000, rationale="r" * 1000, feedback="f" * 2000)
+    texts = {"diff": "d" * 8000, "rationale": "r" * 1000, "feedback": "f" * 2000}
+    long = attempt(1, "x", "keep", 1.0, **texts, broken=[f"c{i}" for i in range(900)])
     story.target.earlier = (long,)
     trimmed = next(a for a in legacy(story.state, "main") if a.summary == "x")
     assert len(trimmed.diff) <= 2000
     assert len(trimmed.rationale + trimmed.feedback) <= 1000
+    assert len(trimmed.broken) == CASES_KEPT

@@ -14,11 +14,22 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 from story import HOSTILE, Story, begun, half_a_morning, long_night, morning
+from suite_story import BASELINE, SuiteStory, evening
 
 from swarm.config import RunConfig
 from swarm.formats.text import count, duration, number, one_line, sanitise, signed
 from swarm.live import LiveView, panel, plain_line
-from swarm.records import AnyEvent, Parked, Proposal, Repaired, Waiting, WarmStarted, Warned
+from swarm.records import (
+    AnyEvent,
+    Failure,
+    Parked,
+    Proposal,
+    Repaired,
+    Sealed,
+    Waiting,
+    WarmStarted,
+    Warned,
+)
 from swarm.rundir import RunDir
 from swarm.state import RunState
 
@@ -178,6 +189,75 @@ def test_waiting_mending_and_warnings_are_said() -> None:
         "#5 a2 gave up mending  I cannot mend it",
         "warm start  0 experiments of last-night",
     ]
+
+
+# --- suites ------------------------------------------------------------------------------------
+
+
+def told_lines(story: Story) -> list[str]:
+    return [line.split("] ", 1)[1] for line in lines_of(story)]
+
+
+def test_a_suite_is_told_in_cases() -> None:
+    said = told_lines(evening())
+    for line in (
+        "baseline  cases 0.4 (4/10)",
+        "baseline  cases 0.4 (4/10)  (mean 0.36, sd 0.055, n=5)",
+        "#1 a1 discard  cases 0.36 -> 0.2 (2/10) (z=-2.0) fixed c10; broke c1, c2  Use a list",
+        "#2 a2 keep  cases 0.36 -> 0.4 (4/10) (z=+3.0) fixed c4  Show an example",
+    ):
+        assert line in said
+    made = shown(evening())
+    assert "0.36 (3.6/10) ± 0.055 (n=5)" in made
+    assert "0.4 (4/10) ± 0.055 (n=1)" in made
+
+
+def test_many_cases_do_not_push_the_summary_away() -> None:
+    story = SuiteStory(*BASELINE)
+    long = " ".join(f"a-case-with-a-long-name-{i}" for i in range(9))
+    story.tried("a1", "Too clever", "0000000000", "discard", z=-5.0, broken=long)
+    assert told_lines(story)[-1] == "#1 a1 discard  cases 0.36 -> 0 (0/10) (z=-5.0)  Too clever"
+    story.tried("a1", "Short names", "0000000000", "discard", z=-5.0, broken="c1 c2 c3 c4 c5")
+    assert told_lines(story)[-1].endswith("broke c1, c2, c3 and 2 more  Short names")
+
+
+def test_a_part_of_a_suite_has_no_value_of_its_own() -> None:
+    story = SuiteStory(*BASELINE)
+    story.run(story.base, story.base_tree, "baseline", None, "---110----")
+    assert told_lines(story)[-1].startswith("baseline  3 of 10 cases again  (mean 0.36")
+    one = story.propose("a1", "Show an example")
+    story.candidate(one, "1111010000")
+    assert "measuring #1 (once)" in shown(story)
+    story.candidate(one, "---1-1----")
+    assert "measuring #1 (once, 2 of 10 cases again)" in shown(story)
+    story.candidate(one, "1111010000")
+    assert "measuring #1 (2 times, 2 of 10 cases again)" in shown(story)
+
+
+def test_what_final_found_is_told_to_the_user() -> None:
+    story = evening()
+    result = story.sealed_finals("1111000000", 0.43219, 0.87654)
+    failed = Sealed(failure=Failure(kind="crash", reason="exit status 2"))
+    story.run(story.base, story.base_tree, "final", None, "1111000000", index=9, sealed=failed)
+    story.finish(result)
+    assert told_lines(story)[-4:] == [
+        "final base  cases 0.4 (4/10); `final` 0.43219",
+        "final best  cases 0.4 (4/10); `final` 0.87654",
+        "final base  cases 0.4 (4/10); `final` failed: exit status 2",
+        "finished  budget reached; best - base = +0.2 ± 0.02 (n=1+1); "
+        "confirmed gain +0.4443 ± 0.01 (n=1+1)",
+    ]
+
+
+def test_drift_is_told_once_and_stays_in_sight() -> None:
+    told = half_a_morning()
+    words = "the machine drifts: val_bpb of the same commit has moved"
+    told.add(Warned(limit="drift", message=words))
+    assert sum(words in line for line in lines_of(told)) == 1
+    for _ in range(20):
+        told.add(Parked(agent="a2", reason="nothing left"))
+    assert f"drift        {words}" in shown(told)
+    assert "drift" not in shown(half_a_morning())
 
 
 def hostile() -> Story:
