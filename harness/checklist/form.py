@@ -214,6 +214,11 @@ def _parse(path: Path) -> Any:
 
     try:
         return yaml.load(text, Loader)
+    except yaml.MarkedYAMLError as error:
+        place = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        # The mistake that everybody makes once, in a file of questions.
+        hint = "; put a text that ends in `?` in quotes" if "?" in (error.problem or "") else ""
+        raise FormError(f"{path}{place}: not YAML: {error.problem}{hint}") from None
     except yaml.YAMLError as error:
         raise FormError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
 
@@ -253,11 +258,13 @@ class _Reader:
         self.wrong(key, f"a text is wanted, not {_shown(value)}")
         return ""
 
-    def whole(self, given: Mapping[str, Any], name: str, at: str, default: int) -> int:
+    def whole(
+        self, given: Mapping[str, Any], name: str, at: str, default: int, least: int = 1
+    ) -> int:
         value = given.get(name, default)
-        if type(value) is int and value >= 1:
+        if type(value) is int and value >= least:
             return value
-        self.wrong(_at(at, name), f"a whole number from 1 up is wanted, not {_shown(value)}")
+        self.wrong(_at(at, name), f"a whole number from {least} up is wanted, not {_shown(value)}")
         return default
 
     def number(self, value: Any, key: str) -> float:
@@ -473,7 +480,7 @@ class _Reader:
             else self.number(temperature, "judge.temperature"),
             max_tokens=self.whole(given, "max_tokens", at, JudgeForm.max_tokens),
             timeout_s=self.seconds(given, "timeout", at, JudgeForm.timeout_s),
-            retries=self.whole(given, "retries", at, JudgeForm.retries),
+            retries=self.whole(given, "retries", at, JudgeForm.retries, least=0),
             usd_per_mtok=self.prices(given.get("usd_per_mtok")),
         )
 

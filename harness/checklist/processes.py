@@ -71,7 +71,7 @@ def run(
         try:
             ended_by = _wait(process, (out, err), started + timeout_s, cancel)
         finally:
-            with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
             status = process.wait()
         seconds = time.monotonic() - started
