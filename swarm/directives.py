@@ -95,7 +95,9 @@ def _place(state: RunState, me: Agent) -> int:
 
 
 def _retry(state: RunState, target: Target, config: RunConfig, seed: int) -> int | None:
-    """Pick an idea that nearly helped long ago and was not tried on a later best."""
+    """Pick an idea that nearly helped long ago, or fixed a case that fails to this day, and was
+    not tried on a later best.
+    """
     level = len(target.promotions)
     recent = target.attempts[-LOOKBACK:]
     newest: dict[str, int] = {}
@@ -105,15 +107,23 @@ def _retry(state: RunState, target: Target, config: RunConfig, seed: int) -> int
     # By points a change may be kept for its cost, at no gain or a negative one.
     kept = (a.gain for a in recent if a.verdict == "keep" and a.gain is not None)
     small = min((gain for gain in kept if gain > 0), default=0.0)
+    failing = _failing(target)
     numbers = sorted(
         a.number
         for a in recent
         if a.verdict == "discard"
         and level - a.level >= RETRY_AFTER
         and newest[summary_key(a.summary)] == a.level
-        and _nearly(state, a, config, small)
+        and (_nearly(state, a, config, small) or not failing.isdisjoint(a.fixed))
     )
     return numbers[_draw(seed, "which") % len(numbers)] if numbers else None
+
+
+def _failing(target: Target) -> set[str]:
+    """Give the cases that never pass on best."""
+    machine = target.machine(target.best)
+    cases = {} if machine is None else target.record(target.best, machine).cases
+    return {name for name, count in cases.items() if not count.passes}
 
 
 def _nearly(state: RunState, attempt: Attempt, config: RunConfig, small: float) -> bool:

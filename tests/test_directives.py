@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from story import Story, long_night
+from suite_story import SuiteStory
 
 from swarm import repeats
 from swarm.config import RunConfig, parse
@@ -186,6 +187,28 @@ def test_where_nothing_varies_a_small_loss_is_one_below_the_smallest_gain() -> N
     for _ in range(RETRY_AFTER):
         keep(story, "a3", f"win {story.state.next_number}")
     assert offered(story) == {None, near}
+
+
+def test_a_keep_that_won_nothing_makes_no_loss_look_large() -> None:
+    """By points a change may be kept for its cost although it passes a case less."""
+    story = begun()
+    near = near_miss(story, promotions=0, z=None)  # 0.001 better
+    cheap = story.propose("a3", "Cheaper", on=story.target.best)
+    story.measure(cheap, 3.5)
+    story.decide(cheap, "keep", "less usd", None)
+    for _ in range(RETRY_AFTER):
+        keep(story, "a3", f"win {story.state.next_number}")
+    assert near in offered(story)
+
+
+def test_a_loss_that_fixed_what_still_fails_is_offered_again() -> None:
+    story = SuiteStory("1100", "1100")
+    one = story.tried("a2", "Three", "0010", "discard", z=-3.0, fixed="c3", broken="c1 c2")
+    two = story.tried("a2", "Four", "0001", "discard", z=-3.0, fixed="c4", broken="c1 c2")
+    for name in ("one", "two", "three"):
+        story.tried("a3", f"win {name}", "1101", "keep", fixed="c4")
+    assert one in offered(story)
+    assert two not in offered(story), "best passes it by now"
 
 
 def test_it_comes_now_and_then_and_always_with_a_pivot() -> None:
