@@ -242,6 +242,30 @@ def lessons(run: RunArgument = None, directory: Dir = None, json: Json = False) 
     commands.lessons(commands.look(run, directory), json=json)
 
 
+@app.command()
+def report(
+    run: RunArgument = None,
+    html: Annotated[
+        bool, typer.Option("--html", help="One HTML file with the picture in it.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write it there instead.")
+    ] = None,
+    directory: Dir = None,
+    json: Json = False,
+) -> None:
+    """Report what a run has found, and how far it can be believed, as Markdown.
+
+    Example: swarm report --html --out report.html
+    """
+    from swarm import commands
+
+    if html and json:
+        raise UsageError("--html and --json are two forms of one report", hint="give one of them")
+    form = "html" if html else "json" if json else "markdown"
+    commands.report(commands.look(run, directory), form=form, out=out)
+
+
 # --- steering -----------------------------------------------------------------------------------
 
 

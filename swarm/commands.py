@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
+from json import dumps
 from pathlib import Path
 from typing import Any, Literal
 
@@ -129,7 +130,7 @@ def show(seen: Seen, number: int, *, json: bool) -> None:
     Raises:
         UsageError: there is no such experiment.
     """
-    found = views.experiment_json(seen.state, number)
+    found = views.experiment_json(seen.state, number, _config(seen))
     if json:
         emit_json(found)
     else:
@@ -175,13 +176,58 @@ def lessons(seen: Seen, *, json: bool) -> None:
 
     name = next(iter(seen.state.targets), None)
     if name is None:
-        what = f"run `{seen.rundir.run}` has not begun: its ledger is empty"
-        raise PreconditionError(what, hint="launch it again", path=seen.rundir.ledger)
+        raise _not_begun(seen)
     write_lessons(seen.rundir, lessons.render(seen.state, name))
     if json:
         emit_json(lessons.facts(seen.state, name))
     else:
         emit_foreign(lessons.render(seen.state, name, escape=str))  # a terminal renders no page
+
+
+def _not_begun(seen: Seen) -> PreconditionError:
+    what = f"run `{seen.rundir.run}` has not begun: its ledger is empty"
+    return PreconditionError(what, hint="launch it again", path=seen.rundir.ledger)
+
+
+Form = Literal["markdown", "html", "json"]
+
+
+def report(seen: Seen, *, form: Form, out: Path | None) -> None:
+    """Print the report of a run, or write it to a file.
+
+    Raises:
+        PreconditionError: its ledger is empty, or the file cannot be written.
+    """
+    from swarm.report import save
+
+    if not seen.state.targets:
+        raise _not_begun(seen)
+    text = _reported(seen, form)
+    if out is None:
+        emit_foreign(text)
+        return
+    try:
+        save(out, text)
+    except OSError as error:
+        raise PreconditionError(
+            f"cannot write {out}: {error.strerror}", hint="give another --out", path=out
+        ) from error
+    say(f"swarm: wrote {out}")
+
+
+def _reported(seen: Seen, form: Form) -> str:
+    from swarm import findings
+    from swarm.report import digest, draw, report_html, report_markdown
+
+    state, config = seen.state, _config(seen)
+    found = findings.find(state, config, live=seen.live, digest=digest(seen.rundir))
+    if form == "html":
+        return report_html(state, found, draw(state))
+    if form == "markdown":
+        return report_markdown(state, found)
+    told = _status(seen)
+    more = {key: told[key] for key in ("proposers", "spend", "sandbox")}
+    return dumps({**found.model_dump(mode="json"), **more}, indent=2) + "\n"
 
 
 # --- logs ---------------------------------------------------------------------------------------

@@ -389,7 +389,7 @@ def _budget(config: RunConfig) -> str:
 
 def _tell_end(opened: Opened, order: Order) -> str:
     """Print how the run stands now, say what can be done next, and give its phase."""
-    from swarm.report import summary_text
+    from swarm.summary import summary_text
 
     state, rundir = _state(opened), opened.rundir
     improved = any(t.promotions for t in state.targets.values())

@@ -1,310 +1,370 @@
-"""What a run has come to, in words: the closing summary and the files beside the ledger.
+"""What a run has found, as a page for people: Markdown, or one HTML file; and all files of views.
 
-The summary opens with the block that this family of tools prints, then says what that block
-cannot: how sure the gain is, how small a gain could have been seen, what the merger did, what it
-cost, and what the sandbox left open. Reads `RunState` only, and decides nothing.
+The page is written once, as Markdown, from `findings`; the HTML is that same Markdown rendered,
+with the picture inside and without scripts or anything from outside. What strangers wrote is
+escaped in the Markdown already, and HTML in it is not let through. The one importer of
+markdown-it.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import html
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
-from swarm import lessons
+from swarm import findings, lessons
 from swarm.config import RunConfig
-from swarm.entities import Experiment, Target
+from swarm.findings import CaseHistory, Findings, Gain, Headline, Kept, Refused, TargetFindings
 from swarm.formats import results_tsv
-from swarm.formats.text import count, duration, markdown, number, one_line, sanitise, signed
-from swarm.judge import detectable
+from swarm.formats.text import markdown, number, one_line, sanitise, signed
 from swarm.picture import progress_png
-from swarm.records import VERDICTS
-from swarm.rules import JudgeConfig
 from swarm.rundir import RunDir
 from swarm.state import RunState
-from swarm.views import compared, in_vain, merges, own_record, sd, standing
-
-__all__ = ["progress_png", "summary_markdown", "summary_text", "write_lessons", "write_views"]
+from swarm.summary import merge_line, noise_words, spend_lines, summary_markdown, trust_lines
+from swarm.views import proposers
 
 log = logging.getLogger("swarm")
 
-TOP = 5
-"""Improvements and failures listed in a summary."""
-SUMMARY = 100
-"""Characters of an experiment's summary in a list."""
-SURE = 2.0
-"""Standard errors from which a fresh gain is told apart from nothing."""
+LINE = 200
+"""Characters of a text by a stranger."""
+CASE = 60
+"""Characters of a case's id."""
+CASES_SHOWN = 200
+PICTURE = "progress.png"
+
+_MEANINGS = {
+    "keep": "told apart from its incumbent, and better",
+    "discard": "not told apart from its incumbent, or worse",
+    "crash": "the harness failed; never scored",
+    "timeout": "the harness took too long; never scored",
+    "invalid": "nothing to measure, or a number that is not believed",
+    "duplicate": "had been proposed before; not measured again",
+    "guard_failed": "a guard did not exit with 0",
+    "constraint_failed": "beyond a limit, however good the metric",
+    "aborted": "the machinery died; not counted",
+}
 
 
-# --- the facts, one sentence each --------------------------------------------------------------
+def _text(text: str, width: int = LINE) -> str:
+    """Make a stranger's text a harmless part of a line of the page."""
+    return markdown(one_line(text, width))
 
 
-def _value(target: Target, value: float | None) -> str:
-    unit = target.info.metric.unit
-    return number(value) + (f" {one_line(unit, 20)}" if unit and value is not None else "")
+# --- the page, as Markdown ---------------------------------------------------------------------
 
 
-def _improvement(target: Target) -> str:
-    """Say what the records claim, as the family's block does."""
-    where = standing(target)
-    if where.gain is None:
-        return "not measured"
-    if _unmoved(target):
-        return "none"
-    percent = "" if where.gain_pct is None else f", {signed(where.gain_pct, 3)} %"
-    return f"{signed(where.gain, 4)}{percent}"
-
-
-def _unmoved(target: Target) -> bool:
-    return target.tree_of[target.best] == target.info.base_tree
-
-
-def fresh_line(target: Target) -> str:
-    """Say what the run has reached, as honestly as can be said now."""
-    if _unmoved(target):
-        return "no improvement was found"
-    result = target.result
-    if result is None:
-        where = standing(target)
-        gain = f"{signed(where.gain, 4)} ± {number(where.gain_se, 2)}"
-        return f"best − base = {gain} by the records, not yet measured afresh"
-    gain = f"{signed(result.gain, 4)} ± {number(result.se, 2)}"
-    doubt = "" if result.gain >= SURE * result.se else "; it cannot be told from no improvement"
-    return f"best − base = {gain} (n={result.n}+{result.n}, measured afresh, + is better){doubt}"
-
-
-def _noise_lines(target: Target, rule: JudgeConfig) -> Iterator[str]:
-    where = standing(target)
-    if where.baseline.n == 0:
-        yield "baseline: not measured"
-        return
-    mean = _value(target, where.baseline.mean)
-    yield f"baseline: {mean} ± {number(sd(where.baseline), 2)} (sd, n={where.baseline.n})"
-    sigma = where.spread.sigma
-    if sigma is None:
-        return
-    if where.spread.deterministic:
-        yield "noise: none, all repeats agreed exactly"
-        return
-    smallest = detectable(sigma, rule)
-    yield (
-        f"noise: one measurement varies by {number(sigma, 2)} (sd, {where.spread.freedom} degrees "
-        f"of freedom); smallest detectable gain ≈ {number(smallest, 2)} "
-        f"with {rule.runs}+{rule.runs} runs"
-    )
-
-
-def _merge_line(state: RunState, target: Target) -> str:
-    done = merges(state, target)
-    parts = [f"{done.merged} on best ({done.forward} fast-forward, {done.stacked} stacked)"]
-    if not done.merged:
-        parts = ["none on best"]
-    parts += [f"{n} {outcome}" for outcome, n in done.refused.items()]
-    if done.queued:
-        parts.append(f"{done.queued} waiting")
-    return "merges: " + ", ".join(parts)
-
-
-def _verdict_line(target: Target) -> str:
-    counts = [f"{target.verdicts[v]} {v}" for v in VERDICTS if target.verdicts[v]]
-    return "verdicts: " + (", ".join(counts) or "none yet")
-
-
-def _spend_lines(state: RunState) -> Iterator[str]:
-    spend = state.spend
-    wall = state.elapsed(state.last_at) if state.last_at else spend.seconds
-    line = f"spend: {duration(wall)}, {spend.experiments} experiments, {spend.measurements} "
-    line += "measurements"
-    if spend.usd:
-        line += f", ${spend.usd:.2f}"
-    if spend.tokens:
-        line += f", {count(spend.tokens)} tokens"
-    if vain := in_vain(spend):
-        line += f"; of it {', '.join(vain)}"
-    yield line
-    if state.slots and wall > 0:
-        share = min(1.0, spend.busy_seconds / (wall * len(state.slots)))
-        plural = "slot" if len(state.slots) == 1 else "slots"
-        yield f"slots: {len(state.slots)} {plural}, busy {share:.0%} of the time"
-
-
-def _trust_lines(state: RunState) -> Iterator[str]:
-    if state.launch is not None:
-        open_ = ", ".join(state.launch.sandbox_open)
-        yield f"sandbox: {state.launch.sandbox}; open to candidates: {open_ or 'nothing'}"
-    yield "trust: the metric is self-reported by the code under test; nothing re-computes it"
-
-
-def _facts(state: RunState, target: Target, rule: JudgeConfig) -> list[str]:
-    """Give swarm's own lines of a summary."""
-    return [
-        f"result: {fresh_line(target)}",
-        *_noise_lines(target, rule),
-        _verdict_line(target),
-        _merge_line(state, target),
-        *_spend_lines(state),
-        *(f"{one_line(name, 60)}: {use.words()}" for name, use in compared(state).items()),
-        *_trust_lines(state),
-    ]
-
-
-def _how_it_ended(state: RunState) -> str:
-    reason = one_line(state.reason, 200)
-    told = f" ({reason})" if reason not in ("", state.phase) else ""
-    return f"run `{state.run}`: {state.phase}{told}"
-
-
-# --- which experiments to name -----------------------------------------------------------------
-
-
-def _of(state: RunState, target: Target) -> list[Experiment]:
-    return [e for e in state.experiments.values() if e.target == target.info.name]
-
-
-def _improvements(state: RunState, target: Target) -> list[Experiment]:
-    """Give the keeps worth naming: those on `best` first, the largest gain first."""
-    keeps = [e for e in _of(state, target) if e.verdict == "keep"]
-    return sorted(keeps, key=lambda e: (_landed(e) is None, -(e.gain or 0.0)))[:TOP]
-
-
-def _landed(experiment: Experiment) -> str | None:
-    """Give the sha under which an experiment is on `best`."""
-    merged = experiment.merged
-    words = (None, "queued", "conflict", "redundant", "antagonistic")
-    return None if merged in words else merged
-
-
-def _failed_ideas(state: RunState, target: Target) -> list[Experiment]:
-    """Give the latest experiments that came to nothing and were measured or broke."""
-    verdicts = ("discard", "crash", "timeout", "guard_failed", "constraint_failed")
-    return [e for e in _of(state, target) if e.verdict in verdicts][-TOP:]
-
-
-def _improvement_line(state: RunState, target: Target, experiment: Experiment) -> str:
-    commit = _landed(experiment) or experiment.proposal.commit or ""
-    sample = own_record(state, experiment).primary
-    gain = f"{signed(experiment.gain, 3)} on its incumbent"
-    fate = "" if _landed(experiment) else f", {experiment.merged or 'not merged'}"
-    value = _value(target, sample.mean if sample.n else None)
-    what = one_line(experiment.proposal.summary, SUMMARY) or "(no summary)"
-    return (
-        f"{commit[:7]} — {what} — {value} ({gain}, #{experiment.number} {experiment.agent}{fate})"
-    )
-
-
-def _counts(state: RunState, target: Target) -> dict[str, int]:
-    """Count verdicts in the family's words; aborted experiments are none."""
-    counts = {"keep": 0, "discard": 0, "crash": 0}
-    for verdict, n in target.verdicts.items():
-        if verdict != "aborted":
-            counts[results_tsv.status(verdict)] += n
-    return counts
-
-
-# --- the summary -------------------------------------------------------------------------------
-
-
-def summary_text(state: RunState, config: RunConfig | None = None) -> str:
-    """Give the closing summary, as it is printed.
+def report_markdown(state: RunState, found: Findings, *, picture: str | None = None) -> str:
+    """Give the report as Markdown.
 
     Args:
-        state: what the ledger tells.
-        config: for the judge's thresholds; without it, its defaults.
+        state: what the ledger tells: spend, merges, proposers.
+        found: what was found in it.
+        picture: an address of the picture of the run, if it is to be shown.
     """
-    rule = config.judge if config else JudgeConfig()
-    blocks = [
-        "\n".join([*_block(state, target), "", *_facts(state, target, rule)])
-        for target in state.targets.values()
-    ]
-    return sanitise("\n\n".join([*blocks, _how_it_ended(state)])) + "\n"
-
-
-def _block(state: RunState, target: Target) -> Iterator[str]:
-    """The block of `formats.md` 6, word for word."""
-    where, counts = standing(target), _counts(state, target)
-    yield "=== Autoresearch Summary ==="
-    yield f"Branch: swarm/{state.run}/best"
-    yield f"Experiments run: {sum(counts.values())}"
-    yield f"Kept: {counts['keep']}"
-    yield f"Discarded: {counts['discard']}"
-    yield f"Crashed: {counts['crash']}"
-    yield f"Baseline metric: {_value(target, where.baseline.mean if where.baseline.n else None)}"
-    best = _value(target, where.best.mean if where.best.n else None)
-    yield f"Best metric: {best} (improvement: {_improvement(target)})"
-    yield ""
-    yield "Top improvements:"
-    named = _improvements(state, target)
-    for place, experiment in enumerate(named, 1):
-        yield f"{place}. {_improvement_line(state, target, experiment)}"
-    if not named:
-        yield "none"
-    failed = _failed_ideas(state, target)
-    if failed:
-        yield ""
-        yield "Failed ideas (for reference):"
-    for experiment in failed:
-        what = one_line(experiment.proposal.summary, SUMMARY) or "(no summary)"
-        yield f"- {what} — {experiment.verdict}: {one_line(experiment.reason, SUMMARY)}"
-
-
-def summary_markdown(state: RunState, config: RunConfig | None = None) -> str:
-    """Give the summary as a page: the result first, then the facts, then what was tried."""
-    rule = config.judge if config else JudgeConfig()
-    parts = [f"# Run `{state.run}`", markdown(_how_it_ended(state).split(": ", 1)[1])]
-    for target in state.targets.values():
-        parts += _target_page(state, target, rule)
+    parts = [f"# Report on run `{found.run}`", _standing(found)]
+    parts += [f"> **Warning:** {_text(words, 400)}" for words in found.warnings]
+    for target in found.targets:
+        parts += _target(state, found, target, picture)
+    if found.targets:
+        parts += _whole_run(state, found)
     return sanitise("\n\n".join(parts)) + "\n"
 
 
-def _target_page(state: RunState, target: Target, rule: JudgeConfig) -> Iterator[str]:
-    metric, where = target.info.metric, standing(target)
-    yield f"## {markdown(target.info.name)}: {metric.goal} {markdown(metric.name)}"
-    yield f"**{markdown(_sentence(fresh_line(target)))}**"
-    best = _value(target, where.best.mean if where.best.n else None)
-    base = _value(target, where.baseline.mean if where.baseline.n else None)
-    branch = f"branch `swarm/{state.run}/best`, commit `{target.best}`"
-    yield f"Best: {best} on {branch}. Baseline: {base}."
-    yield "![progress](progress.png)"
-    yield "\n".join(f"- {markdown(line)}" for line in _facts(state, target, rule)[1:])
-    keeps = sorted((e for e in _of(state, target) if e.verdict == "keep"), key=lambda e: e.number)
-    if keeps:
-        yield "### Kept"
-        yield "\n".join(_table(state, target, keeps))
-    failed = _failed_ideas(state, target)
-    if failed:
-        yield "### Failed ideas (the latest)"
-        yield "\n".join(
-            f"- #{e.number} {markdown(one_line(e.proposal.summary, SUMMARY))}: "
-            f"{e.verdict}, {markdown(one_line(e.reason, SUMMARY))}"
-            for e in failed
-        )
+def _standing(found: Findings) -> str:
+    """Say whether what follows is the end."""
+    reason = "" if found.reason in ("", found.state) else f": {_text(found.reason, 400)}"
+    if found.state == "finished":
+        return f"The run is **finished**{reason}."
+    hint = f" {_text(found.hint)}." if found.hint else ""
+    if found.live:
+        return f"The run is **{found.state}**{reason}: this is how far it has come, not its end."
+    return (
+        f"The run is **{found.state}**{reason}, and no process carries it out.{hint} Launched "
+        "again, it goes on from here. This is how far it has come, not its end."
+    )
 
 
-def _table(state: RunState, target: Target, keeps: list[Experiment]) -> Iterator[str]:
-    yield f"| # | agent | {markdown(target.info.metric.name)} | n | gain | change | merged |"
-    yield "|---:|---|---:|---:|---:|---|---|"
-    for e in keeps:
-        sample = own_record(state, e).primary
-        landed = _landed(e)
-        merged = f"`{landed[:7]}`" if landed else e.merged or ""
-        what = markdown(one_line(e.proposal.summary, SUMMARY))
-        yield (
-            f"| {e.number} | {e.agent} | {number(sample.mean if sample.n else None)} | {sample.n} "
-            f"| {signed(e.gain, 3)} | {what} | {merged} |"
+def _target(
+    state: RunState, found: Findings, target: TargetFindings, picture: str | None
+) -> Iterator[str]:
+    yield f"## {_text(target.name)}: {target.goal} {_text(target.metric)}"
+    yield from _gains(target, over=found.state == "finished")
+    if picture is not None:
+        yield f"![progress of the run]({picture})"
+    yield "### Noise"
+    yield _noise(target)
+    yield "### Verdicts"
+    yield _table(
+        ["verdict", "experiments", "meaning"],
+        [[v, str(n), _MEANINGS[v]] for v, n in target.verdicts.items() if n],
+        right={1},
+    )
+    yield _sentence(markdown(merge_line(state, state.targets[target.name]))) + "."
+    yield from _kept_section(target)
+    yield from _refused_section(target.refused)
+    yield from _cases_section(target)
+    yield from _demands(target)
+
+
+def _noise(target: TargetFindings) -> str:
+    if target.scatter is None:
+        return "Not known: no commit was measured twice."
+    words = f"{_sentence(markdown(noise_words(target.scatter)))}."
+    return words if target.scatter.deterministic else f"{words} Smaller gains are mostly missed."
+
+
+def _gains(target: TargetFindings, *, over: bool) -> Iterator[str]:
+    """The headline: the gain three ways, what each is, and what speaks against it."""
+    head = target.headline
+    if head.search is None:
+        yield f"**No improvement was found{'' if over else ' so far'}:** best is the base."
+        return
+    rows = [
+        ["search gain", *_gain(head.search), "by the records. These runs chose the winners, so "
+         "it is an upper bound"],
+        ["**fresh result**", *_gain(head.fresh), "base and best measured again at the end, in "
+         "turn, with seeds used nowhere else. Believe this one"],
+    ]  # fmt: skip
+    if head.final is not None:
+        rows.append(["confirmed gain", *_gain(head.confirmed), "the same by `final`, which no "
+                     "proposer saw. Believe it most of all"])  # fmt: skip
+    yield _table(["", "gain ± s.e.", "base → best", "n", "what it is"], rows, right={1, 3})
+    yield "Positive is better. " + _about_final(head)
+    for doubt in head.doubts:
+        yield f"> **Warning:** {_text(doubt.words, 400)}."
+
+
+def _gain(gain: Gain | None) -> list[str]:
+    if gain is None:
+        return ["not measured", "", ""]
+    percent = f" ({signed(100 * gain.gain / abs(gain.base_mean), 3)} %)" if gain.base_mean else ""
+    return [
+        f"{signed(gain.gain, 4)} ± {number(gain.se, 2)}{percent}",
+        f"{number(gain.base_mean)} → {number(gain.best_mean)}",
+        f"{gain.base_n}+{gain.best_n}",
+    ]
+
+
+def _about_final(head: Headline) -> str:
+    if head.final is None:
+        return "There is no `final` command, so nothing confirms the gain on other data."
+    said = f"`final` is: {_text(head.final)}. It ran at the end only and gated nothing."
+    if head.final_failed is not None:
+        return f"{said} **It failed** {_text(head.final_failed, 400)}."
+    if head.confirmed is None:
+        return f"`final` is: {_text(head.final)}. It runs at the end and has confirmed nothing yet."
+    return said
+
+
+def _kept_section(target: TargetFindings) -> Iterator[str]:
+    if not target.kept:
+        return
+    yield "### Kept"
+    yield "\n".join(line for kept in target.kept for line in _kept(kept, target.unit))
+    if target.kept_unnamed:
+        yield f"And {target.kept_unnamed} more: `swarm experiments --verdict keep`."
+
+
+def _kept(kept: Kept, unit: str | None) -> Iterator[str]:
+    words = (None, "queued", "conflict", "redundant", "antagonistic")
+    fate = kept.merged or "not merged"
+    fate = fate if kept.merged in words else f"on best as `{kept.commit[:7]}`"
+    yield f"- **#{kept.number}** {kept.agent}: {_text(kept.summary) or '(no summary)'}; {fate}"
+    if kept.reason:
+        yield f"  - {_text(kept.reason, 300)}"
+    unit = f" {_text(unit, 20)}" if unit else ""
+    gain = f"{signed(kept.gain, 4)} when it was judged; " if kept.gain is not None else ""
+    if kept.n:
+        now = f"{number(kept.mean)} ± {number(kept.se, 2)}{unit} (n={kept.n})"
+        yield f"  - {gain}its record now: {now}"
+    if kept.files:
+        files = ", ".join(_text(name, CASE) for name in kept.files[:8])
+        more = f" and {len(kept.files) - 8} more" if len(kept.files) > 8 else ""
+        yield f"  - +{kept.lines_added} −{kept.lines_removed} lines in {files}{more}"
+    for word, names in (("fixed", kept.fixed), ("broke", kept.broken)):
+        if names:
+            shown = ", ".join(_text(name, CASE) for name in names[:12])
+            yield f"  - {word} {shown}" + (f" and {len(names) - 12} more" if names[12:] else "")
+    if kept.feedback:
+        yield f"  - the harness said: {_text(kept.feedback)}"
+
+
+def _refused_section(refused: tuple[Refused, ...]) -> Iterator[str]:
+    if not refused:
+        return
+    yield "### Refused (the latest)"
+    yield "\n".join(
+        f"- #{r.number} {r.agent} **{r.verdict}**: {_text(r.reason)}"
+        + (f" — {_text(r.summary, 100)}" if r.summary else "")
+        for r in refused
+    )
+
+
+def _cases_section(target: TargetFindings) -> Iterator[str]:
+    suite = target.suite
+    if suite is None:
+        return
+    yield "### Cases"
+    if suite.named:
+        yield _table(
+            ["case", "base", "best", "fixed by", "broken by", ""],
+            [_case(case) for case in suite.named[:CASES_SHOWN]],
+            right={1, 2},
         )
+    if len(suite.named) > CASES_SHOWN:
+        yield f"And {len(suite.named) - CASES_SHOWN} more."
+    others = "other cases" if suite.named else "cases"
+    yield (
+        f"Passes of runs. {suite.quiet} {others} of {suite.total} passed on best without change. "
+        "Flaky: mixed results on one commit."
+    )
+
+
+def _case(case: CaseHistory) -> list[str]:
+    def by(numbers: Iterable[int]) -> str:
+        return ", ".join(f"#{n}" for n in numbers)
+
+    marks = [] if case.best[0] else ["fails"] if case.best[1] else ["not run"]
+    marks += ["flaky"] if case.flaky else []
+    sides = (f"{passes}/{runs}" for passes, runs in (case.base, case.best))
+    return [_text(case.id, CASE), *sides, by(case.fixed_by), by(case.broken_by), ", ".join(marks)]
+
+
+def _demands(target: TargetFindings) -> Iterator[str]:
+    """What a candidate had to hold to, as configured."""
+    lines = [f"constraint: {words}" for words in target.constraints]
+    if target.must_pass:
+        lines.append(f"must pass: {', '.join(target.must_pass[:20])}")
+    if target.points:
+        lines.append(f"points: {target.points}")
+    if lines:
+        yield "### Demands"
+        yield "\n".join(f"- {_text(line, 400)}" for line in lines)
+
+
+def _whole_run(state: RunState, found: Findings) -> Iterator[str]:
+    yield "## Proposers"
+    yield _table(
+        ["proposer", "agents", "experiments", "keeps", "invalid", "gain", "usd", "tokens"],
+        [
+            [_text(label, CASE), *(str(n) for n in (u.agents, u.experiments, u.keeps, u.invalid)),
+             signed(u.gain, 3), f"{u.usd:.2f}", str(u.tokens)]
+            for label, u in proposers(state).items()
+        ],
+        right=set(range(1, 8)),
+    )  # fmt: skip
+    yield "The gain is the sum over what reached best, by each experiment's own comparison."
+    yield "## Cost"
+    yield "\n".join(f"- {markdown(line)}" for line in spend_lines(state))
+    yield "## Trust"
+    yield "\n".join(f"- {markdown(line)}" for line in trust_lines(state))
+    yield "## To reproduce"
+    yield "\n".join(_reproduce(found))
+
+
+def _reproduce(found: Findings) -> Iterator[str]:
+    seed = f"- seed of the run: {found.seed}; measurement i of any commit has the same `SWARM_SEED`"
+    yield seed
+    if found.config_sha256:
+        yield f"- `config.json` of the run directory: sha256 `{found.config_sha256}`"
+    if found.version:
+        yield f"- swarm {_text(found.version, 40)}"
+    for target in found.targets:
+        yield f"- base: `{target.base}`; best: `{target.best}`"
+        yield f"- the wins: `git log {target.base[:10]}..swarm/{found.run}/best`"
+    yield f"- any verdict in figures: `swarm show N --run {found.run}`; its patch: `swarm diff N`"
+
+
+def _table(heading: list[str], rows: list[list[str]], *, right: set[int]) -> str:
+    marks = ["---:" if i in right else "---" for i in range(len(heading))]
+    if not rows:
+        return "None yet."
+    return "\n".join(f"| {' | '.join(row)} |" for row in [heading, marks, *rows])
 
 
 def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+# --- the page, as HTML -------------------------------------------------------------------------
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1f2328; --faint: #59636e; --line: #d1d9e0;
+  --ground: #ffffff; --soft: #f6f8fa; --mark: #9a6700; --wash: #fff8c5; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --faint: #9198a1;
+  --line: #3d444d; --ground: #0d1117; --soft: #151b23; --mark: #d29922; --wash: #2b2410; } }
+body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: var(--ink);
+  background: var(--ground); font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
+h1, h2 { border-bottom: 1px solid var(--line); padding-bottom: .3rem; }
+h1, h2, h3 { line-height: 1.25; margin: 1.6rem 0 .8rem; }
+table { border-collapse: collapse; display: block; overflow-x: auto; overflow-wrap: normal; }
+th, td { border: 1px solid var(--line); padding: .3rem .7rem; vertical-align: top; }
+th { background: var(--soft); text-align: left; }
+td { font-variant-numeric: tabular-nums; }
+code { background: var(--soft); padding: .1rem .3rem; border-radius: .25rem; font-size: 90%; }
+blockquote { margin: 1rem 0; padding: .1rem 1rem; border-left: .3rem solid var(--mark);
+  background: var(--wash); }
+img { max-width: 100%; background: #ffffff; border-radius: .4rem; }
+li ul { color: var(--faint); font-size: 94%; }
+@media print { :root { color-scheme: light; --ink: #000; --faint: #333; --line: #999;
+  --ground: #fff; --soft: #fff; --wash: #fff; --mark: #000; } body { max-width: none; margin: 0; }
+  h2, h3 { break-after: avoid; } tr, img, blockquote { break-inside: avoid; }
+  table { display: table; } }
+"""
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+{body}</body>
+</html>
+"""
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def report_html(state: RunState, found: Findings, picture: bytes | None) -> str:
+    """Give the report as one HTML file that needs nothing else.
+
+    Args:
+        state: what the ledger tells.
+        found: what was found in it.
+        picture: the PNG that `progress_png` draws, if there is one.
+    """
+    from markdown_it import MarkdownIt  # a page is rarely made; `swarm --help` need not wait
+
+    page = report_markdown(state, found, picture=PICTURE if picture else None)
+    reader = MarkdownIt("commonmark", {"html": False}).enable("table")
+    reader.disable(["link", "autolink", "html_inline", "html_block", "reference"])
+    tokens = reader.parse(page)
+    uri = f"data:image/png;base64,{base64.b64encode(picture or b'').decode()}"
+    for token in tokens:
+        for child in token.children or ():
+            if child.type == "image":  # there is one, and it can lead nowhere else
+                child.attrSet("src", uri)
+    return _PAGE.format(
+        policy=_POLICY,
+        title=html.escape(f"swarm: {found.run}"),
+        style=_STYLE,
+        body=reader.renderer.render(tokens, reader.options, {}),
+    )
+
+
 # --- files -------------------------------------------------------------------------------------
 
 
 def write_views(rundir: RunDir, state: RunState, config: RunConfig | None = None) -> None:
-    """Write `results.tsv`, `progress.png`, `summary.md` and `lessons.md` anew.
+    """Write `results.tsv`, `progress.png`, `summary.md`, `lessons.md` and `report.html` anew.
 
     Views can be made again at any time, so one that fails is a warning and the others are written.
     """
@@ -321,6 +381,7 @@ def write_views(rundir: RunDir, state: RunState, config: RunConfig | None = None
         (rundir.summary, text(lambda: summary_markdown(state, config))),
         (rundir.lessons, text(lambda: lessons.render(state, name))),
         (rundir.progress, lambda path: progress_png(state, name, path)),
+        (rundir.report, text(lambda: _page_beside(rundir, state, config))),
     ]
     _write(views)
 
@@ -328,6 +389,40 @@ def write_views(rundir: RunDir, state: RunState, config: RunConfig | None = None
 def write_lessons(rundir: RunDir, text: str) -> None:
     """Write `lessons.md` anew. A run directory that cannot be written is a warning."""
     _write([(rundir.lessons, lambda path: _write_text(path, text))])
+
+
+def _page_beside(rundir: RunDir, state: RunState, config: RunConfig | None) -> str:
+    """Give the report with the picture that lies in the run directory already."""
+    found = findings.find(state, config, digest=digest(rundir))
+    picture = rundir.progress.read_bytes() if rundir.progress.exists() else None
+    return report_html(state, found, picture)
+
+
+def digest(rundir: RunDir) -> str | None:
+    """Give the sha256 of a run's config file, None if it cannot be read."""
+    with suppress(OSError):
+        return hashlib.sha256(rundir.config.read_bytes()).hexdigest()
+    return None
+
+
+def draw(state: RunState) -> bytes | None:
+    """Draw the picture of a run as it is now; None if there is nothing to draw, or no way to."""
+    name = next(iter(state.targets), None)
+    if name is None:
+        return None
+    with tempfile.TemporaryDirectory(prefix="swarm-") as folder:
+        path = Path(folder, "progress.png")
+        try:
+            progress_png(state, name, path)
+            return path.read_bytes()
+        except Exception as error:
+            log.warning("could not draw the picture: %s: %s", type(error).__name__, error)
+            return None
+
+
+def save(path: Path, text: str) -> None:
+    """Write a report to a file, whole or not at all."""
+    _atomically(path, lambda temporary: _write_text(temporary, text))
 
 
 def _write(views: list[tuple[Path, Callable[[Path], None]]]) -> None:

@@ -68,6 +68,11 @@ class RunDir:
         return self.path / "summary.md"
 
     @property
+    def report(self) -> Path:
+        """The report as one HTML file."""
+        return self.path / "report.html"
+
+    @property
     def lessons(self) -> Path:
         """What was learned, in Markdown."""
         return self.path / "lessons.md"

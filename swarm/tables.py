@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, tzinfo
+from textwrap import wrap
 from typing import Any
 
 from swarm.budget import Forecast
@@ -121,6 +122,10 @@ def _target(found: Json, target: Target) -> list[str]:
     if result is not None:
         line = f"  result    {signed(result['gain'], 4)} ± {number(result['se'], 2)}"
         lines.append(f"{line}, measured afresh at the end")
+    confirmed = found["confirmed"]
+    if confirmed is not None:
+        gain = f"{signed(confirmed['gain'], 4)} ± {number(confirmed['se'], 2)}"
+        lines.append(f"  confirmed {gain}, by `final`")
     counts = found["experiments"]
     some = [f"{counts[v]} {v}" for v in VERDICTS if counts.get(v)]
     flying = len(target.open)
@@ -243,7 +248,7 @@ def experiment(found: Json, metric: str, width: int | None) -> str:
     if found["port_of"] is not None:
         lines.append(f"port of  experiment {found['port_of']}")
     lines += _proposing(found)
-    lines += _measured(found, metric)
+    lines += [*_measured(found, metric), *_why(found["grounds"], width)]
     if found["merged"] is not None:
         how = " (stacked with others)" if found["stacked"] else ""
         lines.append(f"merged   {found['merged']}{how}")
@@ -283,6 +288,20 @@ def _proposing(found: Json) -> list[str]:
     return lines
 
 
+def _why(found: Json, width: int | None) -> list[str]:
+    """Explain the verdict, a sentence a line, in full: what is cut here explains nothing."""
+    lines: list[str] = []
+    for words in found["words"]:
+        lead = "         " if lines else "why      "
+        lines += wrap(
+            one_line(words),
+            width=max(LEAST + len(lead), width or 100),
+            initial_indent=lead,
+            subsequent_indent="           ",
+        )
+    return lines
+
+
 def _tokens(usage: Json) -> int:
     return usage["input_tokens"] + usage["cached_tokens"] + usage["output_tokens"]
 
@@ -296,7 +315,9 @@ def _measured(found: Json, metric: str) -> list[str]:
     lines += [f"         {one_line(name)} {number(value)}" for name, value in values.items()]
     incumbent = found["incumbent"]
     if incumbent["n"]:
-        lines.append(f"against  {_mean(incumbent['mean'], None, incumbent['n'], '')}")
+        side = found["grounds"]["incumbent"]
+        theirs = side["se"] if side else None
+        lines.append(f"against  {_mean(incumbent['mean'], theirs, incumbent['n'], 'se')}")
     if found["gain"] is not None:
         z = "" if found["z"] is None else f", z {signed(found['z'], 3)}"
         lines.append(f"gain     {signed(found['gain'], 4)}{z} (positive is better)")

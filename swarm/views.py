@@ -19,7 +19,9 @@ from swarm.config import RunConfig
 from swarm.entities import Agent, Experiment, Phase, Spend, Target, verdict_counts
 from swarm.errors import UsageError
 from swarm.formats.text import count, number, signed
+from swarm.grounds import grounds
 from swarm.judge import Record, Sample, Spread
+from swarm.records import FreshResult
 from swarm.state import RunState
 
 OUTSIDE = ("seconds", "peak_memory_mb")
@@ -47,10 +49,10 @@ class Standing(NamedTuple):
     @property
     def gain_se(self) -> float | None:
         """Standard error of the gain by the records."""
-        sigma = self.spread.sigma
-        if sigma is None or not self.baseline.n or not self.best.n:
+        if not self.spread.freedom or not self.baseline.n or not self.best.n:
             return None
-        return sigma * math.sqrt(1 / self.baseline.n + 1 / self.best.n)
+        sides = (self.spread.squared_error(side) for side in (self.baseline, self.best))
+        return math.sqrt(sum(sides))
 
 
 def standing(target: Target) -> Standing:
@@ -239,9 +241,14 @@ def _target_json(target: Target) -> dict[str, Any]:
             "gain": where.gain,
             "gain_pct": where.gain_pct,
         },
-        "result": None if result is None else {"gain": result.gain, "se": result.se},
+        "result": _difference(result),
+        "confirmed": _difference(result and result.confirmed),
         "experiments": verdict_counts(target),
     }
+
+
+def _difference(result: FreshResult | None) -> dict[str, float] | None:
+    return None if result is None else {"gain": result.gain, "se": result.se}
 
 
 # --- proposers ---------------------------------------------------------------------------------
@@ -361,8 +368,15 @@ def _experiment(state: RunState, experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def experiment_json(state: RunState, number: int) -> dict[str, Any]:
+def experiment_json(
+    state: RunState, number: int, config: RunConfig | None = None
+) -> dict[str, Any]:
     """Give all there is to know about one experiment, for `swarm show`.
+
+    Args:
+        state: what the ledger tells.
+        number: of the experiment.
+        config: for the rule it was judged by; without it, the default rule.
 
     Raises:
         UsageError: there is no such experiment.
@@ -408,6 +422,10 @@ def experiment_json(state: RunState, number: int) -> dict[str, Any]:
         "port_of": proposal.port_of,
         "ported_by": experiment.ported_by,
         "stacked": _stacked(target, number),
+        "feedback": experiment.feedback,
+        "fixed": list(experiment.fixed),
+        "broken": list(experiment.broken),
+        "grounds": grounds(state, number, config).model_dump(mode="json"),
     }
 
 

@@ -270,6 +270,35 @@ def test_json_is_what_the_views_say(call: Caller, told: Path) -> None:
     assert status["dir"] == str(told / ".swarm" / "runs" / "tiny-gpt")
 
 
+def test_a_report_in_three_forms(call: Caller, told: Path) -> None:
+    text = call("report", cwd=told).out
+    assert text.startswith("# Report on run `tiny-gpt`\n\nThe run is **finished**")
+    data = json.loads(call("report", "--json", cwd=told).out)
+    assert data["targets"][0]["headline"]["fresh"]["gain"] == pytest.approx(0.156)
+    assert data["spend"]["experiments"] == 12
+    made = call("report", "--html", "--out", "page.html", cwd=told)
+    assert made.out == ""
+    assert "wrote page.html" in made.err
+    page = (told / "page.html").read_text()
+    assert page.startswith("<!DOCTYPE html>")
+    assert "data:image/png;base64," in page
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--html", "--json"], 2, "two forms of one report"),
+        (["--out", "no/such/place.md"], 3, "cannot write no/such/place.md"),
+    ],
+)
+def test_a_report_that_cannot_be(
+    call: Caller, told: Path, words: list[str], code: int, said: str
+) -> None:
+    done = call("report", *words, cwd=told)
+    assert done.code == code
+    assert said in done.out + done.err
+
+
 def test_status_for_a_person(call: Caller, told: Path) -> None:
     text = call("status", cwd=told).out
     assert "val_bpb" in text

@@ -30,8 +30,9 @@ from swarm.records import (
     Usage,
     Waiting,
 )
-from swarm.report import summary_markdown, summary_text, write_views
+from swarm.report import write_views
 from swarm.rundir import RunDir
+from swarm.summary import summary_markdown, summary_text
 from swarm.views import compared, experiment_json, experiments_json, status_json
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -53,7 +54,7 @@ def test_status_has_exactly_the_keys_of_the_interface() -> None:
     ]
     assert (made["run"], made["dir"], made["state"]) == ("tiny-gpt", "/runs/tiny-gpt", "finished")
     (target,) = made["targets"]
-    keys = ["name", "metric", "goal", "baseline", "best", "result", "experiments"]
+    keys = ["name", "metric", "goal", "baseline", "best", "result", "confirmed", "experiments"]
     assert list(target) == keys
     assert list(target["baseline"]) == ["mean", "sd", "n"]
     assert list(target["best"]) == ["commit", "mean", "se", "n", "gain", "gain_pct"]
@@ -531,6 +532,7 @@ def test_the_views_are_written(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "lessons.md",
         "progress.png",
+        "report.html",
         "results.tsv",
         "summary.md",
     ]

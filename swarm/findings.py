@@ -1,0 +1,443 @@
+"""What a run has found, as data: the gains three ways, what was kept, what became of each case.
+
+Owns when a gain is believed, and which experiments and cases are worth naming. The report is
+written from it, as a page and as JSON. Pure: reads `RunState`, decides nothing, formats nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterator
+from typing import Literal
+
+from swarm import views
+from swarm.config import RunConfig, TargetConfig
+from swarm.entities import Experiment, Phase, Target
+from swarm.formats.text import number, one_line, signed
+from swarm.judge import Count, detectable
+from swarm.records import VERDICTS, Goal, Noun, Verdict
+from swarm.rules import JudgeConfig
+from swarm.state import RunState
+
+SURE = 2.0
+"""Standard errors from which a gain is told apart from nothing."""
+HALF = 0.5
+"""Share of the search gain that a fresh or a confirmed one must reach to be taken for the same."""
+MOST = 60
+"""Kept experiments that a report names; of what was refused, a third."""
+
+
+class Gain(Noun):
+    """A difference between best and base; positive is better."""
+
+    gain: float
+    se: float | None
+    base_mean: float
+    best_mean: float
+    base_n: int
+    best_n: int
+
+
+class Doubt(Noun):
+    """What speaks against believing a gain."""
+
+    of: Literal["fresh", "confirmed"]
+    kind: Literal["unsure", "loss", "shrunk"]
+    words: str
+
+
+class Headline(Noun):
+    """The gain of a target, measured three ways."""
+
+    search: Gain | None
+    """By the records, which chose the winners."""
+    fresh: Gain | None
+    """Measured afresh at the end."""
+    confirmed: Gain | None
+    """By the target's `final` command."""
+    final: str | None
+    """That command."""
+    final_failed: str | None
+    """Why it has not confirmed anything, though it was run."""
+    doubts: tuple[Doubt, ...]
+
+
+class Scatter(Noun):
+    """How much one measurement varies, and the smallest gain that can be kept."""
+
+    sigma: float
+    freedom: int
+    deterministic: bool
+    detectable: float
+    runs: int
+
+
+class CaseHistory(Noun):
+    """One case of a suite: passes and runs of base and of best, and who changed it."""
+
+    id: str
+    base: tuple[int, int]
+    best: tuple[int, int]
+    fixed_by: tuple[int, ...]
+    broken_by: tuple[int, ...]
+    flaky: bool
+    """Mixed results on one commit, whichever."""
+
+
+class Suite(Noun):
+    """What became of the cases; named are those that changed, are flaky or fail on best."""
+
+    total: int
+    named: tuple[CaseHistory, ...]
+    quiet: int
+    """Passed all the time."""
+
+
+class Kept(Noun):
+    """An experiment that was kept, with its record now."""
+
+    number: int
+    agent: str
+    commit: str
+    summary: str
+    files: tuple[str, ...]
+    lines_added: int
+    lines_removed: int
+    reason: str
+    gain: float | None
+    """When it was judged."""
+    mean: float | None
+    se: float | None
+    n: int
+    merged: str | None
+    fixed: tuple[str, ...]
+    broken: tuple[str, ...]
+    feedback: str
+
+
+class Refused(Noun):
+    """An experiment that there was no fair comparison for."""
+
+    number: int
+    agent: str
+    verdict: Verdict
+    summary: str
+    reason: str
+
+
+class TargetFindings(Noun):
+    """What was found for one target."""
+
+    name: str
+    metric: str
+    goal: Goal
+    unit: str | None
+    base: str
+    best: str
+    headline: Headline
+    scatter: Scatter | None
+    verdicts: dict[str, int]
+    refused: tuple[Refused, ...]
+    """The latest."""
+    kept: tuple[Kept, ...]
+    """Those on best first, in the order in which they reached it."""
+    kept_unnamed: int
+    suite: Suite | None
+    constraints: tuple[str, ...]
+    must_pass: tuple[str, ...]
+    points: str | None
+
+
+class Findings(Noun):
+    """What a run has found so far."""
+
+    run: str
+    state: Phase
+    reason: str
+    hint: str | None
+    live: bool
+    seed: int
+    version: str | None
+    config_sha256: str | None
+    warnings: tuple[str, ...]
+    targets: tuple[TargetFindings, ...]
+
+
+def find(
+    state: RunState,
+    config: RunConfig | None = None,
+    *,
+    live: bool = False,
+    digest: str | None = None,
+) -> Findings:
+    """Gather what a run has found.
+
+    Args:
+        state: what the ledger tells.
+        config: for the rule, the constraints and `final`; without it, the default rule.
+        live: whether a process writes the ledger now.
+        digest: sha256 of the run's config file.
+    """
+    return Findings(
+        run=state.run,
+        state=views.phase(state, live=live),
+        reason=state.reason,
+        hint=state.hint,
+        live=live,
+        seed=state.seed,
+        version=state.launch.version if state.launch else None,
+        config_sha256=digest,
+        warnings=tuple(state.warnings.values()),
+        targets=tuple(_target(state, target, config) for target in state.targets.values()),
+    )
+
+
+def _target(state: RunState, target: Target, config: RunConfig | None) -> TargetFindings:
+    info, rule = target.info, config.judge if config else JudgeConfig()
+    mine = _config_of(target, config)
+    keeps = _keeps(state, target)
+    return TargetFindings(
+        name=info.name,
+        metric=info.metric.name,
+        goal=info.metric.goal,
+        unit=info.metric.unit,
+        base=info.base,
+        best=target.best,
+        headline=headline(target, config),
+        scatter=scatter(target, rule),
+        verdicts={v: target.verdicts[v] for v in VERDICTS},
+        refused=tuple(_refused(state, target))[-(MOST // 3) :],
+        kept=tuple(_kept(state, target, e) for e in keeps[:MOST]),
+        kept_unnamed=max(0, len(keeps) - MOST),
+        suite=_suite(state, target),
+        constraints=tuple(_constraints(mine)),
+        must_pass=rule.must_pass,
+        points=_points(rule),
+    )
+
+
+def _config_of(target: Target, config: RunConfig | None) -> TargetConfig | None:
+    targets = config.targets if config else ()
+    return next((t for t in targets if t.name == target.info.name), None)
+
+
+# --- the gain, three ways ----------------------------------------------------------------------
+
+
+def unmoved(target: Target) -> bool:
+    """Tell whether best is still the base."""
+    return target.tree_of[target.best] == target.info.base_tree
+
+
+def headline(target: Target, config: RunConfig | None) -> Headline:
+    """Give the gain of a target three ways, and the doubts that follow from comparing them."""
+    mine, result = _config_of(target, config), target.result
+    search, fresh, confirmed = _search(target), None, None
+    if result is not None:
+        values = target.finals
+        fresh = Gain(
+            gain=result.gain,
+            se=result.se,
+            base_mean=result.base_mean,
+            best_mean=result.best_mean,
+            base_n=len(values.get(target.info.base, ())) or result.n,
+            best_n=len(values.get(target.best, ())) or result.n,
+        )
+        sealed, values = result.confirmed, target.sealed
+        if sealed is not None:
+            confirmed = Gain(
+                gain=sealed.gain,
+                se=sealed.se,
+                base_mean=sealed.base_mean,
+                best_mean=sealed.best_mean,
+                base_n=len(values.get(target.info.base, ())) or sealed.n,
+                best_n=len(values.get(target.best, ())) or sealed.n,
+            )
+    failed = _final_failed(target)
+    command = mine.final if mine else None
+    if command is None and (target.sealed or target.sealed_failed):
+        command = "(its command is not known)"
+    return Headline(
+        search=search,
+        fresh=fresh,
+        confirmed=confirmed,
+        final=command if command is None or isinstance(command, str) else shlex.join(command),
+        final_failed=failed,
+        doubts=tuple(_doubts(search, fresh, confirmed)),
+    )
+
+
+def _search(target: Target) -> Gain | None:
+    where = views.standing(target)
+    if where.gain is None or unmoved(target):
+        return None
+    return Gain(
+        gain=where.gain,
+        se=where.gain_se,
+        base_mean=where.baseline.mean,
+        best_mean=where.best.mean,
+        base_n=where.baseline.n,
+        best_n=where.best.n,
+    )
+
+
+def _final_failed(target: Target) -> str | None:
+    """Say on which side `final` failed, and why, the last time."""
+    sides = (("base", target.info.base), ("best", target.best))
+    told = [
+        f"on {side}: {target.sealed_failed[commit]}"
+        for side, commit in sides
+        if commit in target.sealed_failed
+    ]
+    return "; ".join(told) or None
+
+
+def _doubts(search: Gain | None, fresh: Gain | None, confirmed: Gain | None) -> Iterator[Doubt]:
+    """Say what speaks against believing a gain."""
+    lucky = "the measurements that chose the winners were lucky"
+    fitted = "the search may have fitted what it was measured on"
+    told: list[tuple[Literal["fresh", "confirmed"], Gain | None, str]] = [
+        ("fresh", fresh, lucky),
+        ("confirmed", confirmed, fitted),
+    ]
+    for of, found, why in told:
+        if found is None:
+            continue
+        size = f"{signed(found.gain, 4)} ± {number(found.se, 2)}"
+        said = f"the {'fresh result' if of == 'fresh' else 'confirmed gain'}, {size},"
+        if found.gain == 0 or (found.se is not None and abs(found.gain) < SURE * found.se):
+            words = f"{said} is not told apart from zero: less than {SURE:g} standard errors"
+            yield Doubt(of=of, kind="unsure", words=words)
+        elif found.gain < 0:
+            yield Doubt(of=of, kind="loss", words=f"{said} is a loss: best is worse than base")
+        if search and found.gain < HALF * search.gain:
+            words = f"{said} is less than half of the search gain, {signed(search.gain, 4)}: {why}"
+            yield Doubt(of=of, kind="shrunk", words=words)
+
+
+def scatter(target: Target, rule: JudgeConfig) -> Scatter | None:
+    """Say how much one measurement of a target varies, None before any commit was repeated."""
+    where = views.standing(target)
+    sigma = where.spread.sigma
+    if sigma is None:
+        return None
+    return Scatter(
+        sigma=sigma,
+        freedom=where.spread.freedom,
+        deterministic=where.spread.deterministic,
+        detectable=detectable(sigma, rule, where.baseline.mean),
+        runs=rule.runs,
+    )
+
+
+# --- which experiments to name -----------------------------------------------------------------
+
+
+def of_target(state: RunState, target: Target) -> list[Experiment]:
+    """Give the experiments of a target, in the order of their numbers."""
+    return [e for e in state.experiments.values() if e.target == target.info.name]
+
+
+def landed(experiment: Experiment) -> str | None:
+    """Give the sha under which an experiment is on `best`."""
+    words = (None, "queued", "conflict", "redundant", "antagonistic")
+    return None if experiment.merged in words else experiment.merged
+
+
+def _keeps(state: RunState, target: Target) -> list[Experiment]:
+    order = {promoted.number: i for i, promoted in enumerate(target.promotions)}
+    keeps = [e for e in of_target(state, target) if e.verdict == "keep"]
+    return sorted(keeps, key=lambda e: (order.get(e.number, len(order)), e.number))
+
+
+def _kept(state: RunState, target: Target, experiment: Experiment) -> Kept:
+    proposal = experiment.proposal
+    sample = views.own_record(state, experiment).primary
+    spread = target.spread(experiment.machine or "")
+    known = sample.n and spread.freedom
+    return Kept(
+        number=experiment.number,
+        agent=experiment.agent,
+        commit=landed(experiment) or proposal.commit or "",
+        summary=proposal.summary,
+        files=proposal.files,
+        lines_added=proposal.lines_added,
+        lines_removed=proposal.lines_removed,
+        reason=experiment.reason,
+        gain=experiment.gain,
+        mean=sample.mean if sample.n else None,
+        se=math.sqrt(spread.squared_error(sample)) if known else None,
+        n=sample.n,
+        merged=experiment.merged,
+        fixed=experiment.fixed,
+        broken=experiment.broken,
+        feedback=experiment.feedback,
+    )
+
+
+def _refused(state: RunState, target: Target) -> Iterator[Refused]:
+    for e in of_target(state, target):
+        if e.verdict not in (None, "keep", "discard"):
+            yield Refused(
+                number=e.number,
+                agent=e.agent,
+                verdict=e.verdict,
+                summary=e.proposal.summary,
+                reason=e.reason,
+            )
+
+
+# --- suites ------------------------------------------------------------------------------------
+
+
+def _suite(state: RunState, target: Target) -> Suite | None:
+    if not target.suite:
+        return None
+    machine = views.standing(target).machine or ""
+    base, best = (target.record(c, machine).cases for c in (target.info.base, target.best))
+    experiments = of_target(state, target)
+    flaky = {
+        name for record in target.records.values() for name, c in record.cases.items() if c.mixed
+    }
+    named = [
+        CaseHistory(
+            id=name,
+            base=_counts(base.get(name)),
+            best=_counts(best.get(name)),
+            fixed_by=tuple(e.number for e in experiments if name in e.fixed),
+            broken_by=tuple(e.number for e in experiments if name in e.broken),
+            flaky=name in flaky,
+        )
+        for name in target.suite
+    ]
+    named = [c for c in named if c.flaky or c.fixed_by or c.broken_by or c.best[0] < c.best[1]]
+    return Suite(total=len(target.suite), named=tuple(named), quiet=len(target.suite) - len(named))
+
+
+def _counts(count: Count | None) -> tuple[int, int]:
+    return (0, 0) if count is None else (count.passes, count.runs)
+
+
+# --- the config's demands ----------------------------------------------------------------------
+
+
+def _constraints(mine: TargetConfig | None) -> Iterator[str]:
+    for c in mine.constraints if mine else ():
+        parts = [f"at most {number(c.max)}"] if c.max is not None else []
+        parts += [f"at least {number(c.min)}"] if c.min is not None else []
+        if c.max_regression is not None:
+            parts.append(f"at most {100 * c.max_regression:g} % worse than the base")
+        yield f"{one_line(c.metric, 60)}: {', '.join(parts)}"
+
+
+def _points(rule: JudgeConfig) -> str | None:
+    if rule.points is None:
+        return None
+    parts = ["each passed case" if isinstance(p, str) else f"less {p.name}" for p in rule.points.of]
+    how = (
+        "added up"
+        if rule.points.trade == "literal"
+        else "in this order, each only when all before it are equal"
+    )
+    return f"one for {', one for '.join(parts)}; {how}"

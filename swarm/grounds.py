@@ -1,0 +1,456 @@
+"""Why an experiment has its verdict: the figures beside the ledger's words, as they are now.
+
+The verdict and its reason are the ledger's and never change; records grow after a verdict, so the
+figures here may be others than those it was made by, and say so. Pure; decides nothing: what it
+compares, it compares by asking `judge`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from swarm.config import ConstraintConfig, RunConfig
+from swarm.entities import Experiment, Target
+from swarm.formats.text import number, one_line, signed
+from swarm.judge import Count, Record, Ruling, Sample, case_changes, compare, duel, suite
+from swarm.looks import is_simpler
+from swarm.quantities import margin
+from swarm.records import CASES, Noun
+from swarm.rules import JudgeConfig
+from swarm.state import RunState
+
+FEW = 5
+"""Cases of a kind that are told with their counts."""
+CASE = 60
+"""Characters of a case's id."""
+
+
+class Thresholds(Noun):
+    """The rule by which candidates are judged."""
+
+    drop_below: float
+    keep_above: float
+    once: float
+    runs: int
+    least: float
+    """`min_delta` in the metric's unit: z counts the gain beyond it."""
+
+
+class Side(Noun):
+    """One side of a comparison, by its record now."""
+
+    commit: str
+    mean: float
+    n: int
+    se: float | None
+
+
+class CasePair(Noun):
+    """One case on both sides, each as passes and runs."""
+
+    id: str
+    candidate: tuple[int, int]
+    incumbent: tuple[int, int]
+
+
+class Cases(Noun):
+    """What became of a suite's cases."""
+
+    compared: int
+    fixed: tuple[CasePair, ...]
+    broken: tuple[CasePair, ...]
+    flaky: tuple[CasePair, ...]
+    """Mixed results on one of the two commits."""
+
+
+class Bound(Noun):
+    """A limit of a constraint, and where the candidate stands."""
+
+    metric: str
+    kind: str
+    """`max`, `min` or `max_regression`."""
+    limit: float
+    """In the metric's unit."""
+    value: float | None
+    n: int
+    margin: float | None
+    """Room left; negative beyond the limit."""
+
+
+class PointsPart(Noun):
+    """One part of the points, by the means of both sides."""
+
+    part: str
+    candidate: float | None
+    incumbent: float | None
+    z: float | None
+
+
+class Grounds(Noun):
+    """All figures that a verdict rests on."""
+
+    rule: Thresholds
+    candidate: Side | None
+    incumbent: Side | None
+    gain: float | None
+    """Now; positive is better."""
+    se: float | None
+    """Of the gain; None for a suite, which is weighed up case by case."""
+    z: float | None
+    grown: bool
+    """The records have grown since the verdict, so gain and z are not those of the ledger."""
+    cases: Cases | None
+    limits: tuple[Bound, ...]
+    points: tuple[PointsPart, ...]
+    words: tuple[str, ...]
+
+
+class _Found(NamedTuple):
+    """The two records of a comparison, and what the judge says of them now."""
+
+    target: Target
+    experiment: Experiment
+    rule: JudgeConfig
+    candidate: Record
+    incumbent: Record
+    now: Ruling | None
+
+
+def grounds(state: RunState, number: int, config: RunConfig | None = None) -> Grounds:
+    """Give what an experiment's verdict rests on.
+
+    Args:
+        state: what the ledger tells.
+        number: of an experiment that there is.
+        config: for the rule and the constraints; without it, the default rule and none.
+    """
+    found = _find(state, number, config)
+    target, experiment, rule = found.target, found.experiment, found.rule
+    least = margin(rule.min_delta, found.incumbent.primary.recent(rule.window).mean)
+    thresholds = Thresholds(
+        drop_below=rule.drop_below,
+        keep_above=rule.keep_above,
+        once=rule.once,
+        runs=rule.runs,
+        least=least,
+    )
+    limits = tuple(_limits(found, config))
+    cases = _cases(found)
+    grown = _grown(found)
+    words = [
+        *_on_verdict(found, thresholds, limits),
+        *_on_limits(limits),
+        *_on_cases(cases),
+        *_on_merger(experiment),
+        *([_grown_words(found.now)] if grown and found.now else ()),
+    ]
+    incumbent = found.incumbent.primary.recent(rule.window)
+    return Grounds(
+        rule=thresholds,
+        candidate=_side(target, experiment, experiment.proposal.commit, found.candidate.primary),
+        incumbent=_side(target, experiment, experiment.base, incumbent),
+        gain=found.now and found.now.gain,
+        se=_se(target, experiment, found.candidate.primary, incumbent),
+        z=found.now and found.now.z,
+        grown=grown,
+        cases=cases,
+        limits=limits,
+        points=tuple(_points(found)),
+        words=tuple(words),
+    )
+
+
+# --- figures -----------------------------------------------------------------------------------
+
+
+def _find(state: RunState, number: int, config: RunConfig | None) -> _Found:
+    experiment = state.experiments[number]
+    target, rule = state.targets[experiment.target], config.judge if config else JudgeConfig()
+    machine, commit = experiment.machine, experiment.proposal.commit
+    if machine is None or commit is None:
+        return _Found(target, experiment, rule, Record(), Record(), None)
+    candidate, incumbent = target.record(commit, machine), target.record(experiment.base, machine)
+    now = None
+    both = candidate.primary.n and incumbent.primary.n
+    paired = target.info.metric.name != CASES or suite.pair(candidate, incumbent)
+    if both and paired and target.spread(machine).sigma is not None:
+        now = compare(
+            candidate,
+            incumbent,
+            target.noise(machine),
+            target.info.metric,
+            rule,
+            simpler=is_simpler(experiment),
+        )
+    return _Found(target, experiment, rule, candidate, incumbent, now)
+
+
+def _side(
+    target: Target, experiment: Experiment, commit: str | None, sample: Sample
+) -> Side | None:
+    if commit is None or not sample.n:
+        return None
+    spread = target.spread(experiment.machine or "")
+    se = math.sqrt(spread.squared_error(sample)) if spread.freedom else None
+    return Side(commit=commit, mean=sample.mean, n=sample.n, se=se)
+
+
+def _se(target: Target, experiment: Experiment, ours: Sample, theirs: Sample) -> float | None:
+    spread = target.spread(experiment.machine or "")
+    if target.info.metric.name == CASES or not spread.freedom or not ours.n or not theirs.n:
+        return None
+    return math.sqrt(spread.squared_error(ours) + spread.squared_error(theirs))
+
+
+def _grown(found: _Found) -> bool:
+    """Tell whether the verdict was made by other figures than those of now."""
+    then, now = found.experiment, found.now
+    if then.verdict not in ("keep", "discard") or then.gain is None or now is None:
+        return False
+
+    def same(a: float | None, b: float | None) -> bool:
+        return a == b if a is None or b is None else math.isclose(a, b, abs_tol=1e-9)
+
+    return not (same(then.gain, now.gain) and same(then.z, now.z))
+
+
+def _cases(found: _Found) -> Cases | None:
+    pairs = suite.pair(found.candidate, found.incumbent)
+    if not pairs:
+        return None
+    fixed, broken = case_changes(found.candidate, found.incumbent)
+    if found.experiment.verdict is not None:
+        fixed, broken = found.experiment.fixed, found.experiment.broken
+    mixed = (name for name, p in pairs.items() if p.candidate.mixed or p.incumbent.mixed)
+
+    def told(names: Iterable[str]) -> tuple[CasePair, ...]:
+        return tuple(
+            CasePair(
+                id=name,
+                candidate=_counts(pairs[name].candidate),
+                incumbent=_counts(pairs[name].incumbent),
+            )
+            for name in names
+            if name in pairs
+        )
+
+    return Cases(compared=len(pairs), fixed=told(fixed), broken=told(broken), flaky=told(mixed))
+
+
+def _counts(count: Count) -> tuple[int, int]:
+    return count.passes, count.runs
+
+
+def _limits(found: _Found, config: RunConfig | None) -> Iterator[Bound]:
+    target, machine = found.target, found.experiment.machine
+    if config is None or machine is None:
+        return
+    base = target.record(target.info.base, machine)
+    for mine in (t for t in config.targets if t.name == target.info.name):
+        for constraint in mine.constraints:
+            yield from _bounds(constraint, found, base)
+
+
+def _bounds(constraint: ConstraintConfig, found: _Found, base: Record) -> Iterator[Bound]:
+    name, metric = constraint.metric, found.target.info.metric
+    sample = found.candidate.sample(name, metric.name) or Sample()
+    start = base.sample(name, metric.name)
+    # More is worse, as for all costs, unless it is the metric that is to be maximized.
+    worse = -metric.sign if name == metric.name else 1
+    limits: list[tuple[str, float | None, int]] = [
+        ("max", constraint.max, 1),
+        ("min", constraint.min, -1),
+    ]
+    if constraint.max_regression is not None and start is not None:
+        limit = start.mean + worse * constraint.max_regression * abs(start.mean)
+        limits.append(("max_regression", limit, worse))
+    for kind, limit, side in limits:
+        if limit is not None:
+            yield Bound(
+                metric=name,
+                kind=kind,
+                limit=limit,
+                value=sample.mean if sample.n else None,
+                n=sample.n,
+                margin=side * (limit - sample.mean) if sample.n else None,
+            )
+
+
+def _points(found: _Found) -> Iterator[PointsPart]:
+    points, now = found.rule.points, found.now
+    for part in points.of if points else ():
+        if isinstance(part, str):
+            name, z = part, now and now.z
+            ours, theirs = found.candidate.primary, found.incumbent.primary
+        else:
+            name = part.name
+            ours = found.candidate.others.get(name, Sample())
+            theirs = found.incumbent.others.get(name, Sample())
+            z = _cost_z(found, name, ours, theirs)
+        yield PointsPart(
+            part=name,
+            candidate=ours.mean if ours.n else None,
+            incumbent=theirs.mean if theirs.n else None,
+            z=z,
+        )
+
+
+def _cost_z(found: _Found, name: str, ours: Sample, theirs: Sample) -> float | None:
+    spread = found.target.noise(found.experiment.machine or "").get(name)
+    if spread is None or not spread.freedom or not ours.n or not theirs.n:
+        return None
+    plain = found.rule.model_copy(update={"min_delta": 0.0, "max_gain": None})
+    return duel(ours, theirs, spread, sign=-1, rule=plain).z
+
+
+# --- words -------------------------------------------------------------------------------------
+
+_NO_NUMBER = {
+    "crash": "the harness ended without a number; a failure is never scored",
+    "timeout": "it was ended after `target.timeout` without a number; a failure is never scored",
+    "guard_failed": "`target.guard` must exit with 0 before anything is measured, and did not",
+    "duplicate": "this very change has been proposed before; it is not measured again",
+    "aborted": "the machinery died, which says nothing of the change; it is not counted",
+}
+_MERGER = {
+    "queued": "it waits for the merger",
+    "conflict": "it did not reach best: it changes the same lines as what is there",
+    "redundant": "it did not reach best: on top of it, it adds less than half of what was expected",
+    "antagonistic": "it did not reach best: on top of it, it makes things worse",
+}
+
+
+def _on_verdict(found: _Found, rule: Thresholds, limits: tuple[Bound, ...]) -> Iterator[str]:
+    experiment = found.experiment
+    match experiment.verdict:
+        case None:
+            yield from _in_flight(found, rule)
+        case "keep" | "discard":
+            yield from _by_rule(found, rule)
+        case "constraint_failed":
+            over = any(b.margin is None or b.margin < 0 for b in limits)
+            yield "limits come before the metric: beyond one, nothing is kept, however good it is"
+            if limits and not over:
+                yield "by its record now it is within all limits"
+        case "invalid":
+            yield from _not_believed(found)
+        case _:
+            yield _NO_NUMBER[experiment.verdict]
+
+
+def _rule_words(rule: Thresholds) -> str:
+    words = (
+        f"the rule: below z = {rule.drop_below:g} discard, from {rule.keep_above:g} on "
+        f"({rule.once:g} after a single run) keep, in between measure again, up to {rule.runs} runs"
+    )
+    return words + (f"; z counts the gain beyond {rule.least:g}" if rule.least else "")
+
+
+def _in_flight(found: _Found, rule: Thresholds) -> Iterator[str]:
+    now = found.now
+    if now is not None and now.z is not None:
+        yield f"z = {now.z:+.2f} so far; it is not decided yet"
+    else:
+        yield "it is not decided yet"
+    yield _rule_words(rule)
+
+
+def _by_rule(found: _Found, rule: Thresholds) -> Iterator[str]:
+    if found.rule.points is not None:
+        how = "are added up" if found.rule.points.trade == "literal" else "come one after another"
+        yield f"it is judged by points; the parts {how}"
+        for part in _points(found):
+            z = "" if part.z is None else f", z = {part.z:+.2f}"
+            sides = f"{number(part.candidate)} against {number(part.incumbent)}"
+            yield f"{one_line(part.part, CASE)}: {sides}{z}"
+    elif found.experiment.z is None:
+        yield _exact(found.experiment)
+        return
+    else:
+        yield _where(found, found.experiment.z, rule)
+    yield _rule_words(rule)
+
+
+def _exact(experiment: Experiment) -> str:
+    if experiment.verdict == "keep":
+        return "all repeats agree exactly, so any gain is real; a second run has confirmed it"
+    return "all repeats agree exactly, so what is not better is discarded at once"
+
+
+def _where(found: _Found, z: float, rule: Thresholds) -> str:
+    """Say where z of the verdict falls among the thresholds, and what follows."""
+    low, high, said = rule.drop_below, rule.keep_above, f"z = {z:+.2f}"
+    if found.experiment.verdict == "keep":
+        if z >= rule.once:
+            return f"{said} reaches {rule.once:g}, which is enough even after a single run: kept"
+        if z >= high:
+            return f"{said} reaches {high:g}: told apart from the incumbent, so kept"
+        if found.target.info.metric.name == CASES and z >= suite.CONFIRMED:
+            return f"{said} is left after one more run of the whole suite, which is enough: kept"
+        return f"{said}: not told apart from the incumbent, but kept, as it is simpler"
+    if z < low:
+        worse = "worse than its incumbent" if z <= -low else "no visible gain"
+        return f"{said} is below {low:g}: {worse}, so discarded"
+    if z < high:
+        return (
+            f"{said} lies between {low:g} and {high:g} after all {rule.runs} runs: "
+            "not told apart, so discarded"
+        )
+    return f"{said} reaches {high:g}, but not after the runs that a keep needs: discarded"
+
+
+def _not_believed(found: _Found) -> Iterator[str]:
+    values = found.candidate.primary.values
+    if not values:
+        yield "there is no number that could be compared"
+        return
+    yield "measured: " + ", ".join(number(v) for v in values[:10])
+    if found.rule.max_gain is not None:
+        yield (
+            f"a gain beyond judge.max_gain ({found.rule.max_gain}) is held in quarantine and "
+            "measured again; it did not come again, so it is not believed"
+        )
+
+
+def _on_limits(limits: Iterable[Bound]) -> Iterator[str]:
+    for bound in limits:
+        name = one_line(bound.metric, CASE)
+        limit = f"{bound.kind} {number(bound.limit)}"
+        if bound.value is None or bound.margin is None:
+            yield f"{name}: not reported; {limit}"
+            continue
+        room = "beyond it" if bound.margin < 0 else "left"
+        value = f"{number(bound.value)} (mean of {bound.n})" if bound.n > 1 else number(bound.value)
+        yield f"{name}: {value}; {limit}, {number(abs(bound.margin), 4)} {room}"
+
+
+def _on_cases(cases: Cases | None) -> Iterator[str]:
+    if cases is None:
+        return
+    kinds = (("fixed", cases.fixed), ("broken", cases.broken), ("flaky", cases.flaky))
+    for word, pairs in kinds:
+        if pairs:
+            shown = "; ".join(
+                f"{one_line(p.id, CASE)} {_share(p.candidate)}, was {_share(p.incumbent)}"
+                for p in pairs[:FEW]
+            )
+            more = f"; and {len(pairs) - FEW} more" if len(pairs) > FEW else ""
+            yield f"{word}: {shown}{more}"
+    if not any(pairs for _, pairs in kinds):
+        yield f"none of {cases.compared} cases was fixed or broken, and none is flaky"
+
+
+def _share(counts: tuple[int, int]) -> str:
+    return f"{counts[0]}/{counts[1]}"
+
+
+def _on_merger(experiment: Experiment) -> Iterator[str]:
+    if experiment.merged in _MERGER:
+        yield _MERGER[experiment.merged]
+
+
+def _grown_words(now: Ruling) -> str:
+    z = "" if now.z is None else f", z {now.z:+.2f}"
+    return f"since then more was measured: by all runs so far, gain {signed(now.gain, 4)}{z}"

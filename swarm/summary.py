@@ -1,0 +1,300 @@
+"""What a run has come to, in words: the closing summary, as text and as a short page.
+
+The summary opens with the block that this family of tools prints, then says what that block
+cannot: how sure the gain is, how small a gain could have been seen, what the merger did, what it
+cost, and what the sandbox left open. Reads `RunState` and `findings` only, and decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from swarm import findings
+from swarm.config import RunConfig
+from swarm.entities import Experiment, Target
+from swarm.findings import SURE, Gain, Headline, Scatter, landed, of_target, unmoved
+from swarm.formats import results_tsv
+from swarm.formats.text import count, duration, markdown, number, one_line, sanitise, signed
+from swarm.records import VERDICTS
+from swarm.rules import JudgeConfig
+from swarm.state import RunState
+from swarm.views import compared, in_vain, merges, own_record, sd, standing
+
+TOP = 5
+"""Improvements and failures listed in a summary."""
+SUMMARY = 100
+"""Characters of an experiment's summary in a list."""
+
+
+# --- the facts, one sentence each --------------------------------------------------------------
+
+
+def _value(target: Target, value: float | None) -> str:
+    unit = target.info.metric.unit
+    return number(value) + (f" {one_line(unit, 20)}" if unit and value is not None else "")
+
+
+def _improvement(target: Target) -> str:
+    """Say what the records claim, as the family's block does."""
+    where = standing(target)
+    if where.gain is None:
+        return "not measured"
+    if unmoved(target):
+        return "none"
+    percent = "" if where.gain_pct is None else f", {signed(where.gain_pct, 3)} %"
+    return f"{signed(where.gain, 4)}{percent}"
+
+
+def fresh_line(target: Target) -> str:
+    """Say what the run has reached, as honestly as can be said now."""
+    if unmoved(target):
+        return "no improvement was found"
+    result = target.result
+    if result is None:
+        where = standing(target)
+        gain = f"{signed(where.gain, 4)} ± {number(where.gain_se, 2)}"
+        return f"best − base = {gain} by the records, not yet measured afresh"
+    gain = f"{signed(result.gain, 4)} ± {number(result.se, 2)}"
+    doubt = "" if result.gain >= SURE * result.se else "; it cannot be told from no improvement"
+    return f"best − base = {gain} (n={result.n}+{result.n}, measured afresh, + is better){doubt}"
+
+
+def gain_words(gain: Gain) -> str:
+    """Give a gain with its standard error and the counts behind it."""
+    counts = f"n={gain.base_n}+{gain.best_n}"
+    return f"{signed(gain.gain, 4)} ± {number(gain.se, 2)} ({counts})"
+
+
+def _gain_lines(target: Target, head: Headline) -> Iterator[str]:
+    """Say the gain three ways, and what speaks against believing it."""
+    yield f"result: {fresh_line(target)}"
+    if head.fresh is not None and head.search is not None:
+        yield f"search gain: {gain_words(head.search)} by the records, which chose the winners"
+    if head.confirmed is not None:
+        yield f"confirmed: {gain_words(head.confirmed)} by `final`, which decided nothing"
+    elif head.final_failed is not None:
+        yield f"confirmed: no, `final` failed {one_line(head.final_failed, 200)}"
+    elif head.final is not None and head.search is not None:
+        yield "confirmed: not yet; `final` is run at the end"
+    for doubt in head.doubts:
+        if (doubt.of, doubt.kind) != ("fresh", "unsure"):  # the result has said that
+            yield f"warning: {doubt.words}"
+
+
+def noise_words(scatter: Scatter) -> str:
+    """Say how much one measurement varies, and what follows."""
+    if scatter.deterministic:
+        return "none, all repeats agreed exactly"
+    return (
+        f"one measurement varies by {number(scatter.sigma, 2)} (sd, {scatter.freedom} degrees "
+        f"of freedom); smallest detectable gain ≈ {number(scatter.detectable, 2)} "
+        f"with {scatter.runs}+{scatter.runs} runs"
+    )
+
+
+def _noise_lines(target: Target, rule: JudgeConfig) -> Iterator[str]:
+    where, scatter = standing(target), findings.scatter(target, rule)
+    if where.baseline.n == 0:
+        yield "baseline: not measured"
+        return
+    mean = _value(target, where.baseline.mean)
+    yield f"baseline: {mean} ± {number(sd(where.baseline), 2)} (sd, n={where.baseline.n})"
+    if scatter is not None:
+        yield f"noise: {noise_words(scatter)}"
+
+
+def merge_line(state: RunState, target: Target) -> str:
+    """Say what the merger made of the keeps."""
+    done = merges(state, target)
+    parts = [f"{done.merged} on best ({done.forward} fast-forward, {done.stacked} stacked)"]
+    if not done.merged:
+        parts = ["none on best"]
+    parts += [f"{n} {outcome}" for outcome, n in done.refused.items()]
+    if done.queued:
+        parts.append(f"{done.queued} waiting")
+    return "merges: " + ", ".join(parts)
+
+
+def _verdict_line(target: Target) -> str:
+    counts = [f"{target.verdicts[v]} {v}" for v in VERDICTS if target.verdicts[v]]
+    return "verdicts: " + (", ".join(counts) or "none yet")
+
+
+def spend_lines(state: RunState) -> Iterator[str]:
+    """Say what the run has cost."""
+    spend = state.spend
+    wall = state.elapsed(state.last_at) if state.last_at else spend.seconds
+    line = f"spend: {duration(wall)}, {spend.experiments} experiments, {spend.measurements} "
+    line += "measurements"
+    if spend.usd:
+        line += f", ${spend.usd:.2f}"
+    if spend.tokens:
+        line += f", {count(spend.tokens)} tokens"
+    if vain := in_vain(spend):
+        line += f"; of it {', '.join(vain)}"
+    yield line
+    if state.slots and wall > 0:
+        share = min(1.0, spend.busy_seconds / (wall * len(state.slots)))
+        plural = "slot" if len(state.slots) == 1 else "slots"
+        yield f"slots: {len(state.slots)} {plural}, busy {share:.0%} of the time"
+
+
+def trust_lines(state: RunState) -> Iterator[str]:
+    """Say what the figures rest on."""
+    if state.launch is not None:
+        open_ = ", ".join(state.launch.sandbox_open)
+        yield f"sandbox: {state.launch.sandbox}; open to candidates: {open_ or 'nothing'}"
+    yield "trust: the metric is self-reported by the code under test; nothing re-computes it"
+
+
+def _facts(state: RunState, target: Target, config: RunConfig | None) -> list[str]:
+    """Give swarm's own lines of a summary."""
+    return [
+        *_gain_lines(target, findings.headline(target, config)),
+        *(f"warning: {one_line(words, 300)}" for words in state.warnings.values()),
+        *_noise_lines(target, config.judge if config else JudgeConfig()),
+        _verdict_line(target),
+        merge_line(state, target),
+        *spend_lines(state),
+        *(f"{one_line(name, 60)}: {use.words()}" for name, use in compared(state).items()),
+        *trust_lines(state),
+    ]
+
+
+def _how_it_ended(state: RunState) -> str:
+    reason = one_line(state.reason, 200)
+    told = f" ({reason})" if reason not in ("", state.phase) else ""
+    return f"run `{state.run}`: {state.phase}{told}"
+
+
+# --- which experiments to name -----------------------------------------------------------------
+
+
+def _improvements(state: RunState, target: Target) -> list[Experiment]:
+    """Give the keeps worth naming: those on `best` first, the largest gain first."""
+    keeps = [e for e in of_target(state, target) if e.verdict == "keep"]
+    return sorted(keeps, key=lambda e: (landed(e) is None, -(e.gain or 0.0)))[:TOP]
+
+
+def _failed_ideas(state: RunState, target: Target) -> list[Experiment]:
+    """Give the latest experiments that came to nothing and were measured or broke."""
+    verdicts = ("discard", "crash", "timeout", "guard_failed", "constraint_failed")
+    return [e for e in of_target(state, target) if e.verdict in verdicts][-TOP:]
+
+
+def _improvement_line(state: RunState, target: Target, experiment: Experiment) -> str:
+    commit = landed(experiment) or experiment.proposal.commit or ""
+    sample = own_record(state, experiment).primary
+    gain = f"{signed(experiment.gain, 3)} on its incumbent"
+    fate = "" if landed(experiment) else f", {experiment.merged or 'not merged'}"
+    value = _value(target, sample.mean if sample.n else None)
+    what = one_line(experiment.proposal.summary, SUMMARY) or "(no summary)"
+    return (
+        f"{commit[:7]} — {what} — {value} ({gain}, #{experiment.number} {experiment.agent}{fate})"
+    )
+
+
+def _counts(state: RunState, target: Target) -> dict[str, int]:
+    """Count verdicts in the family's words; aborted experiments are none."""
+    counts = {"keep": 0, "discard": 0, "crash": 0}
+    for verdict, n in target.verdicts.items():
+        if verdict != "aborted":
+            counts[results_tsv.status(verdict)] += n
+    return counts
+
+
+# --- the summary -------------------------------------------------------------------------------
+
+
+def summary_text(state: RunState, config: RunConfig | None = None) -> str:
+    """Give the closing summary, as it is printed.
+
+    Args:
+        state: what the ledger tells.
+        config: for the judge's thresholds; without it, its defaults.
+    """
+    blocks = [
+        "\n".join([*_block(state, target), "", *_facts(state, target, config)])
+        for target in state.targets.values()
+    ]
+    return sanitise("\n\n".join([*blocks, _how_it_ended(state)])) + "\n"
+
+
+def _block(state: RunState, target: Target) -> Iterator[str]:
+    """The block of `formats.md` 6, word for word."""
+    where, counts = standing(target), _counts(state, target)
+    yield "=== Autoresearch Summary ==="
+    yield f"Branch: swarm/{state.run}/best"
+    yield f"Experiments run: {sum(counts.values())}"
+    yield f"Kept: {counts['keep']}"
+    yield f"Discarded: {counts['discard']}"
+    yield f"Crashed: {counts['crash']}"
+    yield f"Baseline metric: {_value(target, where.baseline.mean if where.baseline.n else None)}"
+    best = _value(target, where.best.mean if where.best.n else None)
+    yield f"Best metric: {best} (improvement: {_improvement(target)})"
+    yield ""
+    yield "Top improvements:"
+    named = _improvements(state, target)
+    for place, experiment in enumerate(named, 1):
+        yield f"{place}. {_improvement_line(state, target, experiment)}"
+    if not named:
+        yield "none"
+    failed = _failed_ideas(state, target)
+    if failed:
+        yield ""
+        yield "Failed ideas (for reference):"
+    for experiment in failed:
+        what = one_line(experiment.proposal.summary, SUMMARY) or "(no summary)"
+        yield f"- {what} — {experiment.verdict}: {one_line(experiment.reason, SUMMARY)}"
+
+
+def summary_markdown(state: RunState, config: RunConfig | None = None) -> str:
+    """Give the summary as a page: the result first, then the facts, then what was tried."""
+    parts = [f"# Run `{state.run}`", markdown(_how_it_ended(state).split(": ", 1)[1])]
+    for target in state.targets.values():
+        parts += _target_page(state, target, config)
+    return sanitise("\n\n".join(parts)) + "\n"
+
+
+def _target_page(state: RunState, target: Target, config: RunConfig | None) -> Iterator[str]:
+    metric, where = target.info.metric, standing(target)
+    yield f"## {markdown(target.info.name)}: {metric.goal} {markdown(metric.name)}"
+    yield f"**{markdown(_sentence(fresh_line(target)))}**"
+    best = _value(target, where.best.mean if where.best.n else None)
+    base = _value(target, where.baseline.mean if where.baseline.n else None)
+    branch = f"branch `swarm/{state.run}/best`, commit `{target.best}`"
+    yield f"Best: {best} on {branch}. Baseline: {base}."
+    yield "![progress](progress.png)"
+    yield "\n".join(f"- {markdown(line)}" for line in _facts(state, target, config)[1:])
+    keeps = sorted(
+        (e for e in of_target(state, target) if e.verdict == "keep"), key=lambda e: e.number
+    )
+    if keeps:
+        yield "### Kept"
+        yield "\n".join(_table(state, target, keeps))
+    failed = _failed_ideas(state, target)
+    if failed:
+        yield "### Failed ideas (the latest)"
+        yield "\n".join(
+            f"- #{e.number} {markdown(one_line(e.proposal.summary, SUMMARY))}: "
+            f"{e.verdict}, {markdown(one_line(e.reason, SUMMARY))}"
+            for e in failed
+        )
+
+
+def _table(state: RunState, target: Target, keeps: list[Experiment]) -> Iterator[str]:
+    yield f"| # | agent | {markdown(target.info.metric.name)} | n | gain | change | merged |"
+    yield "|---:|---|---:|---:|---:|---|---|"
+    for e in keeps:
+        sample = own_record(state, e).primary
+        sha = landed(e)
+        merged = f"`{sha[:7]}`" if sha else e.merged or ""
+        what = markdown(one_line(e.proposal.summary, SUMMARY))
+        yield (
+            f"| {e.number} | {e.agent} | {number(sample.mean if sample.n else None)} | {sample.n} "
+            f"| {signed(e.gain, 3)} | {what} | {merged} |"
+        )
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
