@@ -116,7 +116,7 @@ def _verdict(view: View, target: Target, experiment: Experiment) -> Decided | No
         reason=ruling.reason,
         z=ruling.z,
         gain=ruling.gain,
-        incumbent_n=incumbent.primary.n,
+        incumbent_n=incumbent.runs,
         fixed=fixed,
         broken=broken,
     )

@@ -129,7 +129,7 @@ def _words(pairs: Pairs, z: float, n: int, n_inc: int) -> str:
         size = f"as many of {len(pairs)} cases pass"
     fixed, broken = changed(pairs)
     told = [f"{word} {_some(names)}" for word, names in (("fixed", fixed), ("broke", broken))]
-    each = ", ".join(words for words, names in zip(told, (fixed, broken), strict=True) if names)
+    each = "; ".join(words for words, names in zip(told, (fixed, broken), strict=True) if names)
     return f"{size}{f' ({each})' if each else ''}: z = {z + 0.0:+.2f} from {n} against {n_inc} runs"
 
 
