@@ -117,6 +117,23 @@ def launch(
 
 
 @app.command()
+def check(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The config file.")],
+    set_: Overrides = [],  # noqa: B006  typer copies it
+    json: Json = False,
+) -> None:
+    """Try a target out before a run: noise, time, cost, and what is wrong with it.
+
+    Measures the base a few times, as a run would, and leaves nothing.
+
+    Example: swarm check swarm.yaml
+    """
+    from swarm.check import check_config
+
+    raise typer.Exit(check_config(config, tuple(set_), as_json=json))
+
+
+@app.command()
 def demo(
     directory: Annotated[
         Path, typer.Argument(metavar="DIR", help="Where to make it.", show_default="./swarm-demo")

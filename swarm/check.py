@@ -1,0 +1,195 @@
+"""`swarm check`: a target is tried out before the night, from a config file to an exit code.
+
+Owns the signals and how it is told, as text and as JSON. What is measured is in `observing`, what
+it means in `diagnosis`.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from swarm import config as configs
+from swarm.config import RunConfig
+from swarm.diagnosis import Finding, diagnose
+from swarm.errors import ConfigError, PreconditionError
+from swarm.formats.text import count, duration, number, sanitise
+from swarm.observations import Figures, Observations, figures
+from swarm.observing import observe
+from swarm.terminal import emit, emit_json, say
+
+
+def check_config(path: Path, overrides: Sequence[str] = (), *, as_json: bool) -> int:
+    """Do what `swarm check` does, and give the exit code.
+
+    Raises:
+        ConfigError: the config is wrong, with all that is.
+    """
+    config = configs.load(path, overrides)
+    stop = _Stop()
+    try:
+        with stop.watching():
+            seen = observe(config, lambda text: say(f"swarm: {text}"), stop.tidying)
+    except Stopped as stopped:
+        say("swarm: ended; nothing is left")
+        return 128 + stopped.number
+    findings = diagnose(seen, config)
+    _tell(path, config, seen, findings, as_json=as_json)
+    if any(isinstance(error, ConfigError) for error in seen.refusals):
+        return ConfigError.exit_code
+    sound = all(finding.level != "error" for finding in findings)
+    return 0 if sound else PreconditionError.exit_code
+
+
+# --- signals ------------------------------------------------------------------------------------
+
+
+class Stopped(BaseException):
+    """A signal came. No `Exception`: nothing may take it for a failure of what it does."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+class _Stop:
+    """Turns SIGINT and SIGTERM into `Stopped`, once, and not while things are tidied up."""
+
+    def __init__(self) -> None:
+        self._number: int | None = None
+        self._tidying = False
+
+    @contextmanager
+    def watching(self) -> Generator[None]:
+        before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+        for which in before:
+            signal.signal(which, self._handle)
+        try:
+            yield
+        finally:
+            for which, handler in before.items():
+                signal.signal(which, handler)
+
+    @contextmanager
+    def tidying(self) -> Generator[None]:
+        """Hold signals back; the one that came is raised at the end."""
+        outer, self._tidying = self._tidying, True
+        had = self._number
+        try:
+            yield
+        finally:
+            self._tidying = outer
+        if self._number is not None and had is None and not outer:
+            raise Stopped(self._number)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        first, self._number = self._number is None, self._number or number
+        if first and not self._tidying:
+            raise Stopped(number)
+
+
+# --- words --------------------------------------------------------------------------------------
+
+
+def _tell(
+    path: Path,
+    config: RunConfig,
+    seen: Observations,
+    findings: list[Finding],
+    *,
+    as_json: bool,
+) -> None:
+    found = figures(seen, config)
+    if as_json:
+        emit_json(_json(path, config, seen, found, findings))
+        return
+    metric = config.target.metric
+    emit(f"{config.target.name}: {metric.goal} {metric.name}; {_count(seen.slots, 'slot')}")
+    if found is not None:
+        for name, words in _rows(found, config):
+            emit(f"  {name:12}  {words}")
+    for finding in findings:
+        lines = sanitise(finding.message).splitlines()
+        emit(f"{finding.level:8} {finding.kind}: {lines[0]}")
+        for line in lines[1:]:
+            emit(f"{'':9}{line}")
+        emit(f"{'':9}-> {sanitise(finding.hint)}")
+    errors = sum(finding.level == "error" for finding in findings)
+    warnings = sum(finding.level == "warning" for finding in findings)
+    if errors:
+        emit(f"not ready: {_count(errors, 'error')}, {_count(warnings, 'warning')}")
+    else:
+        emit(f"ready, with {_count(warnings, 'warning')}" if warnings else "ready")
+
+
+def _rows(found: Figures, config: RunConfig) -> list[tuple[str, str]]:
+    unit = f" {sanitise(config.target.metric.unit)}" if config.target.metric.unit else ""
+    n, rule = len(found.values), config.judge
+    spread = "" if found.sigma is None else f", σ {number(found.sigma, 3)}"
+    rows = [("base", f"{number(found.mean)}{unit}{spread} ({_count(n, 'measurement')})")]
+    if found.exact:
+        least = f"of {number(found.detectable, 3)}" if found.detectable else "however small"
+        rows.append(("detectable", f"any gain {least}: no two measurements differ"))
+    elif found.detectable is not None:
+        share = f" ({found.detectable / abs(found.mean):.2%})" if found.mean else ""
+        both = f"{rule.runs} + {rule.runs} measurements"
+        rows.append(("detectable", f"a gain of {number(found.detectable, 3)}{share} by {both}"))
+    cost = [f"{number(found.seconds, 3)} s", f"{number(found.peak_memory_mb, 4)} MiB at most"]
+    if found.usd is not None:
+        cost.append(f"${found.usd:.4f}")
+    if found.tokens is not None:
+        cost.append(f"{count(round(found.tokens))} tokens")
+    rows.append(("measurement", ", ".join(cost)))
+    each = f"about {found.per_experiment:g} measurements each, {_spent(found)}"
+    rows.append(("experiment", each))
+    night = f"{found.per_night:,.0f} experiments in 8 hours, if proposals come as fast"
+    rows.append(("night", night))
+    return rows
+
+
+def _spent(found: Figures) -> str:
+    usd = "" if found.usd is None else f" and ${found.per_experiment * found.usd:.4f}"
+    return f"{duration(found.per_experiment * found.seconds)}{usd}"
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'s' * (n != 1)}"
+
+
+def _json(
+    path: Path,
+    config: RunConfig,
+    seen: Observations,
+    found: Figures | None,
+    findings: list[Finding],
+) -> dict[str, Any]:
+    metric = config.target.metric
+    baseline = found and {
+        "mean": found.mean,
+        "sd": found.sigma,
+        "n": len(found.values),
+        "values": found.values,
+    }
+    return {
+        "config": str(path),
+        "ok": all(finding.level != "error" for finding in findings),
+        "metric": metric.name,
+        "goal": metric.goal,
+        "unit": metric.unit,
+        "baseline": baseline,
+        "deterministic": found and found.exact,
+        "detectable": found and found.detectable,
+        "seconds": found and found.seconds,
+        "peak_memory_mb": found and found.peak_memory_mb,
+        "usd": found and found.usd,
+        "tokens": found and found.tokens,
+        "slots": seen.slots,
+        "measurements_per_experiment": found and found.per_experiment,
+        "experiments_per_night": found and found.per_night,
+        "findings": [asdict(finding) for finding in findings],
+    }

@@ -1,0 +1,201 @@
+"""What `swarm check` has seen of a target, and the figures in it. Pure; knows no process.
+
+`check` observes, `diagnosis` says what is wrong.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from statistics import fmean, median
+from typing import NamedTuple
+
+from swarm import judge
+from swarm.config import RunConfig
+from swarm.entities import Target, measures
+from swarm.errors import SwarmError
+from swarm.judge import Record, Spread
+from swarm.records import Measurement, TargetInfo
+
+NIGHT_S = 8 * 3600.0
+NOISY_COST, EXACT_COST = 1.4, 1.0
+"""Measurements an experiment takes on average: of a noisy target some are looked at again."""
+TELLING_S = 0.5
+"""Seconds below which a difference of times may be that of starting a process."""
+CLOSE = 3.0
+"""Standard errors within which a changed scope counts as having changed nothing."""
+
+
+class Take(NamedTuple):
+    """One measurement of the base, and how it was made."""
+
+    measurement: Measurement
+    alone: bool
+    """Nothing else was measured at the time."""
+    busy_seconds: float = 0.0
+    """Time the slot was held: export, guard, run, cleanup."""
+
+
+class Copy(NamedTuple):
+    """A package of the scope that Python finds outside of the export."""
+
+    name: str
+    place: str
+
+
+@dataclass(frozen=True)
+class Observations:
+    """All that was looked at."""
+
+    info: TargetInfo | None = None
+    """None when the repository cannot be used."""
+    refusals: tuple[SwarmError, ...] = ()
+    """What a launch would refuse."""
+    slots: int = 0
+    memory_mb: float = 0.0
+    """Of the machine."""
+    takes: tuple[Take, ...] = ()
+    """Measurements of the base, in the order in which they ended."""
+    nonsense: tuple[Measurement, ...] = ()
+    """The same with every file in scope replaced by a line of nonsense; guards left out."""
+    copies: tuple[Copy, ...] = ()
+    absent: tuple[str, ...] = ()
+    """Paths that a log names as not found, and that the working tree has and the base lacks."""
+    final: Measurement | None = None
+    """A measurement with the target's `final` command after it."""
+
+    @property
+    def good(self) -> list[Take]:
+        """The measurements that gave a value."""
+        return [t for t in self.takes if t.measurement.failure is None]
+
+    def fold(self) -> Target:
+        """Take the good measurements together as a run would."""
+        assert self.info is not None
+        target = Target(self.info, best=self.info.base)
+        target.tree_of[self.info.base] = self.info.base_tree
+        for taken in self.good:
+            result = taken.measurement
+            record = target.records.setdefault((result.tree, result.machine), Record())
+            target.take(result, record)
+        return target
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The baseline in numbers, and what follows for a run."""
+
+    values: tuple[float, ...]
+    mean: float
+    sigma: float | None
+    """Spread of one measurement; None of a single one."""
+    exact: bool
+    """All values agree, and a run would take the target for deterministic."""
+    detectable: float | None
+    """The smallest gain that is kept after `judge.runs` measurements of both sides."""
+    seconds: float
+    peak_memory_mb: float
+    usd: float | None
+    """For each measurement; None where it is not reported. So with tokens."""
+    tokens: float | None
+    per_experiment: float
+    """Measurements an experiment takes."""
+    per_night: float
+    """Experiments that the slots measure in `NIGHT_S`."""
+
+
+def figures(seen: Observations, config: RunConfig) -> Figures | None:
+    """Work the figures out; None when there is no value."""
+    if seen.info is None or not seen.good:
+        return None
+    target, good = seen.fold(), seen.good
+    machine = good[0].measurement.machine
+    sample, spread = target.primary(seen.info.base), target.spread(machine)
+    exact = is_exact(target, machine, config)
+    cost = EXACT_COST if exact else NOISY_COST
+    crowd = [t for t in good if not t.alone] or good
+    # Controls of the incumbent are measured beside the experiments.
+    each = median(t.busy_seconds for t in crowd) * (cost + 1 / config.judge.control_every)
+    sigma = spread.sigma
+    return Figures(
+        values=tuple(sample.values),
+        mean=sample.mean,
+        sigma=sigma,
+        exact=exact,
+        detectable=None if sigma is None else judge.detectable(sigma, config.judge, sample.mean),
+        seconds=fmean(t.measurement.seconds for t in good),
+        peak_memory_mb=max(t.measurement.peak_memory_mb for t in good),
+        usd=_cost(good, "usd"),
+        tokens=_cost(good, "tokens"),
+        per_experiment=cost,
+        per_night=NIGHT_S * seen.slots / each if each else 0.0,
+    )
+
+
+def is_exact(target: Target, machine: str, config: RunConfig) -> bool:
+    """Tell whether all that is compared was the same in every measurement."""
+    noise, points = target.noise(machine), config.judge.points
+    costs = [] if points is None else [p.name for p in points.of if not isinstance(p, str)]
+    names = (target.info.metric.name, *costs)
+    return all(noise.get(name, Spread()).deterministic for name in names)
+
+
+def _cost(good: list[Take], name: str) -> float | None:
+    """Give the mean of what measurements say they cost, by a metric or case by case."""
+    found: list[float] = []
+    for taken in good:
+        values = measures(taken.measurement)
+        cases = [c.usd for c in taken.measurement.cases if c.usd is not None]
+        if name in values:
+            found.append(values[name])
+        elif name == "usd" and cases:
+            found.append(sum(cases))
+    return fmean(found) if found else None
+
+
+def unmoved(seen: Observations, config: RunConfig) -> bool:
+    """Tell whether the metric is the same after every file in scope was replaced by nonsense."""
+    found = figures(seen, config)
+    if found is None or found.sigma is None or not seen.nonsense:
+        return False
+    if any(m.failure is not None for m in seen.nonsense):
+        return False
+    target = seen.fold()
+    values = [v for m in seen.nonsense if (v := target.value(m)) is not None]
+    if len(values) < len(seen.nonsense):
+        return False
+    apart = abs(fmean(values) - found.mean)
+    error = found.sigma * (1 / len(values) + 1 / len(found.values)) ** 0.5
+    return apart == 0.0 if error == 0.0 else apart < CLOSE * error
+
+
+def crowded(seen: Observations) -> bool:
+    """Tell whether all slots at work at once need more memory than the machine has."""
+    peak = max((t.measurement.peak_memory_mb for t in seen.takes), default=0.0)
+    return seen.memory_mb > 0 and peak * seen.slots > seen.memory_mb
+
+
+_NOT_FOUND = re.compile(
+    r"no such file|not found|(?:cannot|can't|could not|couldn't|failed to|unable to) "
+    r"(?:open|find|stat|access|read|load)|no module named|enoent|does not exist",
+    re.IGNORECASE,
+)
+_NAMES = re.compile(r"'([^'\n]+)'|\"([^\"\n]+)\"|`([^`\n]+)`|([^\s'\"`:;,()\[\]<>]+)")
+_MODULE = re.compile(r"[Nn]o module named '?([\w.]+)")
+
+
+def named_as_missing(log: str) -> list[str]:
+    """Give the words of a log that may be paths of files that were not found."""
+    found: dict[str, None] = {}
+    for line in log.splitlines():
+        if not _NOT_FOUND.search(line):
+            continue
+        for module in _MODULE.findall(line):
+            whole, top = module.replace(".", "/"), module.partition(".")[0]
+            for name in (whole, top):
+                found |= dict.fromkeys(
+                    f"{d}{name}{end}" for d in ("", "src/") for end in (".py", "")
+                )
+        for groups in _NAMES.findall(line[:1000]):
+            found[next(g for g in groups if g)] = None
+    return list(found)

@@ -1,0 +1,602 @@
+"""`swarm check` on real small targets: each finding has one that provokes it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from targets import check_nobody_left, git, make_config, make_repo
+from test_run import snapshot
+
+from swarm.check import check_config
+from swarm.config import RunConfig
+from swarm.diagnosis import Finding, diagnose
+from swarm.entities import FINAL_INDEX
+from swarm.launch import open_run
+from swarm.ledger import read
+from swarm.mustering import seed_of
+from swarm.observations import Observations, figures, named_as_missing
+from swarm.observing import observe
+from swarm.state import RunState
+
+SWARM = [sys.executable, "-m", "swarm"]
+ALWAYS = {"self_reported"}
+
+VALUE = """
+import os, random
+from value import VALUE
+noise = random.Random(os.environ["SWARM_SEED"]).gauss(0, float(os.environ.get("NOISE", "0")))
+print(f"METRIC loss={VALUE + noise!r}")
+"""
+GOOD = {"measure.py": VALUE, "value.py": "VALUE = 10.0\n"}
+
+TEXT = """
+target:
+  repo: .
+  scope: [value.py]
+  run: python3 -S measure.py
+  metric: {name: loss, goal: minimize}
+  timeout: 60s
+  slot: {count: 2}
+agents: [{count: 1, proposer: mutate}]
+"""
+
+
+class Checked:
+    """What `swarm check` made of a target."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self.said: list[str] = []
+        self.seen: Observations = observe(config, self.said.append)
+        self.findings: list[Finding] = diagnose(self.seen, config)
+        self.kinds = {f.kind for f in self.findings} - ALWAYS
+        assert not list(Path(os.environ["SWARM_SCRATCH"]).iterdir())
+
+    def one(self, kind: str) -> Finding:
+        """Give the only finding of a kind."""
+        (found,) = (f for f in self.findings if f.kind == kind)
+        return found
+
+
+Look = Callable[..., Checked]
+
+
+@pytest.fixture
+def look(tmp_path: Path) -> Look:
+    """Check a target that is made of some files."""
+
+    def look(files: dict[str, str], *sets: str, text: str = TEXT) -> Checked:
+        top = tmp_path / "repo"
+        if not top.exists():
+            make_repo(top, {name: textwrap.dedent(body) for name, body in files.items()})
+        return Checked(make_config(top, text, *sets))
+
+    return look
+
+
+# --- targets with nothing wrong -----------------------------------------------------------------
+
+
+def test_a_noisy_target_is_measured_five_times_and_nothing_is_wrong(look: Look) -> None:
+    checked = look(GOOD, "target.env.NOISE=0.01")
+    assert checked.kinds == set()
+    found = figures(checked.seen, checked.config)
+    assert found is not None
+    assert len(found.values) == 5
+    assert [t.alone for t in checked.seen.takes][:3] == [True, False, False]
+    assert not found.exact
+    assert found.sigma is not None
+    assert found.detectable == pytest.approx(2 * found.sigma * (2 / 5) ** 0.5)
+    assert found.per_experiment == 1.4
+    assert checked.seen.nonsense[0].failure is not None
+
+
+def test_an_exact_target_is_measured_once_alone_and_once_on_each_slot(look: Look) -> None:
+    checked = look(GOOD, "target.slot.count=3")
+    assert checked.kinds == set()
+    assert [t.alone for t in checked.seen.takes] == [True, False, False, False]
+    found = figures(checked.seen, checked.config)
+    assert found is not None
+    assert found.exact
+    assert (found.mean, found.sigma, found.detectable, found.per_experiment) == (10, 0, 0, 1)
+
+
+def test_the_seeds_are_those_of_a_run(look: Look) -> None:
+    show = """
+    import os
+    from value import VALUE
+    print("METRIC loss=" + os.environ["SWARM_SEED"])
+    """
+    checked = look({**GOOD, "measure.py": show})
+    state = RunState(read(open_run(checked.config).rundir.ledger))
+    wanted = [float(seed_of(state.seed, index)) for index in range(5)]
+    values = {t.measurement.index: t.measurement.values["loss"] for t in checked.seen.takes}
+    assert [values[i] for i in range(5)] == wanted
+
+
+def test_nothing_is_left_and_the_repository_stays_as_it_was(weird_path: Path) -> None:
+    top = make_repo(weird_path / "repo", GOOD)
+    (top / "untracked.txt").write_text("mine")
+    before = snapshot(top)
+    checked = Checked(make_config(top, TEXT, "target.setup=mkdir -p built"))
+    assert checked.kinds == set()
+    assert snapshot(top) == before
+    check_nobody_left()
+
+
+def test_it_is_told_how_far_it_is(look: Look) -> None:
+    said = look(GOOD, "target.env.NOISE=0.01").said
+    assert said[0].startswith("measuring the base, 1 of at most 5, alone")
+    assert said[1].startswith("measuring the base, 2 to 3 of at most 5, 2 at once")
+    assert "nonsense" in said[-1]
+
+
+# --- what a launch would refuse -----------------------------------------------------------------
+
+
+def test_all_that_a_launch_would_refuse_is_said_at_once(look: Look) -> None:
+    checked = look(
+        GOOD,
+        "target.scope=[nowhere.py]",
+        "target.slot.gpus=1",
+        "agents=[{count: 1, proposer: {kind: headless, cli: [no-such-program]}}]",
+    )
+    assert [f.kind for f in checked.findings if f.level == "error"] == [
+        "config",
+        "precondition",
+        "precondition",
+    ]
+    text = " ".join(f.message for f in checked.findings)
+    assert "matches no file" in text
+    assert "no-such-program" in text
+    assert "slot.gpus" in text
+    assert checked.seen.takes == ()
+
+
+def test_a_proposer_that_is_not_ready_does_not_hold_the_measuring_up(look: Look) -> None:
+    agents = "agents=[{count: 1, proposer: {kind: headless, cli: [no-such-program]}}]"
+    checked = look(GOOD, agents)
+    assert checked.kinds == {"precondition"}
+    assert len(checked.seen.good) == 3
+
+
+def test_a_repository_that_cannot_be_used(tmp_path: Path) -> None:
+    checked = Checked(make_config(tmp_path, TEXT))
+    assert "not in a git repository" in checked.one("repository").message
+
+
+def test_a_setup_that_fails_is_said_with_the_end_of_its_output(look: Look) -> None:
+    found = look(GOOD, "target.setup=echo broken pipes; exit 3").one("setup")
+    assert found.level == "error"
+    assert "broken pipes" in found.message
+
+
+def test_a_guard_that_refuses_the_base(look: Look) -> None:
+    found = look(GOOD, "target.guard=[echo ugly; exit 1]").one("guard_fails")
+    assert found.level == "error"
+    assert "ugly" in found.message
+
+
+# --- the base fails -----------------------------------------------------------------------------
+
+
+def test_a_base_that_fails_is_measured_once(look: Look) -> None:
+    checked = look({**GOOD, "measure.py": "raise SystemExit('no luck')"})
+    assert checked.kinds == {"base_fails"}
+    assert "no luck" in checked.one("base_fails").message
+    assert len(checked.seen.takes) == 1
+
+
+def test_a_base_that_fails_once_is_a_warning(look: Look, tmp_path: Path) -> None:
+    count = tmp_path / "count"
+    count.write_text("0")
+    stumble = """
+    import fcntl, os
+    from value import VALUE
+    with open(os.environ["COUNT"], "r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        n = int(file.read()) + 1
+        file.seek(0)
+        file.write(str(n))
+    assert n != 3, "stumbled"
+    print(f"METRIC loss={VALUE + n / 1000}")
+    """
+    checked = look({**GOOD, "measure.py": stumble}, f"target.env.COUNT={count}")
+    found = checked.one("base_fails")
+    assert found.level == "warning"
+    assert "stumbled" in found.message
+    assert len(checked.seen.good) >= 4
+
+
+@pytest.mark.parametrize(
+    ("left", "run", "named"),
+    [
+        ("data/words.txt", "python3 -S -c 'open(\"data/words.txt\")'", "data/words.txt"),
+        ("helpers/__init__.py", "python3 -S -c 'import helpers.deep'", "helpers"),
+        ("extra.py", "python3 -S extra.py", "extra.py"),
+        ("tool.sh", "./tool.sh", "tool.sh"),
+        ("words.txt", "cat words.txt", "words.txt"),
+    ],
+)
+def test_a_file_that_only_the_working_tree_has_is_named(
+    tmp_path: Path, left: str, run: str, named: str
+) -> None:
+    top = make_repo(tmp_path / "repo", {**GOOD, ".gitignore": "/data/\n"})
+    (top / left).parent.mkdir(exist_ok=True)
+    (top / left).write_text("")
+    checked = Checked(make_config(top, TEXT, f"target.run={json.dumps(run)}"))
+    assert checked.kinds == {"base_fails", "missing_file"}
+    found = checked.one("missing_file")
+    assert found.level == "error"
+    assert f"`{named}`" in found.message
+
+
+def test_a_file_that_is_nowhere_is_not_called_untracked(look: Look) -> None:
+    checked = look(GOOD, "target.run=cat nothing.txt measure.txt")
+    assert checked.kinds == {"base_fails"}
+
+
+def test_a_log_names_what_it_did_not_find() -> None:
+    log = (
+        "python3: can't open file '/x/export/run.py': [Errno 2] No such file or directory\n"
+        "Error: Cannot find module './lib/a.js'\n"
+        "all is well with fine.txt\n"
+        "ModuleNotFoundError: No module named 'pkg.sub'\n"
+    )
+    words = named_as_missing(log)
+    assert {"/x/export/run.py", "./lib/a.js", "pkg/sub.py", "pkg", "src/pkg"} <= set(words)
+    assert "fine.txt" not in words
+
+
+# --- the scope ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("noise", ["0", "0.01"])
+def test_a_scope_that_the_harness_does_not_use(look: Look, noise: str) -> None:
+    files = {**GOOD, "other.py": "OTHER = 1\n"}
+    checked = look(files, "target.scope=[other.py]", f"target.env.NOISE={noise}")
+    assert checked.kinds == {"scope_ignored"} | ({"constant"} if noise == "0" else set())
+    assert checked.one("scope_ignored").level == "warning"
+    assert len(checked.seen.nonsense) == (1 if noise == "0" else 2)
+
+
+def test_an_installed_copy_is_measured_instead_of_the_export(look: Look, tmp_path: Path) -> None:
+    venv = tmp_path / "venv"
+    subprocess.run(
+        [sys.executable, "-m", "venv", "--without-pip", "--symlinks", str(venv)], check=True
+    )
+    (site,) = venv.glob("lib/python*/site-packages")
+    (site / "mine").mkdir()
+    (site / "mine" / "__init__.py").write_text("VALUE = 3.0\n")
+    files = {
+        "src/mine/__init__.py": "VALUE = 10.0\n",
+        "bench/measure.py": 'import mine\nprint(f"METRIC loss={mine.VALUE}")\n',
+    }
+    run = f"target.run='{venv}/bin/python bench/measure.py'"
+    checked = look(files, "target.scope=[src/]", run)
+    assert checked.kinds == {"scope_ignored"}
+    found = checked.one("scope_ignored")
+    assert f"`mine` from {site}/mine/__init__.py" in found.message
+    assert "PYTHONPATH" in found.hint
+    # What the hint says helps.
+    assert look(files, "target.scope=[src/]", run, "target.env.PYTHONPATH=src").kinds == set()
+
+
+def test_a_constant_metric(look: Look) -> None:
+    checked = look({**GOOD, "measure.py": "print('METRIC loss=1.5')"})
+    assert checked.kinds == {"scope_ignored", "constant"}
+    assert "all 4 measurements" in checked.one("constant").message
+
+
+# --- suites -------------------------------------------------------------------------------------
+
+SUITE = """
+import json, os, random
+from value import PASS
+cases = [{"id": f"c{i}", "pass": bool(p)} for i, p in enumerate(PASS)]
+flip = os.environ.get("FLIP")
+if flip:
+    seed = int(os.environ["SWARM_SEED"])
+    cases[int(flip)]["pass"] = seed % 2 == 0
+questions = os.environ.get("QUESTIONS")
+for case in cases if questions else []:
+    case["question"] = "Is it polite?" if int(case["id"][1:]) % 2 else "Is it short?"
+json.dump({"cases": cases}, open(os.environ["SWARM_RESULT"], "w"))
+"""
+CASES = "target.metric={name: cases, goal: maximize}"
+
+
+def suite(passes: list[int]) -> dict[str, str]:
+    return {"measure.py": SUITE, "value.py": f"PASS = {passes}\n"}
+
+
+def test_a_suite_with_room_is_fine(look: Look) -> None:
+    must = "judge.must_pass=[c0]"
+    assert look(suite([1, 0, 1, 0]), CASES, must).kinds == set()
+
+
+@pytest.mark.parametrize(("passes", "words"), [([1, 1, 1], "all 3"), ([0, 0, 0], "none of 3")])
+def test_a_suite_without_room(look: Look, passes: list[int], words: str) -> None:
+    checked = look(suite(passes), CASES)
+    assert checked.kinds == {"no_headroom"}
+    assert words in checked.one("no_headroom").message
+
+
+def test_must_pass_names_a_case_that_is_not_there(look: Look) -> None:
+    checked = look(suite([1, 0]), CASES, "judge.must_pass=[c00]")
+    assert checked.kinds == {"must_pass_unknown"}
+    assert checked.one("must_pass_unknown").level == "error"
+    assert "c0" in checked.one("must_pass_unknown").hint
+
+
+def test_must_pass_names_a_flaky_case(look: Look) -> None:
+    checked = look(suite([1, 0, 1, 1, 0]), CASES, "target.env.FLIP=1", "judge.must_pass=[c1]")
+    assert checked.kinds == {"must_pass_flaky"}
+
+
+def test_a_question_with_the_same_answer_for_all_outputs_is_named(look: Look) -> None:
+    passes = [0, 1, 1, 1, 0, 1, 1, 1, 0, 1]
+    checked = look(suite(passes), CASES, "target.env.QUESTIONS=1")
+    assert checked.kinds == {"question_same"}
+    assert "'Is it polite?'" in checked.one("question_same").message
+    assert "yes for all 5" in checked.one("question_same").message
+
+
+def test_four_outputs_are_too_few_to_refuse_a_question(look: Look) -> None:
+    checked = look(suite([0, 1, 1, 1, 0, 1, 1, 1]), CASES, "target.env.QUESTIONS=1")
+    assert checked.kinds == set()
+
+
+# --- noise --------------------------------------------------------------------------------------
+
+
+def test_more_noise_than_gain(look: Look) -> None:
+    checked = look(GOOD, "target.env.NOISE=2")
+    assert checked.kinds == {"noise"}
+    assert "of the mean" in checked.one("noise").message
+
+
+def test_a_min_delta_below_the_noise(look: Look) -> None:
+    checked = look(GOOD, "target.env.NOISE=0.01", "judge.min_delta=0.001")
+    assert checked.kinds == {"noise"}
+    assert "min_delta" in checked.one("noise").message
+
+
+def test_a_budget_target_that_the_noise_hides(look: Look) -> None:
+    checked = look(GOOD, "target.env.NOISE=0.01", "budget.target=9.99")
+    assert checked.kinds <= {"noise", "target_reached"}
+    assert checked.kinds
+    far = look(GOOD, "target.env.NOISE=0.01", "budget.target=5")
+    assert far.kinds == set()
+
+
+def test_a_budget_target_that_is_reached(look: Look) -> None:
+    assert look(GOOD, "budget.target=11").kinds == {"target_reached"}
+
+
+# --- slots, time, memory ------------------------------------------------------------------------
+
+
+def test_slots_that_wait_for_each_other(look: Look, tmp_path: Path) -> None:
+    # As one GPU would be: whoever comes second waits.
+    locked = """
+    import fcntl, os, time
+    from value import VALUE
+    with open(os.environ["LOCK"], "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        time.sleep(1.4)
+    print(f"METRIC loss={VALUE}")
+    """
+    lock = f"target.env.LOCK={tmp_path / 'lock'}"
+    checked = look({**GOOD, "measure.py": locked}, lock)
+    assert checked.kinds == {"contention"}
+    assert "s alone and" in checked.one("contention").message
+    assert look(GOOD, lock, "target.slot.count=1").kinds == set()
+
+
+def test_a_metric_that_is_another_one_beside_others(look: Look, tmp_path: Path) -> None:
+    crowd = """
+    import os, pathlib, time
+    from value import VALUE
+    marks = pathlib.Path(os.environ["MARKS"])
+    mark = marks / str(os.getpid())
+    mark.touch()
+    time.sleep(0.5)
+    found = len(list(marks.iterdir()))
+    time.sleep(0.5)
+    mark.unlink()
+    print(f"METRIC loss={VALUE + found + os.getpid() % 10 / 1e4}")
+    """
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    checked = look({**GOOD, "measure.py": crowd}, f"target.env.MARKS={marks}")
+    assert "contention" in checked.kinds
+    assert "more than chance" in checked.one("contention").message
+
+
+SLOW = """
+import time
+from value import VALUE
+time.sleep(1.2)
+print(f"METRIC loss={VALUE}")
+"""
+
+
+def test_a_timeout_that_is_near(look: Look) -> None:
+    checked = look({**GOOD, "measure.py": SLOW}, "target.timeout=2400ms")
+    assert checked.kinds == {"timeout_near"}
+    assert "set `timeout` to 4s" in checked.one("timeout_near").hint
+
+
+def test_a_timeout_that_is_too_short(look: Look) -> None:
+    checked = look({**GOOD, "measure.py": SLOW}, "target.timeout=400ms")
+    assert checked.kinds == {"timeout"}
+    assert checked.one("timeout").level == "error"
+
+
+def test_more_memory_than_there_is(look: Look) -> None:
+    hungry = """
+    from value import VALUE
+    import time
+    held = b"x" * (200 * 2**20)
+    time.sleep(0.3)
+    print(f"METRIC loss={VALUE}")
+    """
+    many = psutil.virtual_memory().total // (200 * 2**20) + 1
+    checked = look({**GOOD, "measure.py": hungry}, f"target.slot.count={many}")
+    assert checked.kinds == {"memory"}
+    assert [t.alone for t in checked.seen.takes] == [True, True]
+
+
+def test_a_first_measurement_that_warms_something_up(look: Look, tmp_path: Path) -> None:
+    warm = """
+    import os, pathlib, time
+    from value import VALUE
+    cache = pathlib.Path(os.environ["CACHE"])
+    if not cache.exists():
+        time.sleep(1.5)
+        cache.touch()
+    print(f"METRIC loss={VALUE}")
+    """
+    checked = look({**GOOD, "measure.py": warm}, f"target.env.CACHE={tmp_path / 'cache'}")
+    assert checked.kinds == {"warm_up"}
+    # The slow first one says nothing of an idle machine, so another is made.
+    assert [t.alone for t in checked.seen.takes] == [True, False, False, True]
+
+
+# --- limits and `final` -------------------------------------------------------------------------
+
+
+def test_a_base_outside_of_the_bounds(look: Look) -> None:
+    checked = look(GOOD, "judge.bounds=[0, 1]")
+    assert checked.kinds == {"bounds"}
+    assert checked.one("bounds").level == "error"
+
+
+def test_a_constraint_that_the_base_breaks(look: Look) -> None:
+    sets = "target.constraints=[{metric: seconds, max: 0.0001}]"
+    assert look(GOOD, sets).one("constraint").level == "warning"
+
+
+def test_a_constraint_on_what_nobody_reports(look: Look) -> None:
+    checked = look(GOOD, "target.constraints=[{metric: latency, max: 5}]")
+    assert checked.kinds == {"constraint"}
+    assert checked.one("constraint").level == "error"
+
+
+@pytest.mark.parametrize("final", ["echo METRIC loss=77.5; exit 9", "echo METRIC loss=none77.5"])
+def test_a_final_that_fails_is_said_without_its_output(look: Look, final: str) -> None:
+    checked = look(GOOD, f"target.final={json.dumps(final)}")
+    assert checked.kinds == {"final_fails"}
+    found = checked.one("final_fails")
+    assert "77.5" not in found.message + found.hint
+    assert checked.seen.final is not None
+    assert checked.seen.final.index == FINAL_INDEX
+
+
+def test_a_final_that_works_says_nothing(look: Look) -> None:
+    assert look(GOOD, "target.final=python3 -S measure.py").kinds == set()
+
+
+# --- the command --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    """A good target with its config beside it."""
+    top = make_repo(tmp_path / "repo", GOOD)
+    (tmp_path / "good.yaml").write_text(TEXT.replace("repo: .", "repo: repo"))
+    return top
+
+
+def test_the_text_says_the_figures(target: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check_config(target.parent / "good.yaml", (), as_json=False) == 0
+    out, err = capsys.readouterr()
+    assert "base          10, σ 0 (3 measurements)" in out
+    assert "experiments in 8 hours" in out
+    assert out.splitlines()[-1] == "ready"
+    assert "swarm: measuring the base, 1 of" in err
+
+
+def test_the_json_is_all_of_stdout(target: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sets = ("judge.bounds=[0, 1]",)
+    assert check_config(target.parent / "good.yaml", sets, as_json=True) == 3
+    found = json.loads(capsys.readouterr().out)
+    assert found["ok"] is False
+    assert found["baseline"] == {"mean": 10, "sd": 0, "n": 3, "values": [10, 10, 10]}
+    assert found["slots"] == 2
+    assert {f["kind"] for f in found["findings"]} == {"bounds", "self_reported"}
+    assert set(found["findings"][0]) == {"kind", "level", "message", "hint"}
+    wanted = {"config", "metric", "detectable", "seconds", "peak_memory_mb"}
+    assert wanted | {"experiments_per_night"} <= set(found)
+
+
+def test_a_scope_without_files_ends_as_a_config_error(target: Path) -> None:
+    config = target.parent / "good.yaml"
+    assert check_config(config, ("target.scope=[no.py]",), as_json=True) == 2
+
+
+@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("where", ["setup", "run"])
+def test_a_signal_ends_it_and_nothing_is_left(target: Path, which: int, where: str) -> None:
+    before = snapshot(target)
+    begun = target.parent / "begun"
+    process = subprocess.Popen(
+        [*SWARM, "check", "good.yaml", "--set", f"target.{where}=touch '{begun}'; sleep 60"],
+        cwd=target.parent,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 30
+    while not begun.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(which)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 128 + which
+    assert "nothing is left" in err
+    assert "Traceback" not in err
+    assert list(Path(os.environ["SWARM_SCRATCH"]).iterdir()) == []
+    check_nobody_left()
+    assert snapshot(target) == before
+
+
+def test_what_a_killed_check_left_goes_with_the_next(target: Path) -> None:
+    scratch = Path(os.environ["SWARM_SCRATCH"])
+    begun = target.parent / "begun"
+    process = subprocess.Popen(
+        [*SWARM, "check", "good.yaml", "--set", f"target.run=touch '{begun}'; sleep 60"],
+        cwd=target.parent,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 30
+    while not begun.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    (left,) = scratch.iterdir()
+    os.utime(left, (1e9, 1e9))
+    config = make_config(target, TEXT)
+    observe(config, lambda _: None)
+    assert list(scratch.iterdir()) == [left], "a living one keeps its own"
+    process.kill()
+    process.wait()
+    check_nobody_left()
+    os.utime(left, (1e9, 1e9))
+    Checked(config)
+
+
+def test_a_snapshot_of_the_working_tree_is_checked_too(tmp_path: Path) -> None:
+    top = make_repo(tmp_path / "repo", GOOD)
+    (top / "value.py").write_text("VALUE = 11.0\n")
+    checked = Checked(make_config(top, TEXT, "target.dirty=snapshot"))
+    assert checked.kinds == set()
+    assert checked.seen.good[0].measurement.values["loss"] == 11
+    assert git(top, "status", "--porcelain") == "M value.py"
