@@ -95,7 +95,8 @@ def read_metrics(
     The primary metric is taken from the first of these that has it: the result file; the pattern
     or JSON path of the rule; lines of the output. What is found there is put together by
     `aggregate`; when that comes to no finite number within `bounds` there is no value. Other
-    metrics are kept where they are finite. A `partial` run of a suite has cases but no share.
+    metrics are kept where they are finite; `seconds` and `usd` of all cases are added up unless
+    the harness does. A `partial` run of a suite has cases but no share.
     """
     text = plain(output)
     report = _Report() if result_json is None else _read_report(result_json)
@@ -113,10 +114,20 @@ def read_metrics(
         problem = _outside(rule.name, value, bounds)
     if problem is not None:
         return Reading({}, report.feedback, problem)
-    values = _others(rule, text, report.metrics, also, aggregate)
+    values = {**_costs(report.cases), **_others(rule, text, report.metrics, also, aggregate)}
     if value is not None:
         values[rule.name] = value
     return Reading(values, report.feedback, None, report.cases)
+
+
+def _costs(cases: Sequence[Case]) -> dict[str, float]:
+    """Give what all cases took together, where each says it and the harness does not."""
+    sums: dict[str, float] = {}
+    for name, each in (("seconds", [c.seconds for c in cases]), ("usd", [c.usd for c in cases])):
+        known = [cost for cost in each if cost is not None]
+        if known and len(known) == len(each):
+            sums[name] = sum(known)
+    return sums
 
 
 def plain(text: str) -> str:

@@ -184,6 +184,15 @@ def test_the_value_of_a_suite_is_the_share_that_passed() -> None:
     assert (part.values, part.cases) == ({"usd": 2}, reading.cases)
 
 
+def test_what_all_cases_took_is_added_up_unless_the_harness_says_it() -> None:
+    each = {"pass": True, "seconds": 1.5, "usd": 0.25}
+    whole = suite({"id": "a", **each}, {"id": "b", **each})
+    assert read_metrics(SUITE, "", whole).values == {"cases": 1, "seconds": 3, "usd": 0.5}
+    assert read_metrics(SUITE, "METRIC usd=9\n", whole).values["usd"] == 9
+    some = suite({"id": "a", **each}, {"id": "b", "pass": True, "seconds": 1})
+    assert read_metrics(SUITE, "", some).values == {"cases": 1, "seconds": 2.5}
+
+
 def test_another_metric_may_come_with_cases() -> None:
     reading = read_metrics(BPB, "val_bpb: 1", suite({"id": "a", "pass": False}))
     assert (reading.values, reading.cases) == ({"val_bpb": 1}, (Case(id="a", passed=False),))

@@ -309,6 +309,7 @@ def test_a_stack_whose_commit_was_lost_is_laid_again(tmp_path: Path) -> None:
     event = cut_after(opened, "stacked")
     assert isinstance(event, Stacked)
     lose(opened.rundir.hub, event.commit)
+    time.sleep(1.1)  # in the same second it would be the same commit, and git would not write it
     _, state = launch_inline(config)
     assert state.phase == "finished"
     laid = [e for e in read(opened.rundir.ledger) if isinstance(e, Stacked)]

@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 from swarm.briefing import Briefing
 from swarm.formats.fence import fenced, head, tail
+from swarm.lessons import changes
 from swarm.proposers import Workspace
 from swarm.proposers import search_child as _search_child
 from swarm.records import Attempt
@@ -507,6 +508,7 @@ def _told(attempt: Attempt, share: int) -> Iterator[str]:
         "summary": (attempt.summary, 500),
         "rationale": (attempt.rationale, 2_000),
         "reason of the verdict": (attempt.reason, 1_000),
+        "cases": (changes(attempt.fixed, attempt.broken, 20), 1_000),
         "feedback of the harness": (attempt.feedback, 3_000),
         "end of the log": (tail(attempt.tail, 3_000 // share), 3_000),
         "diff": (attempt.diff, 9_000),
