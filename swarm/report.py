@@ -134,7 +134,7 @@ def _gains(target: TargetFindings, *, over: bool) -> Iterator[str]:
     if head.final is not None:
         rows.append(["confirmed gain", *_gain(head.confirmed), "the same by `final`, which no "
                      "proposer saw. Believe it most of all"])  # fmt: skip
-    yield _table(["", "gain ± s.e.", "base → best", "n", "what it is"], rows, right={1, 3})
+    yield _table(["", "gain ± s.e.", "base → best", "n", "what it is"], rows, right={1, 2, 3})
     yield "Positive is better. " + _about_final(head)
     for doubt in head.doubts:
         yield f"> **Warning:** {_text(doubt.words, 400)}."
@@ -219,10 +219,13 @@ def _cases_section(target: TargetFindings) -> Iterator[str]:
         )
     if len(suite.named) > CASES_SHOWN:
         yield f"And {len(suite.named) - CASES_SHOWN} more."
-    others = "other cases" if suite.named else "cases"
-    yield (
-        f"Passes of runs. {suite.quiet} {others} of {suite.total} passed on best without change. "
-        "Flaky: mixed results on one commit."
+    if suite.quiet == suite.total:
+        yield f"All {suite.total} cases pass on best, and none has ever changed or is flaky."
+        return
+    yield "Passes of runs, by the records. Flaky: mixed results on one commit. " + (
+        f"The other {suite.quiet} of {suite.total} cases pass on best and have never changed."
+        if suite.quiet
+        else f"None of the {suite.total} cases passed all the time."
     )
 
 
@@ -278,6 +281,7 @@ def _reproduce(found: Findings) -> Iterator[str]:
     for target in found.targets:
         yield f"- base: `{target.base}`; best: `{target.best}`"
         yield f"- the wins: `git log {target.base[:10]}..swarm/{found.run}/best`"
+    yield f"- all experiments: `swarm experiments {found.run}`"
     yield f"- any verdict in figures: `swarm show N --run {found.run}`; its patch: `swarm diff N`"
 
 
@@ -307,6 +311,7 @@ table { border-collapse: collapse; display: block; overflow-x: auto; overflow-wr
 th, td { border: 1px solid var(--line); padding: .3rem .7rem; vertical-align: top; }
 th { background: var(--soft); text-align: left; }
 td { font-variant-numeric: tabular-nums; }
+[style*="right"] { white-space: nowrap; }
 code { background: var(--soft); padding: .1rem .3rem; border-radius: .25rem; font-size: 90%; }
 blockquote { margin: 1rem 0; padding: .1rem 1rem; border-left: .3rem solid var(--mark);
   background: var(--wash); }
@@ -315,7 +320,7 @@ li ul { color: var(--faint); font-size: 94%; }
 @media print { :root { color-scheme: light; --ink: #000; --faint: #333; --line: #999;
   --ground: #fff; --soft: #fff; --wash: #fff; --mark: #000; } body { max-width: none; margin: 0; }
   h2, h3 { break-after: avoid; } tr, img, blockquote { break-inside: avoid; }
-  table { display: table; } }
+  body { font-size: 10pt; } table { display: table; } [style*="right"] { white-space: normal; } }
 """
 _PAGE = """<!DOCTYPE html>
 <html lang="en">

@@ -212,7 +212,7 @@ def test_cases_that_changed_are_flaky_or_fail_are_named() -> None:
     assert "| c1 | 5/5 | 1/1 |  | #1, #3, #4 |  |" in text
     assert "| c4 | 0/5 | 1/1 | #2 |  |  |" in text
     assert "| c6 | 3/5 | 0/1 |  |  | fails, flaky |" in text
-    assert "1 other cases of 10 passed on best without change." in text
+    assert "The other 1 of 10 cases pass on best and have never changed." in text
     assert "  - fixed c4" in text
 
 
@@ -273,6 +273,7 @@ def test_no_stranger_breaks_the_page() -> None:
     assert not any(key.startswith("on") or key == "href" for _, a in made.tags for key in a)
     assert text.replace("\n", "").isprintable()
     assert made.words.count("<script>alert(1)</script>") >= 6, "it is shown, as text"
+    assert "![x](http://evil.example/x.png)" in made.words, "and as it was written"
     assert len(made.named("h1")) == 1
     assert "heading" not in [tag for tag, _ in made.tags]
 

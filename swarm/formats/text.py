@@ -56,8 +56,8 @@ def printable(text: str) -> str:
 def markdown(text: str) -> str:
     """Escape text of strangers for a page: no markup, no link, no HTML."""
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    text = text.replace("://", "&#58;//")  # pages make links of bare addresses
-    return re.sub(r"([\\`*_\[\]#|!~$])", r"\\\1", text)
+    text = re.sub(r"([\\`*_\[\]#|!~$])", r"\\\1", text)
+    return text.replace("://", "&#58;//")  # pages make links of bare addresses
 
 
 def number(value: float | None, digits: int = 6) -> str:
