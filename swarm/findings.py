@@ -16,6 +16,7 @@ from swarm.config import RunConfig, TargetConfig
 from swarm.entities import Experiment, Phase, Target
 from swarm.formats.text import number, one_line, signed
 from swarm.judge import Count, detectable
+from swarm.plan import DRIFT
 from swarm.records import VERDICTS, Goal, Noun, Verdict
 from swarm.rules import JudgeConfig
 from swarm.state import RunState
@@ -188,9 +189,15 @@ def find(
         seed=state.seed,
         version=state.launch.version if state.launch else None,
         config_sha256=digest,
-        warnings=tuple(state.warnings.values()),
+        warnings=warnings(state),
         targets=tuple(_target(state, target, config) for target in state.targets.values()),
     )
+
+
+def warnings(state: RunState) -> tuple[str, ...]:
+    """Give what the run was warned of; a budget is no matter of warning any more when it is over."""
+    over = state.phase in views.ENDED
+    return tuple(w for limit, w in state.warnings.items() if limit == DRIFT or not over)
 
 
 def _target(state: RunState, target: Target, config: RunConfig | None) -> TargetFindings:

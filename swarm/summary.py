@@ -151,7 +151,7 @@ def _facts(state: RunState, target: Target, config: RunConfig | None) -> list[st
     """Give swarm's own lines of a summary."""
     return [
         *_gain_lines(target, findings.headline(target, config)),
-        *(f"warning: {one_line(words, 300)}" for words in state.warnings.values()),
+        *(f"warning: {one_line(words, 300)}" for words in findings.warnings(state)),
         *_noise_lines(target, config.judge if config else JudgeConfig()),
         _verdict_line(target),
         merge_line(state, target),

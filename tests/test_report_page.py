@@ -163,6 +163,11 @@ def test_warnings_of_the_run_are_told() -> None:
     told.add(Warned(limit="drift", message="the machine drifts: set judge.window to 5"))
     assert "> **Warning:** the machine drifts" in page(told)
     assert "warning: the machine drifts" in summary_text(told.state)
+    told.add(Warned(limit="usd", message="90 % of the budget is used"))
+    assert "> **Warning:** 90 % of the budget" in page(told)
+    told.finish()
+    assert "> **Warning:** the machine drifts" in page(told)
+    assert "90 %" not in page(told) + summary_text(told.state), "it has ended by that"
 
 
 # --- runs that are not over --------------------------------------------------------------------
