@@ -14,7 +14,7 @@ help:
 	@echo "make test-all  the tests that take longer too"
 	@echo "make check     lint, format, types, layers"
 	@echo "make fix       mend what the linter can mend"
-	@echo "make bench     overhead, slot use, models as proposers; as ratios"
+	@echo "make bench     overhead, slot use, models as proposers; as ratios; verdicts in known worlds"
 	@echo "make claude    install Claude Code into .npm: the tests then try the real one"
 	@echo "make schema    write configs/schema.json and docs/config.md anew"
 
@@ -51,6 +51,7 @@ bench: setup
 	$(BIN)/python scripts/bench_overhead.py
 	$(BIN)/python scripts/bench_slots.py
 	$(BIN)/python scripts/bench_proposers.py
+	$(BIN)/python scripts/bench_judge.py --quick
 
 schema: setup
 	$(BIN)/swarm schema > configs/schema.json
