@@ -195,7 +195,7 @@ def find(
 
 
 def warnings(state: RunState) -> tuple[str, ...]:
-    """Give what the run was warned of; a budget is no matter of warning any more when it is over."""
+    """Give what a run was warned of; when it is over, its budget is no warning any more."""
     over = state.phase in views.ENDED
     return tuple(w for limit, w in state.warnings.items() if limit == DRIFT or not over)
 
