@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 from swarm.judge import suite
 from swarm.judge.evidence import Noise, Record
 from swarm.judge.scalar import EQUAL, Ruling, duel, z_score
+from swarm.judge.suite import AGAIN
 from swarm.rules import ImprovesConfig, JudgeConfig, PointsConfig
 
 Found = Literal["better", "equal", "worse", "unsure"]
@@ -34,8 +35,22 @@ def duel_of(
     cases: Ruling,
 ) -> Ruling:
     """Compare two records by points; `cases` is the ruling on the suite alone."""
-    if points.trade == "literal":
-        return _literal(candidate, incumbent, noise, points, rule, cases)
+    weigh = _literal if points.trade == "literal" else _lexicographic
+    ruling = weigh(candidate, incumbent, noise, points, rule, cases)
+    if ruling.step == "keep" and candidate.primary.n < 2:
+        words = f"{ruling.reason}; {AGAIN}"
+        return ruling._replace(step="measure", reason=words, cases=None)
+    return ruling
+
+
+def _lexicographic(
+    candidate: Record,
+    incumbent: Record,
+    noise: Noise,
+    points: PointsConfig,
+    rule: JudgeConfig,
+    cases: Ruling,
+) -> Ruling:
     told: list[str] = []
     for part in points.of:
         found = _part(part, candidate, incumbent, noise, rule, cases)
@@ -102,7 +117,10 @@ def _cost(
     if ruling.step == "keep":
         return _Part("better", words)
     if ruling.step == "measure":
-        return _Part("unsure", words)
+        # By the candidate's runs: a cost that it reports only once would be waited for for ever.
+        if candidate.runs < max(2, rule.runs):
+            return _Part("unsure", words)
+        return _Part("equal", f"{words}, after {candidate.runs} runs")
     return _Part("worse" if _z(ruling) <= -EQUAL else "equal", words)
 
 
@@ -127,11 +145,10 @@ def _literal(
     words = "; ".join(
         [f"{more + won:+.3g} points: {more:+.3g} for cases", *(p.words for p in parts)]
     )
-    enough = 2 if se == 0.0 else 1
     if (best <= 0.0) if se == 0.0 else (best < rule.drop_below):
         return cases._replace(step="discard", reason=words)
     sure = z > 0.0 if se == 0.0 else z >= (rule.once if n == 1 else rule.keep_above)
-    if sure and n >= enough:
+    if sure:
         return cases._replace(step="keep", reason=words)
     if n >= rule.runs:
         return cases._replace(step="discard", reason=f"{words}; undecided after {n} runs")

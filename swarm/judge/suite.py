@@ -19,6 +19,7 @@ from swarm.rules import JudgeConfig
 
 CONFIRMED = 1.0
 """z that must be left after the last run of the whole suite before a keep."""
+AGAIN = "the whole suite is run once more before a keep"
 MOSTLY = 0.5
 """Difference of pass rates from which a case counts as fixed or broken."""
 
@@ -99,10 +100,12 @@ def duel(
     z, gain, n = z_cases(pairs), gained(pairs) / len(pairs), candidate.runs
     least = margin(rule.min_delta, incumbent.primary.mean)
     asked = z * (1 - least / gain) if gain > 0.0 else z
-    words = _words(pairs, z, n, incumbent.runs) + (f" (at least {least:g} asked)" if least else "")
+    words = _words(pairs, asked, n, incumbent.runs) + (
+        f" (at least {least:g} asked)" if least else ""
+    )
 
     def ruling(step: Step, more: str = "", cases: tuple[str, ...] | None = None) -> Ruling:
-        return Ruling(step, z, gain, f"{words}; {more}" if more else words, cases)
+        return Ruling(step, asked, gain, f"{words}; {more}" if more else words, cases)
 
     equal = rule.keep_if_equal == "simpler" and simpler and z > -EQUAL and not lost(pairs)
     if asked < rule.drop_below or gain <= 0.0:
@@ -112,11 +115,12 @@ def duel(
             return ruling("measure", "it is simpler, so it need only be equal")
         return ruling("keep", f"equal after {n} runs, and simpler")
     if candidate.whole_last and n > 1:
-        # The whole suite is run again only for a candidate that had passed.
-        if asked >= (rule.keep_above if n == 2 else min(CONFIRMED, rule.keep_above)):
+        # After runs of a part, the second run of the whole suite is made only for what had passed.
+        passed = n > 2 and candidate.primary.n == 2
+        if asked >= (min(CONFIRMED, rule.keep_above) if passed else rule.keep_above):
             return ruling("keep", "also after one more run of the whole suite")
     elif asked >= rule.keep_above:
-        return ruling("measure", "the whole suite is run once more before a keep")
+        return ruling("measure", AGAIN)
     if n >= rule.runs:
         return ruling("discard", f"undecided after {n} runs")
     return ruling("measure", "too close to call", active(pairs))
