@@ -10,10 +10,10 @@ import logging
 from datetime import datetime
 from pathlib import Path
 
+from swarm import merger
 from swarm.actions import Promote
 from swarm.entities import Experiment, Target
 from swarm.errors import GitError, PreconditionError
-from swarm.judge import shrunken
 from swarm.lessons import changes
 from swarm.records import CASES, NotMerged, Promoted, Proposal, Stacked
 from swarm.repo import Conflict, Hub, Identity, locate
@@ -69,7 +69,7 @@ def lay(hub: Hub, state: RunState, name: str, number: int, now: datetime) -> Sta
         onto=target.best,
         commit=hub.commit(tree, [target.best], message, MERGER, now),
         tree=tree,
-        predicted=shrunken(experiment.gain or 0.0, target.spread(experiment.machine or "")),
+        predicted=merger.predicted(target, experiment),
     )
 
 

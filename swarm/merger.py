@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from swarm.entities import Experiment, Target
-from swarm.judge import Ruling, compare, for_stack
+from swarm.judge import Ruling, compare, for_stack, shrunken
+from swarm.judge.scalar import EQUAL
 from swarm.records import MergeOutcome
 from swarm.rules import JudgeConfig
 
@@ -49,6 +50,17 @@ def next_step(target: Target, experiments: dict[int, Experiment], *, drain: bool
 def _may_try(experiment: Experiment, target: Target, drain: bool) -> bool:
     """A conflict waits for the next `best`, unless there will be none."""
     return drain or experiment.conflict_onto != target.best
+
+
+def predicted(target: Target, experiment: Experiment) -> float:
+    """Give what a winner is expected to add to `best`.
+
+    One that was told apart from its incumbent by something else (it is simpler, faster, cheaper)
+    promised nothing of the metric, whatever its luck.
+    """
+    if experiment.z is not None and experiment.z < EQUAL:
+        return 0.0
+    return shrunken(experiment.gain or 0.0, target.spread(experiment.machine or ""))
 
 
 class Merge(NamedTuple):

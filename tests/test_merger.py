@@ -151,3 +151,15 @@ def test_a_stack_is_judged_by_the_milder_rule() -> None:
     assert ruling.z is not None
     assert 1.0 <= ruling.z < 2.0
     assert ruling.step == "keep"
+
+
+@pytest.mark.parametrize(
+    ("z", "promised"), [(None, True), (2.5, True), (0.9, False), (-0.5, False)]
+)
+def test_what_was_kept_for_another_reason_promised_nothing(z: float | None, promised: bool) -> None:
+    """A change that is simpler or faster has a gain too, by luck; its stack need not have it."""
+    story = begun()
+    number = kept(story, "a1", 20.0)
+    experiment = story.state.experiments[number]
+    experiment.z = z
+    assert (merger.predicted(story.target, experiment) > 0.0) == promised
