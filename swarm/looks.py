@@ -12,7 +12,7 @@ from typing import NamedTuple
 from swarm import merger
 from swarm.actions import View
 from swarm.entities import Experiment, Target
-from swarm.judge import Breach, Limit, Record, Ruling, breach, compare, failing
+from swarm.judge import Breach, Limit, Record, Ruling, active_cases, breach, compare, failing
 from swarm.judge.evidence import Spread
 
 MAX_ABORTS = 2
@@ -60,7 +60,7 @@ def _look(
     ruling = judge(target, machine)
     paired = candidate.runs - 1 if repeated else 0
     if controls < paired:
-        part = ruling.cases if not candidate.whole_last else None
+        part = None if candidate.whole_last else active_cases(candidate, reference)
         return Look(candidates=candidate.runs, controls=paired, cases=part)
     settled = ruling.step == "keep" and broken is None
     if settled or ruling.step in ("discard", "invalid"):

@@ -312,10 +312,9 @@ def _drift(view: View, target: Target) -> str | None:
     for machine, spread in target.spreads.items():
         for commit in (target.info.base, target.best):
             sample = target.record(commit, machine).primary
-            if commit != target.info.base:
-                # The first values of a keep are those that it was chosen for.
-                sample = sample.recent(max(2, sample.n - rule.runs))
-            apart = drifted(sample, spread, rule.baseline)
+            # The first values of a keep are those that it was chosen for.
+            chosen = 0 if commit == target.info.base else rule.runs
+            apart = drifted(sample, spread, rule.baseline, after=chosen)
             if apart is not None:
                 name = target.info.metric.name
                 return (

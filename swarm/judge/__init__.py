@@ -27,6 +27,7 @@ __all__ = [
     "Sample",
     "Spread",
     "Step",
+    "active_cases",
     "breach",
     "case_changes",
     "compare",
@@ -91,6 +92,11 @@ def compare(
     if rule.points is not None:
         return duel_of(candidate, incumbent, noise, rule.points, rule, ruling)
     return ruling
+
+
+def active_cases(candidate: Record, incumbent: Record) -> tuple[str, ...]:
+    """Give the cases that can still change the answer: those that later rounds run."""
+    return suite.active(suite.pair(candidate, incumbent))
 
 
 def case_changes(candidate: Record, incumbent: Record) -> tuple[tuple[str, ...], tuple[str, ...]]:

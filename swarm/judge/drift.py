@@ -13,18 +13,20 @@ SURE = 4.0
 tries."""
 
 
-def drifted(sample: Sample, spread: Spread, first: int) -> float | None:
+def drifted(sample: Sample, spread: Spread, first: int, *, after: int = 0) -> float | None:
     """Give by how many standard errors a commit's last values lie off its first, if that is much.
 
     Args:
-        sample: of a commit that was not selected for its values, as the base.
+        sample: the metric of one commit.
         spread: the pooled spread of its machine.
-        first: how many of its values were measured in a row, at the start.
+        first: how many values are taken for its first.
+        after: how many before them are left out: those that the commit was chosen for.
     """
-    early, late = sample.values[:first], sample.values[first:][-LATE:]
-    if len(late) < LATE or len(early) < 2:
+    early = sample.values[after : after + first]
+    late = sample.values[max(after + first, sample.n - LATE) :]
+    if len(late) < LATE or len(early) < 2 or sample.foreign:
         return None
-    sigma = _local_sigma(sample, spread, first)
+    sigma = _local_sigma(sample, spread, early)
     if sigma == 0.0:
         return None
     apart = sum(late) / len(late) - sum(early) / len(early)
@@ -32,11 +34,11 @@ def drifted(sample: Sample, spread: Spread, first: int) -> float | None:
     return z if abs(z) > SURE else None
 
 
-def _local_sigma(sample: Sample, spread: Spread, first: int) -> float:
+def _local_sigma(sample: Sample, spread: Spread, early: list[float]) -> float:
     """Give the spread without what this commit's own long time has added to it."""
-    early = Sample()
-    for value in sample.values[:first]:
-        early.add(value)
-    squares = spread.squares - sample.m2 + early.m2
-    freedom = spread.freedom - (sample.n - 1) + (early.n - 1)
+    first = Sample()
+    for value in early:
+        first.add(value)
+    squares = spread.squares - sample.m2 + first.m2
+    freedom = spread.freedom - (sample.n - 1) + (first.n - 1)
     return math.sqrt(max(0.0, squares) / freedom) if freedom > 0 else 0.0
