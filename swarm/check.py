@@ -73,19 +73,20 @@ class _Stop:
             yield
         finally:
             for which, handler in before.items():
-                signal.signal(which, handler)
+                # Once it is ending, no second signal may cut that short.
+                signal.signal(which, signal.SIG_IGN if self._number else handler)
 
     @contextmanager
     def tidying(self) -> Generator[None]:
-        """Hold signals back; the one that came is raised at the end."""
+        """Hold signals back; one that came is raised at the end, whatever else went wrong."""
         outer, self._tidying = self._tidying, True
-        had = self._number
+        before = self._number
         try:
             yield
         finally:
             self._tidying = outer
-        if self._number is not None and had is None and not outer:
-            raise Stopped(self._number)
+            if self._number is not None and before is None and not outer:
+                raise Stopped(self._number)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         first, self._number = self._number is None, self._number or number
@@ -145,16 +146,18 @@ def _rows(found: Figures, config: RunConfig) -> list[tuple[str, str]]:
     if found.tokens is not None:
         cost.append(f"{count(round(found.tokens))} tokens")
     rows.append(("measurement", ", ".join(cost)))
-    each = f"about {found.per_experiment:g} measurements each, {_spent(found)}"
-    rows.append(("experiment", each))
-    night = f"{found.per_night:,.0f} experiments in 8 hours, if proposals come as fast"
-    rows.append(("night", night))
+    each = "1 measurement" if found.exact else f"about {found.per_experiment:g} measurements"
+    rows.append(("experiment", f"{each}, {_spent(found)}"))
+    # Two digits: more of them would be more than is known.
+    night = f"{float(f'{found.per_night:.2g}'):,.0f}"
+    rows.append(("night", f"about {night} experiments in 8 hours, if proposals come as fast"))
     return rows
 
 
 def _spent(found: Figures) -> str:
-    usd = "" if found.usd is None else f" and ${found.per_experiment * found.usd:.4f}"
-    return f"{duration(found.per_experiment * found.seconds)}{usd}"
+    usd = "" if found.usd is None else f", ${found.per_experiment * found.usd:.4f}"
+    seconds = found.per_experiment * found.seconds
+    return (duration(seconds) if seconds >= 60 else f"{number(seconds, 3)} s") + usd
 
 
 def _count(n: int, what: str) -> str:

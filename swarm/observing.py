@@ -89,33 +89,38 @@ def observe(config: RunConfig, tell: Tell, tidying: Tidying = nullcontext) -> Ob
         tell: is told how far it has come.
         tidying: a context in which signals wait, for what must be done whatever happens.
     """
-    refusals: list[SwarmError] = []
-    target = config.target
-    keys = take((g.proposer for g in config.agents), os.environ)
-    source = _try(refusals, lambda: inspect(target.repo, target.base, dirty=target.dirty))
-    ready = source is not None
-    if source is not None:
-        top, found = source.top, source
-        ready = _try(refusals, lambda: check_target(target, found)) is not None
-        if ready:
-            _try(refusals, lambda: check_groups(config, found))
-        _try(refusals, lambda: check_branch_room(found, config.name))
-        _try(refusals, lambda: warm_start(config, top))
-    _try(refusals, lambda: check_proposers(config, keys))
-    _try(refusals, lambda: budget.check(config, keys))
-    slots = _try(
-        refusals, lambda: slot_count(target.slot, cpus=os.cpu_count() or 1, gpus=local_gpus())
-    )
-    seen = Observations(
-        refusals=tuple(refusals), slots=slots or 0, memory_mb=_machine_memory() / 2**20
-    )
-    if source is None or slots is None or not ready:
+    with tidying():  # git reads on when it is interrupted, and a snapshot writes
+        source, seen = _preconditions(config)
+    if source is None:
         return seen
     with _scratch(tidying) as root:
         try:
             return _Lab(config, source, root, tell, tidying).work(seen)
         except PreconditionError as error:
             return replace(seen, refusals=(*seen.refusals, error))
+
+
+def _preconditions(config: RunConfig) -> tuple[Source | None, Observations]:
+    """Collect what a launch would refuse; no source if nothing can be measured."""
+    refusals: list[SwarmError] = []
+    target = config.target
+    keys = take((g.proposer for g in config.agents), os.environ)
+    found = _try(refusals, lambda: inspect(target.repo, target.base, dirty=target.dirty))
+    files = None
+    if (source := found) is not None:
+        files = _try(refusals, lambda: check_target(target, source))
+        if files is not None:
+            _try(refusals, lambda: check_groups(config, source))
+        _try(refusals, lambda: check_branch_room(source, config.name))
+        _try(refusals, lambda: warm_start(config, source.top))
+    _try(refusals, lambda: check_proposers(config, keys))
+    _try(refusals, lambda: budget.check(config, keys))
+    slots = _try(
+        refusals, lambda: slot_count(target.slot, cpus=os.cpu_count() or 1, gpus=local_gpus())
+    )
+    memory = _machine_memory() / 2**20
+    seen = Observations(refusals=tuple(refusals), slots=slots or 0, memory_mb=memory)
+    return (None if files is None or slots is None else found), seen
 
 
 def _try(refusals: list[SwarmError], look: Callable[[], T]) -> T | None:
@@ -155,8 +160,18 @@ def _scratch(tidying: Tidying) -> Generator[Path]:
             os.close(held)
     finally:
         with tidying():
+            _end_workers(root)
             if not remove_tree(root):
                 raise SwarmError(f"{root} could not be removed", hint="remove it by hand")
+
+
+def _end_workers(root: Path) -> None:
+    """End the git that an interruption left at work there: it would make anew what is removed."""
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error, OSError):
+            if Path(child.cwd()).is_relative_to(root):
+                child.kill()
+                child.wait(5)
 
 
 def _remove_dead(old: Path) -> None:
@@ -232,7 +247,9 @@ class _Lab:
         runtime = Inline()
         slot = self._config.target.slot.model_copy(update={"count": count})
         try:
-            runtime.start(Muster(site, slot, ()))
+            Node(site).prepare()  # this takes its time, and may be interrupted
+            with self._tidying():
+                runtime.start(Muster(site, slot, ()))
             yield _Slots(runtime)
         finally:
             with self._tidying():
@@ -324,7 +341,8 @@ class _Lab:
 
     def _with_nonsense(self, seen: Observations) -> Observations:
         """Measure the base with every file in scope replaced, twice if that is close."""
-        commit = self._nonsense()
+        with self._tidying():
+            commit = self._nonsense()
         if commit is None:
             return seen
         harness = replace(self._site.target.harness, guard=(), final=None)

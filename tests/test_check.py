@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import re
 import signal
 import subprocess
 import sys
@@ -24,8 +26,9 @@ from swarm.entities import FINAL_INDEX
 from swarm.launch import open_run
 from swarm.ledger import read
 from swarm.mustering import seed_of
-from swarm.observations import Observations, figures, named_as_missing
+from swarm.observations import Observations, Take, figures, named_as_missing
 from swarm.observing import observe
+from swarm.records import Measurement, TargetInfo
 from swarm.state import RunState
 
 SWARM = [sys.executable, "-m", "swarm"]
@@ -170,6 +173,12 @@ def test_a_proposer_that_is_not_ready_does_not_hold_the_measuring_up(look: Look)
     assert len(checked.seen.good) == 3
 
 
+def test_a_budget_that_cannot_be_kept_to(look: Look) -> None:
+    agents = "agents=[{count: 1, proposer: {kind: headless, cli: [echo]}}]"
+    checked = look(GOOD, agents, "budget.usd=5")
+    assert checked.kinds == {"budget"}
+
+
 def test_a_repository_that_cannot_be_used(tmp_path: Path) -> None:
     checked = Checked(make_config(tmp_path, TEXT))
     assert "not in a git repository" in checked.one("repository").message
@@ -256,6 +265,26 @@ def test_a_log_names_what_it_did_not_find() -> None:
     words = named_as_missing(log)
     assert {"/x/export/run.py", "./lib/a.js", "pkg/sub.py", "pkg", "src/pkg"} <= set(words)
     assert "fine.txt" not in words
+
+
+def test_a_file_that_the_base_can_do_without_is_a_warning(tmp_path: Path) -> None:
+    cached = """
+    from value import VALUE
+    try:
+        open("cache/index.bin")
+    except OSError as error:
+        print(f"slow path: {error}")
+    print(f"METRIC loss={VALUE}")
+    """
+    files = {f"deep/{name}": text for name, text in GOOD.items()}
+    top = make_repo(tmp_path / "repo", {**files, "deep/measure.py": textwrap.dedent(cached)})
+    (top / "deep" / "cache").mkdir()
+    (top / "deep" / "cache" / "index.bin").write_text("")
+    checked = Checked(make_config(top, TEXT, "target.repo=deep"))
+    assert checked.kinds == {"missing_file"}
+    found = checked.one("missing_file")
+    assert found.level == "warning"
+    assert "`deep/cache/index.bin`" in found.message
 
 
 # --- the scope ----------------------------------------------------------------------------------
@@ -424,6 +453,32 @@ def test_a_metric_that_is_another_one_beside_others(look: Look, tmp_path: Path) 
     assert "more than chance" in checked.one("contention").message
 
 
+def test_chance_is_not_called_contention() -> None:
+    config = make_config(Path("/nowhere"), TEXT)
+    info = TargetInfo(
+        name="main", metric=config.target.metric.spec, repo="/", base="a" * 40, base_tree="b" * 40
+    )
+    alarms, rng = 0, random.Random(7)
+    for _ in range(1000):
+        takes = [
+            Take(
+                Measurement(
+                    commit=info.base,
+                    tree=info.base_tree,
+                    index=i,
+                    machine="m",
+                    values={"loss": rng.gauss(10, 0.1)},
+                    seconds=1.0,
+                ),
+                alone=i == 0,
+            )
+            for i in range(5)
+        ]
+        seen = Observations(info=info, slots=2, takes=tuple(takes))
+        alarms += any(f.kind == "contention" for f in diagnose(seen, config))
+    assert alarms <= 9, "three sigmas are 2.7 in a thousand"
+
+
 SLOW = """
 import time
 from value import VALUE
@@ -435,7 +490,9 @@ print(f"METRIC loss={VALUE}")
 def test_a_timeout_that_is_near(look: Look) -> None:
     checked = look({**GOOD, "measure.py": SLOW}, "target.timeout=2400ms")
     assert checked.kinds == {"timeout_near"}
-    assert "set `timeout` to 4s" in checked.one("timeout_near").hint
+    wanted = re.search(r"set `timeout` to (\d+)s", checked.one("timeout_near").hint)
+    assert wanted is not None
+    assert int(wanted[1]) >= 4
 
 
 def test_a_timeout_that_is_too_short(look: Look) -> None:
@@ -508,6 +565,20 @@ def test_a_final_that_works_says_nothing(look: Look) -> None:
     assert look(GOOD, "target.final=python3 -S measure.py").kinds == set()
 
 
+def test_what_a_measurement_costs_is_taken_from_the_harness(look: Look) -> None:
+    costly = GOOD["measure.py"] + "print('METRIC usd=0.25')\nprint('METRIC tokens=1200')\n"
+    checked = look({**GOOD, "measure.py": costly})
+    found = figures(checked.seen, checked.config)
+    assert found is not None
+    assert (found.usd, found.tokens) == (0.25, 1200)
+
+
+def test_a_run_on_a_cluster_is_checked_on_this_machine_only(look: Look) -> None:
+    checked = look(GOOD, "cluster.address='10.0.0.1:6379'")
+    assert checked.kinds == {"elsewhere"}
+    assert checked.one("elsewhere").level == "note"
+
+
 # --- the command --------------------------------------------------------------------------------
 
 
@@ -568,6 +639,29 @@ def test_a_signal_ends_it_and_nothing_is_left(target: Path, which: int, where: s
     assert list(Path(os.environ["SWARM_SCRATCH"]).iterdir()) == []
     check_nobody_left()
     assert snapshot(target) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tenths", range(3, 20))
+def test_ctrl_c_twice_at_any_moment_leaves_nothing(target: Path, tenths: int) -> None:
+    process = subprocess.Popen(
+        [*SWARM, "check", "good.yaml", "--set", "target.setup=sleep 0.3"],
+        cwd=target.parent,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    # A terminal sends it to the whole group, git included.
+    for pause in (tenths / 10, 0.03):
+        time.sleep(pause)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode in (0, 130, -signal.SIGINT)  # the last while Python itself starts
+    assert list(Path(os.environ["SWARM_SCRATCH"]).glob("*")) == []
+    assert "swarm's own" not in err
+    check_nobody_left()
 
 
 def test_what_a_killed_check_left_goes_with_the_next(target: Path) -> None:
