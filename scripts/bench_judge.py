@@ -309,7 +309,8 @@ class Row(NamedTuple):
     missed: Figure
     true: Figure
     p10: float
-    price: float
+    price: float | None
+    """Measurements for each true keep; None if there was none."""
     over: Figure
     claimed: Figure
     fresh: Figure
@@ -344,7 +345,7 @@ def row_of(counts: list[Count]) -> Row:
         missed=share([c.missed for c in counts], [c.good for c in counts]),
         true=average(truths),
         p10=truths[n // 10],
-        price=sum(c.spent for c in counts) / won if won else math.inf,
+        price=sum(c.spent for c in counts) / won if won else None,
         over=average([c.over for c in counts]),
         claimed=average([c.claimed for c in counts]),
         fresh=average([c.fresh for c in counts]),
@@ -376,7 +377,7 @@ def line(rule: str, row: Row, known: Known) -> str:
     true = f"{row.true.value:+.2f}±{row.true.se:.2f} {against(row.true, known.true, n, 1):8}"
     over = f"{row.over.value:+.2f}±{row.over.se:.2f} {against(row.over, known.over, n, 2):8}"
     claimed = f"{row.claimed.value:+.2f} {against(row.claimed, known.claimed, n, 2):8}"
-    price = f"{row.price:.0f}" if row.price < 1e5 else "-"
+    price = "-" if row.price is None else f"{row.price:.0f}"
     return (
         f"{rule:24}{row.kept:5.1f} {false:>17}{row.harmful:6.0f} {missed:>13}{true:>22}"
         f"{row.p10:+7.1f}{price:>7} {over:>20} {claimed:>18} {row.proposals:5.0f}"
@@ -404,13 +405,17 @@ def goals(rows: dict[tuple[str, str], Row]) -> Iterator[str]:
         yield f"         {null}: {words}"
 
 
-def tables(worlds: list[str], campaigns: int, pool: Pool) -> dict[tuple[str, str], Row]:
-    """Run all rules in some worlds."""
+def tables(worlds: list[str], campaigns: int, pool: Pool) -> Iterator[tuple[str, str, Row]]:
+    """Run all rules in some worlds; give world, rule and row, as they are done."""
     counts: dict[tuple[str, str], list[Count]] = defaultdict(list)
     todo = list(batches(worlds, campaigns, planned=False))
+    left = Counter((batch.world, batch.rule) for batch in todo)
     for batch, found in zip(todo, pool.imap(work, todo), strict=True):
-        counts[batch.world, batch.rule] += found
-    return {key: row_of(found) for key, found in counts.items()}
+        key = (batch.world, batch.rule)
+        counts[key] += found
+        left[key] -= 1
+        if not left[key]:
+            yield *key, row_of(counts.pop(key))
 
 
 def main() -> None:
@@ -431,16 +436,22 @@ def main() -> None:
             scalar = [name for name in worlds if isinstance(WORLDS[name], Scalar)]
             sys.exit(not compare_plans(scalar, args.campaigns or PLANNED, pool))
         campaigns = args.campaigns or (QUICK if args.quick else FULL)
-        rows = tables(worlds, campaigns, pool)
-    for (world, rule), row in rows.items():
-        if args.json:
-            print(json.dumps({"world": world, "rule": rule, **row._asdict()}))
-            continue
-        if rule == rules_of(world)[0]:
-            print(f"\n{world}: {row.campaigns} campaigns a row\n{HEAD}")
-        print(line(rule, row, KNOWN.get(world, {}).get(rule, Known())))
+        rows: dict[tuple[str, str], Row] = {}
+        for world, rule, row in tables(worlds, campaigns, pool):
+            rows[world, rule] = row
+            show(world, rule, row, as_json=args.json)
     if not args.json:
         print("\n" + "\n".join(goals(rows)))
+
+
+def show(world: str, rule: str, row: Row, *, as_json: bool) -> None:
+    """Print one row; the first of a world under a heading."""
+    if as_json:
+        print(json.dumps({"world": world, "rule": rule, **row._asdict()}), flush=True)
+        return
+    if rule == rules_of(world)[0]:
+        print(f"\n{world}: {row.campaigns} campaigns a row\n{HEAD}")
+    print(line(rule, row, KNOWN.get(world, {}).get(rule, Known())), flush=True)
 
 
 if __name__ == "__main__":
