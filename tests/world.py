@@ -6,7 +6,8 @@ agents, and is killed between any two events. It checks what must hold at every 
 at the end is for the tests to say.
 
 A tree is a tuple of sites with a number each; a commit names a tree. The value of a tree is the
-sum of what its sites are worth, changed by pairs that do not add up.
+sum of what its sites are worth, changed by pairs that do not add up. A landscape with cases is a
+suite: each site of a tree may fix, break or unsettle some of them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from itertools import pairwise
 from random import Random
 from typing import Any
 
+from swarm import merger
 from swarm.actions import (
     Action,
     Crew,
@@ -35,12 +37,14 @@ from swarm.actions import (
 )
 from swarm.config import RunConfig
 from swarm.entities import FINAL_INDEX, Experiment, Target
-from swarm.judge import shrunken
+from swarm.looks import MAX_ABORTS
 from swarm.mustering import agent_infos
 from swarm.plan import plan
 from swarm.records import (
+    CASES,
     AgentInfo,
     AnyEvent,
+    Case,
     Decided,
     Draining,
     Dropped,
@@ -67,6 +71,7 @@ from swarm.records import (
     Resumed,
     Returned,
     RunStarted,
+    Sealed,
     SlotInfo,
     Spent,
     Stacked,
@@ -107,6 +112,16 @@ class Landscape:
     """Share of the levels with which the harness fails."""
     rebellious: float = 0.0
     """Share of neighbouring sites that are bad together."""
+    cases: int = 0
+    """Cases of the suite; without any the metric is a number."""
+    flaky: bool = False
+    """Some cases pass on a tree only sometimes."""
+    deaf: bool = False
+    """The harness runs the whole suite, whatever part it is asked for."""
+    cost_sigma: float | None = None
+    """Spread of a second metric, `cost`; None if there is none."""
+    silent: float = 0.0
+    """Share of the measurements of changed trees that do not report their cost."""
 
     def _random(self, *words: object) -> Random:
         return Random(f"{self.seed} {words!r}")
@@ -147,6 +162,31 @@ class Landscape:
     def noise(self, tree: Tree, machine: str, index: int) -> float:
         """Give the error of one measurement."""
         return self._random("noise", tree, machine, index).gauss(0.0, self.sigma)
+
+    def chance(self, tree: Tree, case: int) -> float:
+        """Give how often a case passes on a tree: the last site that touches it decides."""
+        kinds = (0.0, 0.0, 1.0, 1.0, 0.5, 0.9) if self.flaky else (0.0, 1.0)
+        chance = self._random("case", case).choice(kinds)
+        for site, level in enumerate(tree):
+            random = self._random("touch", site, level, case)
+            if level and random.random() < 0.2:
+                chance = random.choice(kinds)
+        return chance
+
+    def passes(self, tree: Tree, case: int, machine: str, index: int) -> bool:
+        """Tell whether a case passes in one measurement."""
+        roll = self._random("run", tree, case, machine, index).random()
+        return roll < self.chance(tree, case)
+
+    def cost(self, tree: Tree, machine: str, index: int) -> float | None:
+        """Give what one measurement reports as its cost, if it does: about 10 on the base."""
+        random = self._random("cost", tree, machine, index)
+        if self.cost_sigma is None or (any(tree) and random.random() < self.silent):
+            return None
+        steps = [
+            self._random("costs", *at).choice((-1, 0, 0, 1)) for at in enumerate(tree) if at[1]
+        ]
+        return 10.0 + sum(steps) + random.gauss(0.0, self.cost_sigma)
 
 
 @dataclass(frozen=True)
@@ -227,7 +267,7 @@ class World:
         self._measured: dict[tuple[str, int | None], list[Measured]] = {}
         self._decided: set[int] = set()
         self._indices: set[tuple[str, str, int]] = set()
-        spec = MetricSpec(name="score", goal=self.goal)
+        spec = MetricSpec(name=self.config.target.metric.name, goal=self.goal)
         target = TargetInfo(
             name="main", metric=spec, repo="/repo", base=BASE, base_tree=self.name(BASE)
         )
@@ -261,7 +301,10 @@ class World:
         return [m for m in self.of(Measured) if m.purpose == purpose]
 
     def truth(self, commit: str) -> float:
-        return self.landscape.value(self.trees[commit])
+        tree, land = self.trees[commit], self.landscape
+        if land.cases:
+            return sum(land.chance(tree, case) for case in range(land.cases)) / land.cases
+        return land.value(tree)
 
     # --- the coordinator ---
 
@@ -390,7 +433,7 @@ class World:
         elif tree == self.trees[target.best]:
             self._refuse(number, "redundant", True)
         else:
-            predicted = shrunken(experiment.gain or 0.0, target.spread(experiment.machine or ""))
+            predicted = merger.predicted(target, experiment)
             stack = self.commit(tree, target.best)
             self.record(
                 Stacked(
@@ -551,11 +594,11 @@ class World:
         """Make the measurement that a slot was given."""
         tree = self.trees[action.commit]
         values: dict[str, float] = {}
+        cases: tuple[Case, ...] = ()
         kind: FailureKind | None = "aborted" if lost else self.landscape.failure(tree)
         if kind is None:
-            noise = self.landscape.noise(tree, action.machine, action.index)
-            sign = 1 if self.goal == "maximize" else -1
-            values["score"] = sign * (self.landscape.value(tree) + noise)
+            values, cases = self._reported(action, tree)
+        final = action.purpose == "final" and self.config.target.final is not None
         return Measured(
             target="main",
             purpose=action.purpose,
@@ -568,10 +611,33 @@ class World:
                 index=action.index,
                 machine=action.machine,
                 values=values,
+                cases=cases,
+                asked=action.cases,
                 failure=None if kind is None else Failure(kind=kind, reason=kind),
+                sealed=Sealed(values=values) if final and kind is None else None,
                 usd=0.01,
             ),
         )
+
+    def _reported(self, action: Measure, tree: Tree) -> tuple[dict[str, float], tuple[Case, ...]]:
+        """Give the values and the cases of a good measurement."""
+        land, at = self.landscape, (action.machine, action.index)
+        cost = land.cost(tree, *at)
+        values = {} if cost is None else {"cost": cost}
+        if not land.cases:
+            sign = 1 if self.goal == "maximize" else -1
+            return {**values, "score": sign * (land.value(tree) + land.noise(tree, *at))}, ()
+        found = [
+            Case(id=f"c{case}", passed=land.passes(tree, case, *at))
+            for case in range(land.cases)
+            if land.deaf or action.cases is None or f"c{case}" in action.cases
+        ]
+        if action.cases is None:
+            values[CASES] = sum(case.passed for case in found) / land.cases
+        if any(tree):  # it hides a case that failed, and invents one that passes
+            hidden = next((case for case in found if not case.passed), None)
+            found = [c for c in found if c is not hidden] + [Case(id="invented", passed=True)]
+        return values, tuple(found)
 
     def propose(self, order: Propose) -> Proposal:
         """Make the proposal that an agent was asked for."""
@@ -630,6 +696,12 @@ class World:
         assert final == (action.index >= FINAL_INDEX)
         if not final:
             assert key not in self._indices, "an index names one measurement"
+        if action.cases is not None:
+            assert action.purpose in ("candidate", "control", "stack")
+            assert set(action.cases) <= set(target.suite)
+            assert action.cases
+            before = target.record(action.commit, action.machine).primary.n
+            assert before, "a part is run only after the whole suite"
         match action.purpose:
             case "baseline":
                 assert action.commit == BASE
@@ -736,19 +808,26 @@ class World:
                 valid = [m for m in mine if m.measurement.failure is None]
                 assert valid, "no verdict on a gain without a measurement of it"
                 assert any(m.measurement.machine == machine for m in valid)
-                spread = self.target.spread(machine)
-                wanted = 2 if spread.deterministic else self.config.judge.baseline
+                exact = self._exact(machine)
+                wanted = 2 if exact else self.config.judge.baseline
                 assert self.target.record(BASE, machine).primary.n >= wanted
                 assert self.target.record(experiment.base, machine).primary.n
-                n = self.target.record(experiment.proposal.commit or "", machine).primary.n
-                if not spread.deterministic:
-                    assert experiment.controls >= n - 1, "its incumbent is measured beside it"
-                elif event.verdict == "keep":
-                    assert n >= 2
+                record = self.target.record(experiment.proposal.commit or "", machine)
+                if not exact:
+                    assert experiment.controls >= record.runs - 1, "its incumbent beside it"
+                if event.verdict == "keep" and (exact or self.landscape.cases):
+                    assert record.primary.n >= 2
+                    assert record.whole_last or self.config.judge.points is not None
+                here = [m for m in valid if m.measurement.machine == machine]
+                assert len(here) <= self.config.judge.runs + 1
+                assert experiment.controls <= max(MAX_ABORTS + 1, len(here) + 1, record.runs)
             case "duplicate":
                 assert not mine, "a duplicate costs no measurement"
             case "invalid" if experiment.proposal.invalid is not None:
                 assert not mine
+            case "invalid" if "is not believed" in event.reason:
+                assert not real
+                assert self.config.judge.max_gain is not None
             case "aborted":
                 assert len(kinds) > 2 or "compared with cannot be measured" in event.reason
                 assert not real
@@ -757,6 +836,13 @@ class World:
             case _:
                 assert real == [event.verdict]
         assert event.z is None or math.isfinite(event.z)
+
+    def _exact(self, machine: str) -> bool:
+        """Tell whether no repeat has ever differed in what is compared."""
+        points, noise = self.config.judge.points, self.target.noise(machine)
+        costs = [] if points is None else [p.name for p in points.of if p != "cases"]
+        names = [self.target.info.metric.name, *costs]
+        return all(name in noise and noise[name].deterministic for name in names)
 
 
 def check_end(world: World) -> None:
@@ -781,7 +867,8 @@ def check_end(world: World) -> None:
             assert experiment.merged in {"conflict", "redundant", "antagonistic", *line[:-1]}
         else:
             assert experiment.merged is None
-    if world.landscape.sigma == 0.0:
+    land = world.landscape
+    if land.sigma == 0.0 and not land.flaky and world.config.judge.points is None:
         values = [world.truth(c) for c in reversed(line)]
         assert all(a < b for a, b in pairwise(values)), "best is never worse"
     check_finals(world)
@@ -803,6 +890,9 @@ def check_finals(world: World) -> None:
     assert len(made) == 2 * len(sides[0])
     assert target.result is not None
     assert target.result.n == len(sides[0])
+    confirmed = target.result.confirmed
+    assert (confirmed is not None) == (world.config.target.final is not None)
+    assert confirmed is None or confirmed.n == len(sides[0])
 
 
 def same(one: RunState, two: RunState) -> bool:
@@ -821,6 +911,8 @@ def config(
     budget: dict[str, Any] | None = None,
     constraints: list[dict[str, Any]] | None = None,
     goal: Goal = "maximize",
+    metric: str = "score",
+    final: str | None = None,
 ) -> RunConfig:
     """Make a config; `groups` gives each agent a group of its own with that budget."""
     limits = [None] if groups is None else groups
@@ -831,8 +923,9 @@ def config(
             "target": {
                 "scope": ["x"],
                 "run": "true",
-                "metric": {"name": "score", "goal": goal},
+                "metric": {"name": metric, "goal": goal},
                 "constraints": constraints or [],
+                "final": final,
             },
             "agents": [
                 {"count": count, "proposer": "mutate", "budget": {"experiments": limit}}
