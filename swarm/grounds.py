@@ -383,12 +383,12 @@ def _where(found: _Found, z: float, rule: Thresholds) -> str:
     """Say where z of the verdict falls among the thresholds, and what follows."""
     low, high, said = rule.drop_below, rule.keep_above, f"z = {z:+.2f}"
     if found.experiment.verdict == "keep":
+        if found.target.info.metric.name == CASES and z >= high:
+            return f"{said} reaches {high:g}, also after one more run of the whole suite: kept"
         if z >= rule.once:
             return f"{said} reaches {rule.once:g}, which is enough even after a single run: kept"
         if z >= high:
             return f"{said} reaches {high:g}: told apart from the incumbent, so kept"
-        if found.target.info.metric.name == CASES and z >= suite.CONFIRMED:
-            return f"{said} is left after one more run of the whole suite, which is enough: kept"
         return f"{said}: not told apart from the incumbent, but kept, as it is simpler"
     if z < low:
         worse = "worse than its incumbent" if z <= -low else "no visible gain"

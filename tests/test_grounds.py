@@ -120,13 +120,13 @@ def test_the_cases_of_a_suite() -> None:
     assert "fixed: c5 1/1, was 0/1" in said(told, 3)
     assert "broken: c1 0/1, was 1/1" in said(told, 3)
     assert "flaky: c6 0/1, was 3/5" in said(told, 2)
-    assert "is left after one more run" not in said(told, 3)
+    assert "also after one more run" not in said(told, 3)
 
 
 def test_a_keep_that_passed_once_more() -> None:
     told = SuiteStory("110000", "110000", "100000")
-    one = told.tried("a1", "x", "111100", "keep", z=1.6, fixed="c3 c4")
-    assert "z = +1.60 is left after one more run of the whole suite, which is enough" in said(
+    one = told.tried("a1", "x", "111100", "keep", z=2.6, fixed="c3 c4")
+    assert "z = +2.60 reaches 2, also after one more run of the whole suite: kept" in said(
         told, one
     )
 

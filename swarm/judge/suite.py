@@ -17,8 +17,6 @@ from swarm.judge.scalar import EQUAL, Ruling, Step
 from swarm.quantities import margin
 from swarm.rules import JudgeConfig
 
-CONFIRMED = 1.0
-"""z that must be left after the last run of the whole suite before a keep."""
 AGAIN = "the whole suite is run once more before a keep"
 MOSTLY = 0.5
 """Difference of pass rates from which a case counts as fixed or broken."""
@@ -114,12 +112,9 @@ def duel(
         if n < rule.runs:
             return ruling("measure", "it is simpler, so it need only be equal")
         return ruling("keep", f"equal after {n} runs, and simpler")
-    if candidate.whole_last and n > 1:
-        # After runs of a part, the second run of the whole suite is made only for what had passed.
-        passed = n > 2 and candidate.primary.n == 2
-        if asked >= (min(CONFIRMED, rule.keep_above) if passed else rule.keep_above):
+    if asked >= rule.keep_above:
+        if candidate.whole_last and n > 1:
             return ruling("keep", "also after one more run of the whole suite")
-    elif asked >= rule.keep_above:
         return ruling("measure", AGAIN)
     if n >= rule.runs:
         return ruling("discard", f"undecided after {n} runs")
