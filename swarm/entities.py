@@ -85,6 +85,8 @@ class Experiment:
     """Cases that it fails and its incumbent passes, mostly."""
     merged: str | None = None
     """None, "queued", the sha on `best`, or a `MergeOutcome`."""
+    merge_reason: str = ""
+    """Why the merger refused it, or could not lay it on `best`."""
     conflict_onto: str | None = None
     """The `best` on which it did not apply; it is tried once more on the next."""
     ported_by: int | None = None

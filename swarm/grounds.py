@@ -448,7 +448,8 @@ def _share(counts: tuple[int, int]) -> str:
 
 def _on_merger(experiment: Experiment) -> Iterator[str]:
     if experiment.merged in _MERGER:
-        yield _MERGER[experiment.merged]
+        why = one_line(experiment.merge_reason, 200)
+        yield _MERGER[experiment.merged] + (f" ({why})" if why else "")
 
 
 def _grown_words(now: Ruling) -> str:

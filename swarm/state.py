@@ -407,6 +407,7 @@ class RunState:
     def _on_not_merged(self, event: NotMerged) -> None:
         target = self.targets[event.target]
         experiment = self.experiments[event.number]
+        experiment.merge_reason = event.reason
         if event.outcome == "conflict":
             experiment.conflict_onto = event.onto
             # It may wait long for the next best; its agent need not wait with it.

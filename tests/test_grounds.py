@@ -241,3 +241,9 @@ def test_no_case_commands_a_terminal() -> None:
     text = tables.experiment(experiment_json(told.state, 3), "cases", 100)
     assert "broken: red link" in text
     assert text.replace("\n", "").isprintable()
+
+
+def test_what_the_merger_said_of_a_keep() -> None:
+    told = morning()
+    words = said(told, 10)
+    assert "it changes the same lines as what is there (train.py line 12)" in words
