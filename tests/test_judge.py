@@ -301,6 +301,156 @@ def _breach_of(
     return breach(limit, record(given), record(base), noise, metric, RULE)
 
 
+# --- a spread of one's own ----------------------------------------------------------------------
+
+
+def pooled(noise: Spread, *numbers: float, pinned: bool = False) -> Sample:
+    """Give the sample of a commit whose scatter was taken into a spread."""
+    taken = Sample()
+    for number in numbers:
+        noise.take(taken, number, pinned=pinned)
+    return taken
+
+
+groups_of_values = st.lists(st.lists(values, min_size=1, max_size=6), min_size=1, max_size=8)
+
+
+@given(groups_of_values, st.randoms(use_true_random=False))
+def test_the_spread_is_that_of_the_commits_that_are_not_foreign(
+    groups: list[list[float]], random: Any
+) -> None:
+    """In whatever order the values come; the base is in it whatever its scatter."""
+    noise, taken = Spread(), [Sample() for _ in groups]
+    order = [(i, value) for i, group in enumerate(groups) for value in group]
+    random.shuffle(order)
+    for i, value in order:
+        noise.take(taken[i], value, pinned=i == 0)
+        assert noise.squares >= 0.0
+        inside = [s for s in taken if s.n > 1 and not s.foreign]
+        assert noise.freedom == sum(s.n - 1 for s in inside)
+        squares = sum(s.m2 for s in inside)
+        assert math.isclose(noise.squares, squares, rel_tol=1e-6, abs_tol=1e-4)
+    assert not taken[0].foreign
+    same = all(len(set(s.values)) == 1 for s in taken)
+    assert noise.deterministic == (same and noise.freedom > 0)
+
+
+def test_a_foreign_commit_goes_out_and_comes_in_again() -> None:
+    noise = Spread()
+    pooled(noise, 0.0, 1.0, -1.0, 0.5, -0.5, pinned=True)
+    before = noise.sigma
+    wild = pooled(noise, 0.0, 100.0)
+    assert wild.foreign
+    assert noise.sigma == before, "it does not blur the others"
+    assert noise.squared_error(wild) == wild.variance / 2
+    for value in [50.0] * 400:
+        noise.take(wild, value)
+    assert not wild.foreign
+    assert noise.freedom == 4 + 401
+
+
+def test_one_difference_ends_determinism_even_of_a_foreign_commit() -> None:
+    noise = Spread()
+    pooled(noise, 1.0, 1.0, pinned=True)
+    assert noise.deterministic
+    assert pooled(noise, 1.0, 1.5).foreign
+    assert not noise.deterministic
+    assert noise.sigma == 0.0
+
+
+@pytest.mark.parametrize("base", [(0.0, 1.0, -1.0, 0.5, -0.5), (0.0, 0.0, 0.0, 0.0, 0.0)])
+def test_an_absurd_candidate_does_not_change_the_verdict_on_others(base: tuple[float, ...]) -> None:
+    def judged(noise: Spread, incumbent: Sample) -> list[str]:
+        tried = [(0.2,), (1.9,), (3.5,), (1.9, 2.4), (1.0, 1.2), (-1.0,)]
+        samples = [sample(*numbers) for numbers in tried]
+        return [duel(s, incumbent, noise, sign=1, rule=RULE).step for s in samples]
+
+    noise = Spread()
+    incumbent = pooled(noise, *base, pinned=True)
+    before = judged(noise, incumbent)
+    pooled(noise, 1e6, 0.0)
+    pooled(noise, 1e100, -1e100, 3.0)
+    assert judged(noise, incumbent) == before
+
+
+# --- gains that nobody can believe --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("numbers", "step"),
+    [
+        ((900.0,), "measure"),
+        ((900.0, 1.0), "invalid"),
+        ((1.0, 900.0), "invalid"),
+        ((900.0, 1.0, 1.0), "invalid"),
+        ((900.0, 901.0), "keep"),
+        ((30.0,), "keep"),
+        ((-900.0,), "discard"),
+    ],
+)
+@pytest.mark.parametrize("max_gain", [100.0, "100%"])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_absurd_gain_is_believed_when_it_comes_again(
+    numbers: tuple[float, ...], step: str, max_gain: float | str, sign: int
+) -> None:
+    rule = RULE.model_copy(update={"max_gain": max_gain})
+    noise = Spread()
+    incumbent = pooled(noise, *(100.0 + x for x in (0.0, 1.0, -1.0, 2.0, -2.0)), pinned=True)
+    candidate = pooled(noise, *(100.0 + sign * x for x in numbers))
+    assert duel(candidate, incumbent, noise, sign=sign, rule=rule).step == step
+
+
+# --- equal, and simpler -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("gain", "n", "sigma", "step"),
+    [
+        (0.0, 1, 0.0, "measure"),
+        (0.0, 2, 0.0, "keep"),
+        (-1e-9, 2, 0.0, "discard"),
+        (0.1, 1, 1.0, "measure"),
+        (0.1, 5, 1.0, "keep"),
+        (-0.1, 5, 1.0, "keep"),
+        (-2.0, 1, 1.0, "discard"),
+        (-2.0, 5, 1.0, "discard"),
+        (0.9, 5, 1.0, "keep"),
+    ],
+)
+def test_what_is_simpler_need_only_be_equal(gain: float, n: int, sigma: float, step: str) -> None:
+    rule = RULE.model_copy(update={"keep_if_equal": "simpler"})
+    sides = (level(gain, n), level(0.0, 5), spread(sigma))
+    assert duel(*sides, sign=1, rule=rule, simpler=True).step == step
+    plain = duel(*sides, sign=1, rule=RULE, simpler=True)
+    assert duel(*sides, sign=1, rule=rule) == plain, "no simpler, no matter"
+
+
+@given(st.floats(-10, 10), st.integers(1, 6), st.floats(0, 3))
+def test_what_is_simpler_is_never_kept_when_it_is_worse(gain: float, n: int, sigma: float) -> None:
+    rule = RULE.model_copy(update={"keep_if_equal": "simpler"})
+    ruling = duel(level(gain, n), level(0.0, 5), spread(sigma), sign=1, rule=rule, simpler=True)
+    if ruling.step == "keep":
+        assert gain >= 0.0 or (ruling.z is not None and ruling.z > -1.0)
+
+
+# --- windows and margins ------------------------------------------------------------------------
+
+
+def test_a_window_forgets_what_the_incumbent_once_was() -> None:
+    incumbent, candidate = sample(0.0, 0.0, 0.0, 0.0, 0.0, 5.0, 5.0), sample(4.0)
+    for window, step in (("all", "measure"), (5, "measure"), (2, "discard")):
+        rule = RULE.model_copy(update={"window": window})
+        assert duel(candidate, incumbent, spread(1.0), sign=1, rule=rule).step == step
+
+
+@pytest.mark.parametrize("mean", [200.0, -200.0])
+def test_a_min_delta_in_per_cent_is_one_of_the_incumbents_magnitude(mean: float) -> None:
+    rule = RULE.model_copy(update={"min_delta": "1%"})
+    for gain, step in ((1.9, "discard"), (2.1, "keep")):
+        ruling = duel(level(mean + gain, 2), level(mean, 2), spread(0.0), sign=1, rule=rule)
+        assert ruling.step == step
+
+
 # --- invented worlds ----------------------------------------------------------------------------
 
 
