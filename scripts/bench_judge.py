@@ -45,7 +45,7 @@ from judge_worlds import Count, Rule, Scalar, Suite, scalar_campaign, suite_camp
 
 from swarm.rules import JudgeConfig
 
-FULL, QUICK = 2000, 100
+FULL, QUICK = 1500, 200
 PLANNED = 10
 """Campaigns by the real plan."""
 SUITE_SHARE = 0.2
