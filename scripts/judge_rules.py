@@ -14,7 +14,7 @@ from statistics import fmean, variance
 from judge_worlds import ScalarBench, Shares, SuiteBench
 
 from swarm.entities import THIN
-from swarm.judge import Noise, Record, Ruling, Spread, compare
+from swarm.judge import Noise, Record, Ruling, Spread, beyond_doubt, compare
 from swarm.records import CASES, MetricSpec
 from swarm.rules import JudgeConfig
 
@@ -129,16 +129,26 @@ class Ours:
         candidate = Record()
         self._measure(bench, candidate, truth)
         self.compared += 1
-        while (ruling := self._compare(candidate)).step == "measure":
-            if self._control_if_due(bench, best):
-                continue
-            self._measure(bench, candidate, truth)
-            self._control(bench, best)
-        if ruling.step != "keep":
+        if self._duel(bench, candidate, truth, best).step != "keep":
             return False
         self.best, self.compared = candidate, 0
         self._top_up(bench, truth)
         return True
+
+    def _duel(self, bench: ScalarBench, candidate: Record, truth: float, best: float) -> Ruling:
+        controls = 0
+        while True:
+            ruling = self._compare(candidate)
+            paired = 0 if beyond_doubt(ruling, self.rule) else candidate.runs - 1
+            if controls >= paired and ruling.step != "measure":
+                return ruling
+            if self._control_if_due(bench, best):
+                continue
+            if controls < paired:
+                self._control(bench, best)
+                controls += 1
+            else:
+                self._measure(bench, candidate, truth)
 
     def records(self) -> tuple[float, float]:
         return self.base.primary.mean, self.best.primary.mean
@@ -275,8 +285,9 @@ class OurSuite:
             if self._control_if_due(bench, best):
                 continue
             self._measure(bench, candidate, truth, ruling.cases)
-            self._measure(bench, self.best, best, ruling.cases)
-            self.compared = 0
+            if not beyond_doubt(ruling, self.rule):
+                self._measure(bench, self.best, best, ruling.cases)
+                self.compared = 0
         if ruling.step != "keep":
             return False
         self.best, self.compared = candidate, 0

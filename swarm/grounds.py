@@ -343,7 +343,7 @@ def _on_verdict(found: _Found, rule: Thresholds, limits: tuple[Bound, ...]) -> I
 def _rule_words(rule: Thresholds) -> str:
     words = (
         f"the rule: below z = {rule.drop_below:g} discard, from {rule.keep_above:g} on "
-        f"({rule.once:g} after a single run) keep, in between measure again, up to {rule.runs} runs"
+        f"keep, after two runs at least, in between measure again, up to {rule.runs} runs"
     )
     return words + (f"; z counts the gain beyond {rule.least:g}" if rule.least else "")
 
@@ -385,8 +385,6 @@ def _where(found: _Found, z: float, rule: Thresholds) -> str:
     if found.experiment.verdict == "keep":
         if found.target.info.metric.name == CASES and z >= high:
             return f"{said} reaches {high:g}, also after one more run of the whole suite: kept"
-        if z >= rule.once:
-            return f"{said} reaches {rule.once:g}, which is enough even after a single run: kept"
         if z >= high:
             return f"{said} reaches {high:g}: told apart from the incumbent, so kept"
         return f"{said}: not told apart from the incumbent, but kept, as it is simpler"

@@ -12,7 +12,17 @@ from typing import NamedTuple
 from swarm import merger
 from swarm.actions import View
 from swarm.entities import Experiment, Target
-from swarm.judge import Breach, Limit, Record, Ruling, active_cases, breach, compare, failing
+from swarm.judge import (
+    Breach,
+    Limit,
+    Record,
+    Ruling,
+    active_cases,
+    beyond_doubt,
+    breach,
+    compare,
+    failing,
+)
 from swarm.judge.evidence import Spread
 
 MAX_ABORTS = 2
@@ -55,10 +65,10 @@ def _look(
     broken = _breach(view, target, candidate, machine)
     if broken is not None and broken.sure:
         return Look(violation=broken.words)
-    # Each repeat of the candidate is matched by one of the incumbent, where repeats can differ.
-    repeated = not exact(view, target, machine)
     ruling = judge(target, machine)
-    paired = candidate.runs - 1 if repeated else 0
+    # Each repeat of the candidate is matched by one of the incumbent, where that can tell anything.
+    clear = beyond_doubt(ruling, view.config.judge) or exact(view, target, machine)
+    paired = 0 if clear else candidate.runs - 1
     if controls < paired:
         part = None if candidate.whole_last else active_cases(candidate, reference)
         return Look(candidates=candidate.runs, controls=paired, cases=part)
@@ -66,7 +76,7 @@ def _look(
     if settled or ruling.step in ("discard", "invalid"):
         return Look(ruling)
     part = ruling.cases if broken is None else None
-    more = candidate.runs if repeated else 0
+    more = 0 if clear else candidate.runs
     return Look(candidates=candidate.runs + 1, controls=more, cases=part)
 
 

@@ -109,9 +109,10 @@ class JudgeConfig(Section):
     drop_below: Number = 1.0
     """Discard below this z."""
     keep_above: Number = 2.0
-    """Keep from this z."""
+    """Keep from this z, after two measurements at least."""
     once: Number = 3.0
-    """Keep from this z when there is only one measurement."""
+    """From this z a candidate is beyond doubt: it is measured once more before it is kept, its
+    incumbent is not."""
     control_every: Annotated[Whole, Field(ge=1)] = 8
     """Measure the incumbent again after this many candidates."""
     window: WholeOrAll = "all"

@@ -49,14 +49,14 @@ def judged(verdict: Verdict, z: float | None, *values: float, reason: str = "") 
         ("discard", 1.4, "z = +1.40 lies between 1 and 2 after all 5 runs: not told apart, so "
          "discarded"),
         ("keep", 2.2, "z = +2.20 reaches 2: told apart from the incumbent, so kept"),
-        ("keep", 9.1, "z = +9.10 reaches 3, which is enough even after a single run: kept"),
+        ("keep", 9.1, "z = +9.10 reaches 2: told apart from the incumbent, so kept"),
         ("keep", 0.3, "z = +0.30: not told apart from the incumbent, but kept, as it is simpler"),
     ],
 )  # fmt: skip
 def test_where_z_falls(verdict: Verdict, z: float, words: str) -> None:
     told = judged(verdict, z, 2.97)
     assert words in said(told, 1)
-    assert "the rule: below z = 1 discard, from 2 on (3 after a single run) keep" in said(told, 1)
+    assert "the rule: below z = 1 discard, from 2 on keep, after two runs" in said(told, 1)
 
 
 def test_the_thresholds_are_those_of_the_config() -> None:

@@ -614,7 +614,7 @@ def test_machinery_that_always_dies_ends_the_run_instead_of_spinning() -> None:
         landscape = Table(sigma=0.1, worths={(0, 1): 5.0})
         orders = {"a1": [(0, 1), *((1, n) for n in range(1, 6))]}
         run = World(config(agents=1), landscape, machines=("cpu",), orders=orders)
-        while not run.measured("candidate"):
+        while not run.of(Decided):
             run.drive()
             run.happen()
         if phase == "draining":

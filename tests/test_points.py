@@ -70,11 +70,11 @@ def test_a_cost_that_might_be_less_is_measured_again() -> None:
 
 @pytest.mark.parametrize("which", [FAST, LITERAL])
 def test_no_single_run_is_kept(which: JudgeConfig) -> None:
-    once = tally("1100", seconds=[1.0], usd=[0.1])
     spreads = noise(0.0, seconds=0.1, usd=0.01)
+    once = tally("1100", seconds=[1.0], usd=[0.1])
     assert judged(once, spreads, which).step == "measure"
-    again(once, "1100")
-    assert judged(once, spreads, which).step == "keep"
+    twice = tally("1100", "1100", seconds=[1.0, 1.0], usd=[0.1, 0.1])
+    assert judged(twice, spreads, which).step == "keep"
 
 
 @pytest.mark.parametrize("which", [FAST, LITERAL])

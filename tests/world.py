@@ -813,9 +813,10 @@ class World:
                 assert self.target.record(BASE, machine).primary.n >= wanted
                 assert self.target.record(experiment.base, machine).primary.n
                 record = self.target.record(experiment.proposal.commit or "", machine)
-                if not exact:
+                clear = event.z is not None and event.z >= self.config.judge.once
+                if not (exact or clear):
                     assert experiment.controls >= record.runs - 1, "its incumbent beside it"
-                if event.verdict == "keep" and (exact or self.landscape.cases):
+                if event.verdict == "keep":
                     assert record.primary.n >= 2
                     assert record.whole_last or self.config.judge.points is not None
                 here = [m for m in valid if m.measurement.machine == machine]

@@ -13,7 +13,7 @@ from swarm.judge.evidence import Count, Noise, Record, Sample, Spread, complete,
 from swarm.judge.fresh import difference
 from swarm.judge.limits import Breach, Limit, breach, failing
 from swarm.judge.points import duel_of
-from swarm.judge.scalar import Ruling, Step, detectable, duel, shrunken
+from swarm.judge.scalar import Ruling, Step, beyond_doubt, detectable, duel, shrunken
 from swarm.records import CASES, MetricSpec
 from swarm.rules import JudgeConfig
 
@@ -28,6 +28,7 @@ __all__ = [
     "Spread",
     "Step",
     "active_cases",
+    "beyond_doubt",
     "breach",
     "case_changes",
     "compare",

@@ -12,7 +12,7 @@ from typing import Literal
 
 from swarm.records import Case
 
-FOREIGN = 25.0
+FOREIGN = 9.0
 """A commit whose own variance is this many times the others' has a spread of its own."""
 ENOUGH = 4
 """Degrees of freedom below which the others' variance is known badly, so that more is asked."""
@@ -25,6 +25,9 @@ class Sample:
     n: int = 0
     mean: float = 0.0
     m2: float = 0.0
+    steps: float = 0.0
+    """Half the squared differences between one value and the next: as much as `m2` if nothing
+    drifts."""
     values: list[float] = field(default_factory=list[float], repr=False)
     """All values, in the order in which they came."""
     foreign: bool = False
@@ -36,6 +39,7 @@ class Sample:
         delta = value - self.mean
         self.mean += delta / self.n
         self.m2 += delta * (value - self.mean)
+        self.steps += (value - self.values[-1]) ** 2 / 2 if self.values else 0.0
         self.values.append(value)
 
     def recent(self, window: int | Literal["all"]) -> Sample:
@@ -62,6 +66,8 @@ class Spread:
     """
 
     squares: float = 0.0
+    steps: float = 0.0
+    """As `squares`, but from one run to the next, which a slow drift does not enter."""
     freedom: int = 0
     agreed: bool = True
     """No repeat ever differed, those that are not pooled and those of single cases included."""
@@ -75,17 +81,19 @@ class Spread:
             pinned: pool it whatever its scatter, as that of the base is.
         """
         if sample.n > 1 and not sample.foreign:
-            self.squares -= sample.m2
-            self.freedom -= sample.n - 1
-        self.squares = max(0.0, self.squares) if self.freedom else 0.0
+            self._pool(sample, -1)
         sample.add(value)
         if sample.n < 2:
             return
         self.agreed = self.agreed and sample.m2 == 0.0
         sample.foreign = not pinned and self._is_foreign(sample)
         if not sample.foreign:
-            self.squares += sample.m2
-            self.freedom += sample.n - 1
+            self._pool(sample, +1)
+
+    def _pool(self, sample: Sample, sign: int) -> None:
+        self.freedom += sign * (sample.n - 1)
+        self.squares = max(0.0, self.squares + sign * sample.m2) if self.freedom else 0.0
+        self.steps = max(0.0, self.steps + sign * sample.steps) if self.freedom else 0.0
 
     def _is_foreign(self, sample: Sample) -> bool:
         if self.squares == 0.0:
@@ -109,12 +117,16 @@ class Spread:
         """Standard error of a mean of `n` measurements."""
         return None if self.sigma is None or n == 0 else self.sigma / math.sqrt(n)
 
-    def squared_error(self, sample: Sample) -> float:
-        """Squared standard error of a sample's mean, by its own scatter if it is foreign."""
+    def squared_error(self, sample: Sample, *, local: bool = False) -> float:
+        """Squared standard error of a sample's mean, by its own scatter if it is foreign.
+
+        `local` takes the spread from one run to the next.
+        """
         if self.freedom == 0 or sample.n == 0:
             raise ValueError("nothing is known of the spread, or nothing was measured")
         own = sample.foreign and sample.n > 1
-        return (sample.variance if own else self.squares / self.freedom) / sample.n
+        pooled = (self.steps if local else self.squares) / self.freedom
+        return (sample.variance if own else pooled) / sample.n
 
 
 Noise = dict[str, Spread]

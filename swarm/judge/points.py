@@ -147,8 +147,7 @@ def _literal(
     )
     if (best <= 0.0) if se == 0.0 else (best < rule.drop_below):
         return cases._replace(step="discard", reason=words)
-    sure = z > 0.0 if se == 0.0 else z >= (rule.once if n == 1 else rule.keep_above)
-    if sure:
+    if z > 0.0 if se == 0.0 else z >= rule.keep_above:
         return cases._replace(step="keep", reason=words)
     if n >= rule.runs:
         return cases._replace(step="discard", reason=f"{words}; undecided after {n} runs")

@@ -1,9 +1,9 @@
 """Keep or discard by one number: the 1-2 rule.
 
 Measure the candidate against the incumbent's mean. Below +1 standard error of the difference:
-discard. From +2: keep. In between measure both once more, at most five times. The spread is pooled
-over every commit measured at least twice, and a record's value is its mean, never its best. Why
-these numbers: `docs/statistics.md`.
+discard. From +2, after two measurements at least: keep. In between measure both once more, at most
+five times. The spread is pooled over every commit measured at least twice, and a record's value is
+its mean, never its best. Why these numbers: `docs/statistics.md`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from swarm.judge.evidence import Sample, Spread
 from swarm.quantities import margin
 from swarm.rules import JudgeConfig
 
+AGAIN = "a keep is confirmed by a second run"
 EQUAL = 1.0
 """Standard errors below which two means count as equal."""
 
@@ -68,7 +69,9 @@ def duel(
     now = incumbent.recent(rule.window)
     gain = sign * (candidate.mean - now.mean)
     least = margin(rule.min_delta, now.mean)
-    se = math.sqrt(spread.squared_error(candidate) + spread.squared_error(now))
+    # Where only the last runs count, so does only what differs from one run to the next.
+    local = rule.window != "all"
+    se = math.sqrt(sum(spread.squared_error(side, local=local) for side in (candidate, now)))
     z, plain = z_score(gain - least, se), z_score(gain, se)
     shown = None if se == 0.0 else z
     n, words = candidate.n, _words(z, gain, least, se, candidate.n, now.n)
@@ -82,9 +85,9 @@ def duel(
     equal = rule.keep_if_equal == "simpler" and simpler and plain > -EQUAL
     if z <= 0.0 if se == 0.0 else z < rule.drop_below:
         return _equal(ruling, n, rule, exact=se == 0.0) if equal else ruling("discard")
-    if se == 0.0 and n < 2:
-        return ruling("measure", "a keep is confirmed by a second run")
-    if z >= (rule.once if n == 1 else rule.keep_above):
+    if n < 2 and (se == 0.0 or z >= rule.keep_above):
+        return ruling("measure", AGAIN)
+    if z >= rule.keep_above:
         return ruling("keep")
     if n >= rule.runs:
         if equal:
@@ -97,7 +100,7 @@ def _equal(
     ruling: Callable[[Step, str], Ruling], n: int, rule: JudgeConfig, *, exact: bool
 ) -> Ruling:
     """Keep what is simpler once it has been measured often enough to call it equal."""
-    if n < (2 if exact else rule.runs):
+    if n < (2 if exact else max(2, rule.runs)):
         return ruling("measure", "it is simpler, so it need only be equal")
     return ruling("keep", f"equal after {n} runs, and simpler")
 
@@ -127,6 +130,11 @@ def _words(z: float, gain: float, least: float, se: float, n: int, n_inc: int) -
     if se == 0.0:
         return f"{size} than the incumbent{over}; no spread between runs"
     return f"{size} than the incumbent{over}: z = {z + 0.0:+.2f} from {n} against {n_inc} runs"
+
+
+def beyond_doubt(ruling: Ruling, rule: JudgeConfig) -> bool:
+    """Tell whether a candidate is so much better that another run of the incumbent says nothing."""
+    return ruling.z is not None and ruling.z >= rule.once
 
 
 def detectable(sigma: float, rule: JudgeConfig, mean: float) -> float:
