@@ -47,7 +47,16 @@ class ImprovesConfig(Section):
         return self.improves
 
 
-PointsPart = Literal["cases"] | ImprovesConfig
+def _part(value: Any) -> Any:
+    # Told apart here, since the errors of a union would name all that was tried.
+    if isinstance(value, dict):
+        return ImprovesConfig.model_validate(value)
+    if value == "cases" or isinstance(value, ImprovesConfig):
+        return cast("object", value)
+    raise wrong(f"`cases` or `{{improves: name}}` is wanted, not {show(value)}")
+
+
+PointsPart = Annotated[Literal["cases"] | ImprovesConfig, BeforeValidator(_part)]
 
 
 class PointsConfig(Section):

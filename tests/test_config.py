@@ -170,6 +170,117 @@ def test_mutate_has_a_label_too() -> None:
     assert not good(BASE).agents[0].proposer.thinks
 
 
+# --- the judge ---------------------------------------------------------------------------------
+
+SUITE = BASE.replace("{name: loss, goal: minimize}", "{name: cases, goal: maximize}")
+
+
+def thresholds(*overrides: str, judge: str = "{}") -> tuple[float, float, float, int]:
+    judged = good(BASE + f"judge: {judge}\n", *overrides).judge
+    return judged.drop_below, judged.keep_above, judged.once, judged.runs
+
+
+@pytest.mark.parametrize(
+    ("judge", "wanted"),
+    [
+        ("{}", (1.0, 2.0, 3.0, 5)),
+        ("{preset: default}", (1.0, 2.0, 3.0, 5)),
+        ("{preset: explore}", (0.0, 1.0, 3.0, 5)),
+        ("{preset: strict}", (1.0, 2.5, 3.0, 5)),
+        ("{preset: llm-judged}", (0.5, 2.0, 3.0, 8)),
+        ("{preset: strict, keep_above: 1.5}", (1.0, 1.5, 3.0, 5)),
+        ("{runs: 3, preset: llm-judged}", (0.5, 2.0, 3.0, 3)),
+    ],
+)
+def test_a_preset_is_where_the_other_keys_start_from(judge: str, wanted: tuple[float, ...]) -> None:
+    assert thresholds(judge=judge) == wanted
+
+
+def test_a_preset_can_be_set_and_what_the_file_says_still_wins() -> None:
+    assert thresholds("judge.preset=strict") == (1.0, 2.5, 3.0, 5)
+    assert thresholds("judge.preset=strict", judge="{keep_above: 2}") == (1.0, 2.0, 3.0, 5)
+    assert thresholds("judge.keep_above=2.75", judge="{preset: strict}") == (1.0, 2.75, 3.0, 5)
+    old, new = good(BASE), good(BASE, "judge.preset=strict")
+    assert changed_keys(old, new) == ["judge.preset", "judge.keep_above"]
+
+
+def test_every_key_of_the_judge() -> None:
+    judged = good(
+        SUITE
+        + """\
+judge:
+  preset: llm-judged
+  min_delta: 0.50%
+  window: 5
+  aggregate: median
+  keep_if_equal: simpler
+  bounds: [0, null]
+  max_gain: 30%
+  points: [cases, {improves: seconds}, {improves: usd}]
+  must_pass: [c1, c2]
+"""
+    ).judge
+    assert (judged.min_delta, judged.max_gain, judged.window) == ("0.5%", "30%", 5)
+    assert judged.bounds == (0.0, None)
+    assert judged.points is not None
+    assert judged.points.trade == "lexicographic"
+    names = [part if isinstance(part, str) else part.name for part in judged.points.of]
+    assert names == ["cases", "seconds", "usd"]
+    assert judged.must_pass == ("c1", "c2")
+    literal = good(SUITE + "judge: {points: {of: [{improves: seconds}, cases], trade: literal}}\n")
+    assert literal.judge.points is not None
+    assert literal.judge.points.trade == "literal"
+
+
+@pytest.mark.parametrize(
+    ("judge", "message"),
+    [
+        ("{preset: stric}", "run.yaml:5:17: judge.preset: one of default, explore, strict"),
+        ("{preset: stric}", "did you mean `strict`?"),
+        ("{preset: [strict]}", "run.yaml:5:17: judge.preset:"),
+        ("{presets: strict}", "did you mean `preset`?"),
+        ("{windw: 5}", "did you mean `window`?"),
+        ("{window: 1}", "judge.window: `all` or a whole number above 1 is wanted, not 1"),
+        ("{window: al}", "run.yaml:5:17: judge.window: `all` or a whole number above 1"),
+        ("{min_delta: -1}", "judge.min_delta: a number from 0 up or a percentage"),
+        ("{min_delta: 5 percent}", "judge.min_delta: a number from 0 up or a percentage"),
+        ("{max_gain: 0.0%}", "run.yaml:5:19: judge.max_gain: it must be above 0, or null"),
+        ("{bounds: [1]}", "run.yaml:5:17: judge.bounds: two numbers are wanted, [lowest, highest]"),
+        ("{bounds: [1, 1]}", "judge.bounds: the lowest, 1, is not below the highest"),
+        ("{bounds: [0, true]}", "run.yaml:5:21: judge.bounds.1: a number is wanted, not true"),
+        ("{bounds: [0, .inf]}", "run.yaml:5:21: judge.bounds.1: a finite number is wanted"),
+        ("{points: []}", "judge.points.of: at least one is needed"),
+        ("{points: [cases, cases]}", "judge.points: 'cases' is counted twice"),
+        (
+            "{points: [case]}",
+            "judge.points.of.0: `cases` or `{improves: name}` is wanted, not 'case'",
+        ),
+        ("{points: [{improvs: seconds}]}", "judge.points.of.0.improvs: unknown key"),
+        ("{points: [{improvs: seconds}]}", "did you mean `improves`?"),
+        ("{points: {of: [cases], trade: litera}}", "did you mean `literal`?"),
+        ("{must_pass: c1}", "judge.must_pass: a list is wanted, not 'c1'"),
+        ("{aggregate: avg}", "judge.aggregate: one of last, min, max, mean, median is wanted"),
+        ("{keep_if_equal: simple}", "did you mean `simpler`?"),
+        (
+            "{preset: strict, drop_below: 2.7}",
+            "`drop_below` (2.7) must not be above `keep_above` (2.5)",
+        ),
+        (
+            "{preset: strict, once: 2.2}",
+            "run.yaml:5:31: judge.once: `keep_above` (2.5) must not be",
+        ),
+    ],
+)
+def test_what_the_judge_cannot_use(judge: str, message: str) -> None:
+    assert message in bad(SUITE + f"judge: {judge}\n")
+
+
+def test_points_need_cases() -> None:
+    message = bad(BASE + "judge: {points: [cases, {improves: seconds}]}\n")
+    assert "run.yaml:5:8: judge: `points` count" in message
+    assert "so target.metric is `cases`" in message
+
+
 def test_empty_sections_are_not_given() -> None:
     config = good(BASE + "budget:\njudge:\n  # all of it commented out\nsandbox:\nname:\n")
     assert config.judge.baseline == 5
