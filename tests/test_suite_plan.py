@@ -125,6 +125,19 @@ def test_a_limit_within_the_noise_is_decided_by_the_mean_at_the_cap() -> None:
     assert len(run.measured("candidate", 2)) == 2, "over the limit at first, below it by its mean"
 
 
+@pytest.mark.parametrize("metric", ["score", CASES])
+def test_a_case_that_must_pass_and_does_not_exist_ends_the_run(metric: str) -> None:
+    settled = config(metric=metric, judge={"must_pass": ["c1", "nobody"]})
+    landscape = Landscape(cases=3 if metric == CASES else 0)
+    run = World(settled, landscape, machines=("cpu",)).live()
+    assert isinstance(run.over, Failed)
+    assert "judge.must_pass names cases that the harness does not report" in run.over.error
+    assert run.over.error.endswith("nobody" if metric == CASES else "c1, nobody")
+    there = "c0, c1, c2" if metric == CASES else "none"
+    assert (run.over.hint or "").endswith(f"the cases of the base are: {there}")
+    assert len(run.of(Measured)) <= 2
+
+
 def test_controls_run_the_cases_that_the_candidate_ran() -> None:
     settled = config(agents=2, experiments=12, metric=CASES)
     parts = 0
