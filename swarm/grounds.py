@@ -14,7 +14,7 @@ from typing import NamedTuple
 from swarm.config import ConstraintConfig, RunConfig
 from swarm.entities import Experiment, Target
 from swarm.formats.text import number, one_line, signed
-from swarm.judge import Count, Record, Ruling, Sample, case_changes, compare, duel, suite
+from swarm.judge import Count, Record, Ruling, Sample, case_changes, compare, duel, failing, suite
 from swarm.looks import is_simpler
 from swarm.quantities import margin
 from swarm.records import CASES, Noun
@@ -79,6 +79,17 @@ class Bound(Noun):
     """Room left; negative beyond the limit."""
 
 
+class MustPass(Noun):
+    """A case of `must_pass`, as passes and runs of the candidate and of the base."""
+
+    case: str
+    candidate: tuple[int, int]
+    base: tuple[int, int]
+    broken: bool
+    """By the records now: the base always passed it, and the candidate failed more than once or in
+    its only run."""
+
+
 class PointsPart(Noun):
     """One part of the points, by the means of both sides."""
 
@@ -103,6 +114,7 @@ class Grounds(Noun):
     """The records have grown since the verdict, so gain and z are not those of the ledger."""
     cases: Cases | None
     limits: tuple[Bound, ...]
+    must_pass: tuple[MustPass, ...]
     points: tuple[PointsPart, ...]
     words: tuple[str, ...]
 
@@ -136,13 +148,14 @@ def grounds(state: RunState, number: int, config: RunConfig | None = None) -> Gr
         runs=rule.runs,
         least=least,
     )
-    limits = tuple(_limits(found, config))
+    limits, must_pass = tuple(_limits(found, config)), tuple(_must_pass(found))
     cases = _cases(found)
     grown = _grown(found)
     words = [
-        *_on_verdict(found, thresholds, limits),
+        *_on_verdict(found, thresholds, limits, must_pass),
         *_on_limits(limits),
-        *_on_cases(cases),
+        *_on_must_pass(must_pass),
+        *_on_cases(cases, unmoved=not any(m.broken for m in must_pass)),
         *_on_merger(experiment),
         *([_grown_words(found.now)] if grown and found.now else ()),
     ]
@@ -157,6 +170,7 @@ def grounds(state: RunState, number: int, config: RunConfig | None = None) -> Gr
         grown=grown,
         cases=cases,
         limits=limits,
+        must_pass=must_pass,
         points=tuple(_points(found)),
         words=tuple(words),
     )
@@ -278,6 +292,21 @@ def _bounds(constraint: ConstraintConfig, found: _Found, base: Record) -> Iterat
             )
 
 
+def _must_pass(found: _Found) -> Iterator[MustPass]:
+    if found.experiment.machine is None:
+        return
+    base = found.target.record(found.target.info.base, found.experiment.machine)
+    for name in found.rule.must_pass:
+        ours, theirs = found.candidate.cases.get(name), base.cases.get(name)
+        if ours is not None and theirs is not None:
+            yield MustPass(
+                case=name,
+                candidate=_counts(ours),
+                base=_counts(theirs),
+                broken=failing((name,), found.candidate, base) is not None,
+            )
+
+
 def _points(found: _Found) -> Iterator[PointsPart]:
     points, now = found.rule.points, found.now
     for part in points.of if points else ():
@@ -322,7 +351,12 @@ _MERGER = {
 }
 
 
-def _on_verdict(found: _Found, rule: Thresholds, limits: tuple[Bound, ...]) -> Iterator[str]:
+def _on_verdict(
+    found: _Found,
+    rule: Thresholds,
+    limits: tuple[Bound, ...],
+    must_pass: tuple[MustPass, ...],
+) -> Iterator[str]:
     experiment = found.experiment
     match experiment.verdict:
         case None:
@@ -331,8 +365,9 @@ def _on_verdict(found: _Found, rule: Thresholds, limits: tuple[Bound, ...]) -> I
             yield from _by_rule(found, rule)
         case "constraint_failed":
             over = any(b.margin is None or b.margin < 0 for b in limits)
+            over = over or any(m.broken for m in must_pass)
             yield "limits come before the metric: beyond one, nothing is kept, however good it is"
-            if limits and not over:
+            if (limits or must_pass) and not over:
                 yield "by its record now it is within all limits"
         case "invalid":
             yield from _not_believed(found)
@@ -424,7 +459,22 @@ def _on_limits(limits: Iterable[Bound]) -> Iterator[str]:
         yield f"{name}: {value}; {limit}, {number(abs(bound.margin), 4)} {room}"
 
 
-def _on_cases(cases: Cases | None) -> Iterator[str]:
+def _on_must_pass(must_pass: tuple[MustPass, ...]) -> Iterator[str]:
+    failed = [m for m in must_pass if m.candidate[0] < m.candidate[1]]
+    shown = sorted(failed, key=lambda m: not m.broken)[:FEW]
+    for one in shown:
+        sides = f"{_share(one.candidate)}, the base {_share(one.base)}"
+        # What the base itself fails at times is asked of nobody.
+        excused = "" if one.base[0] == one.base[1] else ", so it is not asked for"
+        end = ": broken" if one.broken else excused
+        yield f"must_pass: {one_line(one.case, CASE)} {sides}{end}"
+    if more := len(failed) - len(shown):
+        yield f"must_pass: {more} more failed at times"
+    if held := len(must_pass) - len(failed):
+        yield f"must_pass: passed in every run, {held} of {len(must_pass)}"
+
+
+def _on_cases(cases: Cases | None, *, unmoved: bool) -> Iterator[str]:
     if cases is None:
         return
     kinds = (("fixed", cases.fixed), ("broken", cases.broken), ("flaky", cases.flaky))
@@ -436,7 +486,7 @@ def _on_cases(cases: Cases | None) -> Iterator[str]:
             )
             more = f"; and {len(pairs) - FEW} more" if len(pairs) > FEW else ""
             yield f"{word}: {shown}{more}"
-    if not any(pairs for _, pairs in kinds):
+    if unmoved and not any(pairs for _, pairs in kinds):
         yield f"none of {cases.compared} cases was fixed or broken, and none is flaky"
 
 

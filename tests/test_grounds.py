@@ -157,6 +157,27 @@ def test_limits_with_value_and_margin() -> None:
     assert of(told, 3, asked).limits[0].value is None, "it was never measured"
 
 
+def test_a_case_that_must_pass_is_one_of_the_limits() -> None:
+    told = SuiteStory("110", "110", "110")
+    one = told.propose("a1", "x")
+    told.candidate(one, "011", "011")
+    told.decide(one, "constraint_failed", "case c1 must pass and failed 2 of 2 times", None)
+    metric = {"name": "cases", "goal": "maximize"}
+    limit = [{"metric": "seconds", "max": 100}]
+    asked = config({"must_pass": ["c1", "c2", "c3"]}, metric=metric, constraints=limit)
+    broken, held, unasked = of(told, one, asked).must_pass
+    assert (broken.case, broken.candidate, broken.base) == ("c1", (0, 2), (3, 3))
+    assert (broken.broken, held.broken, unasked.broken) == (True, False, False)
+    text = said(told, one, asked)
+    assert "must_pass: c1 0/2, the base 3/3: broken" in text
+    assert "must_pass: passed in every run, 2 of 3" in text
+    assert "within all limits" not in text
+    assert "none of 3 cases" not in text
+    told.experiment(one).verdict = "keep"
+    held_all = config({"must_pass": ["c2"]}, metric=metric)
+    assert "must_pass: passed in every run, 1 of 1" in said(told, one, held_all)
+
+
 def test_a_regression_of_a_metric_that_is_maximized_is_downwards() -> None:
     told = Story(goal="maximize")
     told.launch()
