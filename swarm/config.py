@@ -306,6 +306,21 @@ class RunConfig(Section):
     source: SkipJsonSchema[Path] = Path()
     """The config file. Not a key: swarm notes it."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _suites_start_elsewhere(cls, data: Any) -> Any:
+        match data:
+            case {"target": {"metric": {"name": "cases"}}, "judge": {"preset": _}}:
+                return data
+            case {"target": {"metric": {"name": "cases"}}}:
+                given = cast("dict[str, Any]", data)
+                judge = cast("object", given.get("judge") or {})
+                if isinstance(judge, dict):
+                    return {**given, "judge": {"preset": "suite", **cast("dict[str, Any]", judge)}}
+                return given
+            case _:
+                return data
+
     @model_validator(mode="after")
     def _cases_wanted(self) -> RunConfig:
         found: list[tuple[str, str]] = []

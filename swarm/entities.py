@@ -221,6 +221,8 @@ class Target:
         spread = self.spreads.setdefault(result.machine, Spread())
         asked = set(self.suite if result.asked is None else result.asked)
         part = tuple(name for name in self.suite if name in asked)
+        reported = {case.id for case in result.cases}
+        record.unreported = sum(name not in reported for name in part)
         differs = record.take_cases(complete(part, result.cases))
         if differs and self.info.metric.name == CASES:
             spread.agreed = False

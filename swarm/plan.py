@@ -21,7 +21,7 @@ from swarm.actions import (
     View,
 )
 from swarm.entities import Agent, Experiment, Target
-from swarm.judge import Step, case_changes, drifted
+from swarm.judge import Step, case_changes, drifted, parted
 from swarm.looks import MAX_ABORTS, look_at, look_at_stack
 from swarm.measuring import measurements, results
 from swarm.records import (
@@ -98,17 +98,19 @@ def _verdict(view: View, target: Target, experiment: Experiment) -> Decided | No
     if experiment.aborts > MAX_ABORTS:
         return decided("aborted", f"the machinery died under it {experiment.aborts} times")
     look = look_at(view, target, experiment)
-    if look.violation is not None:
-        return decided("constraint_failed", look.violation)
     if look.hopeless is not None:
         return decided("aborted", look.hopeless)
-    if look.ruling is None:
-        return None
-    ruling, machine = look.ruling, experiment.machine or ""
+    machine = experiment.machine or ""
     candidate, incumbent = (
         target.record(c, machine) for c in (proposal.commit or "", experiment.base)
     )
     fixed, broken = case_changes(candidate, incumbent)
+    if look.violation is not None:
+        failed = decided("constraint_failed", look.violation)
+        return failed.model_copy(update={"fixed": fixed, "broken": broken})
+    if look.ruling is None:
+        return None
+    ruling = look.ruling
     verdicts: dict[Step, Verdict] = {"keep": "keep", "invalid": "invalid"}
     return Decided(
         number=number,
@@ -225,7 +227,7 @@ def _turn(view: View) -> list[Action]:
     if crew.interrupted or state.phase not in ("running", "draining"):
         return []
     targets = state.targets.values()
-    troubles = [_base_trouble(t) or _case_trouble(view, t) for t in targets]
+    troubles = [_base_trouble(t) or _unknown_names(view, t) for t in targets]
     for trouble in (*troubles, _machine_trouble(view)):
         if trouble is not None:
             return [trouble]
@@ -287,21 +289,27 @@ def _base_trouble(target: Target) -> Fail | None:
     )
 
 
-def _case_trouble(view: View, target: Target) -> Fail | None:
-    """A case that must pass and does not exist would be watched over by nobody."""
-    wanted = view.config.judge.must_pass
-    if not wanted or not target.primary(target.info.base).n:
+def _unknown_names(view: View, target: Target) -> Fail | None:
+    """A case or a cost that does not exist would be watched over by nobody."""
+    machine = target.machine(target.info.base)
+    if machine is None or not target.primary(target.info.base).n:
         return None
-    unknown = [name for name in wanted if name not in target.suite]
-    if not unknown:
-        return None
-    there = ", ".join(target.suite[:6]) or "none"
-    return Fail(
-        f"target `{target.info.name}`: judge.must_pass names cases that the harness does not "
-        f"report: {', '.join(unknown)}",
-        f"correct judge.must_pass; the cases of the base are: {there}",
-        on_base=target.info.name,
-    )
+    rule, base = view.config.judge, target.record(target.info.base, machine)
+    costs = [] if rule.points is None else [p.name for p in rule.points.of if p != "cases"]
+    for key, wanted, there, what in (
+        ("must_pass", rule.must_pass, target.suite, "cases"),
+        ("points", costs, tuple(base.others), "costs"),
+    ):
+        unknown = [name for name in wanted if name not in there]
+        if unknown:
+            return Fail(
+                f"target `{target.info.name}`: judge.{key} names {what} that the harness does not "
+                f"report: {', '.join(unknown)}",
+                f"correct judge.{key} and launch under another --name; reported for the base: "
+                f"{', '.join(there[:6]) or 'none'}",
+                on_base=target.info.name,
+            )
+    return None
 
 
 def _drift(view: View, target: Target) -> str | None:
@@ -315,6 +323,8 @@ def _drift(view: View, target: Target) -> str | None:
             # The first values of a keep are those that it was chosen for.
             chosen = 0 if commit == target.info.base else rule.runs
             apart = drifted(sample, spread, rule.baseline, after=chosen)
+            last = target.finals.get(commit, []) if chosen == 0 else []
+            apart = apart or parted(sample.values[: rule.baseline], last, spread)
             if apart is not None:
                 name = target.info.metric.name
                 return (

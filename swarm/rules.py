@@ -24,13 +24,14 @@ from swarm.quantities import (
 )
 from swarm.sections import Section
 
-Preset = Literal["default", "explore", "strict", "llm-judged"]
+Preset = Literal["default", "suite", "explore", "strict", "llm-judged"]
 
 PRESETS: Mapping[Preset, Mapping[str, float | int]] = {
     "default": {},
     "explore": {"drop_below": 0.0, "keep_above": 1.0},
     "strict": {"keep_above": 2.5},
-    "llm-judged": {"drop_below": 0.5, "runs": 8},
+    "suite": {"drop_below": 0.25, "keep_above": 2.5, "runs": 12},
+    "llm-judged": {"drop_below": 0.25, "runs": 12},
 }
 """What each preset changes; a key that is given wins."""
 
@@ -104,8 +105,10 @@ class JudgeConfig(Section):
     """When a candidate counts as better. z is the gain over the noise, positive for better."""
 
     preset: Preset = "default"
-    """Where the other keys start from: `explore` keeps more and faster, half of it without effect;
-    `strict` keeps less; `llm-judged` is for cases that a model judges, which are noisy."""
+    """Where the other keys start from. `suite` is taken where the metric is `cases` and no other is
+    given: repeats of a few cases are cheap, so it is patient and asks for more; `llm-judged` asks
+    for less, for cases so noisy that little would be kept. `explore` keeps more and faster, half of
+    it without effect; `strict` keeps less."""
     baseline: Annotated[Whole, Field(ge=2)] = 5
     """Measurements of the untouched base, to learn the noise."""
     runs: Annotated[Whole, Field(ge=1)] = 5

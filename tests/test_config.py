@@ -187,13 +187,28 @@ def thresholds(*overrides: str, judge: str = "{}") -> tuple[float, float, float,
         ("{preset: default}", (1.0, 2.0, 3.0, 5)),
         ("{preset: explore}", (0.0, 1.0, 3.0, 5)),
         ("{preset: strict}", (1.0, 2.5, 3.0, 5)),
-        ("{preset: llm-judged}", (0.5, 2.0, 3.0, 8)),
+        ("{preset: suite}", (0.25, 2.5, 3.0, 12)),
+        ("{preset: llm-judged}", (0.25, 2.0, 3.0, 12)),
         ("{preset: strict, keep_above: 1.5}", (1.0, 1.5, 3.0, 5)),
-        ("{runs: 3, preset: llm-judged}", (0.5, 2.0, 3.0, 3)),
+        ("{runs: 3, preset: llm-judged}", (0.25, 2.0, 3.0, 3)),
     ],
 )
 def test_a_preset_is_where_the_other_keys_start_from(judge: str, wanted: tuple[float, ...]) -> None:
     assert thresholds(judge=judge) == wanted
+
+
+@pytest.mark.parametrize(
+    ("judge", "wanted"),
+    [
+        ("{}", (0.25, 2.5, 3.0, 12)),
+        ("{runs: 4, keep_above: 2}", (0.25, 2.0, 3.0, 4)),
+        ("{preset: default}", (1.0, 2.0, 3.0, 5)),
+        ("{preset: explore}", (0.0, 1.0, 3.0, 5)),
+    ],
+)
+def test_a_suite_starts_from_a_preset_of_its_own(judge: str, wanted: tuple[float, ...]) -> None:
+    judged = parse(SUITE + f"judge: {judge}\n", Path("run.yaml")).judge
+    assert (judged.drop_below, judged.keep_above, judged.once, judged.runs) == wanted
 
 
 def test_a_preset_can_be_set_and_what_the_file_says_still_wins() -> None:
@@ -235,7 +250,7 @@ judge:
 @pytest.mark.parametrize(
     ("judge", "message"),
     [
-        ("{preset: stric}", "run.yaml:5:17: judge.preset: one of default, explore, strict"),
+        ("{preset: stric}", "run.yaml:5:17: judge.preset: one of default, suite, explore, strict"),
         ("{preset: stric}", "did you mean `strict`?"),
         ("{preset: [strict]}", "run.yaml:5:17: judge.preset:"),
         ("{presets: strict}", "did you mean `preset`?"),

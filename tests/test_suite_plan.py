@@ -134,7 +134,7 @@ def test_a_case_that_must_pass_and_does_not_exist_ends_the_run(metric: str) -> N
     assert "judge.must_pass names cases that the harness does not report" in run.over.error
     assert run.over.error.endswith("nobody" if metric == CASES else "c1, nobody")
     there = "c0, c1, c2" if metric == CASES else "none"
-    assert (run.over.hint or "").endswith(f"the cases of the base are: {there}")
+    assert (run.over.hint or "").endswith(f"reported for the base: {there}")
     assert len(run.of(Measured)) <= 2
 
 

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from swarm.judge import suite
-from swarm.judge.drift import drifted
+from swarm.judge.drift import drifted, parted
 from swarm.judge.evidence import Count, Noise, Record, Sample, Spread, complete, flaky
 from swarm.judge.fresh import difference
 from swarm.judge.limits import Breach, Limit, breach, failing
@@ -40,6 +40,7 @@ __all__ = [
     "failing",
     "flaky",
     "for_stack",
+    "parted",
     "shrunken",
 ]
 
@@ -90,6 +91,9 @@ def compare(
     ruling = plain
     if not spread.deterministic:
         ruling = suite.duel(candidate, incumbent, rule, simpler=simpler)
+    if candidate.unreported:
+        words = f"{ruling.reason}; {candidate.unreported} cases were not reported, so they failed"
+        ruling = ruling._replace(reason=words)
     if rule.points is not None:
         return duel_of(candidate, incumbent, noise, rule.points, rule, ruling)
     return ruling

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from swarm.judge.evidence import Sample, Spread
 
@@ -31,6 +32,21 @@ def drifted(sample: Sample, spread: Spread, first: int, *, after: int = 0) -> fl
         return None
     apart = sum(late) / len(late) - sum(early) / len(early)
     z = apart / (sigma * math.sqrt(1 / len(late) + 1 / len(early)))
+    return z if abs(z) > SURE else None
+
+
+def parted(first: Sequence[float], last: Sequence[float], spread: Spread) -> float | None:
+    """Give by how many standard errors the end of a run lies off its beginning, if that is much.
+
+    Args:
+        first: the values of a commit when the run began.
+        last: its fresh values at the end.
+        spread: the pooled spread of its machine.
+    """
+    if min(len(first), len(last)) < 2 or spread.steps == 0.0:
+        return None
+    se = math.sqrt(spread.steps / spread.freedom * (1 / len(first) + 1 / len(last)))
+    z = (sum(last) / len(last) - sum(first) / len(first)) / se
     return z if abs(z) > SURE else None
 
 

@@ -163,6 +163,8 @@ class Record:
     """Measurements that ran, failed ones included; the next one's index."""
     runs: int = 0
     """Measurements that were good, those of a part of the suite included."""
+    unreported: int = 0
+    """Cases that the last good measurement was to run and did not report."""
     whole_last: bool = True
     """The last good measurement was no part of a suite."""
 

@@ -18,6 +18,10 @@ from swarm.quantities import margin
 from swarm.rules import JudgeConfig
 
 AGAIN = "the whole suite is run once more before a keep"
+SOME = 3
+"""Runs on either side from which it is said of a flaky case that it was fixed or broken."""
+EQUAL_RUNS = 5
+"""Runs of the whole suite at most in which what is simpler has to show that it is equal."""
 MOSTLY = 0.5
 """Difference of pass rates from which a case counts as fixed or broken."""
 
@@ -34,6 +38,16 @@ class Pair(NamedTuple):
         runs = self.candidate.runs + self.incumbent.runs
         return 0 < self.candidate.passes + self.incumbent.passes < runs
 
+    @property
+    def steady(self) -> bool:
+        """Tell whether neither side is flaky."""
+        return not self.candidate.mixed and not self.incumbent.mixed
+
+    @property
+    def runs(self) -> tuple[int, int]:
+        """How often either side was run."""
+        return self.candidate.runs, self.incumbent.runs
+
 
 Pairs = dict[str, Pair]
 
@@ -49,7 +63,8 @@ def pair(candidate: Record, incumbent: Record) -> Pairs:
 
 def gained(pairs: Pairs) -> float:
     """Give how many cases more the candidate passes, on average; negative for fewer."""
-    return sum((p.candidate.share - p.incumbent.share) for p in pairs.values())
+    # Rounded, since shares such as 1/3 do not cancel out exactly.
+    return round(sum(p.candidate.share - p.incumbent.share for p in pairs.values()), 9)
 
 
 def z_cases(pairs: Pairs) -> float:
@@ -82,8 +97,12 @@ def lost(pairs: Pairs) -> list[str]:
 
 
 def changed(pairs: Pairs) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Give the cases that the candidate fixed, and those that it broke."""
-    by = {name: p.candidate.share - p.incumbent.share for name, p in pairs.items()}
+    """Give the cases that the candidate fixed, and those that it broke.
+
+    A flaky one may pass or fail without any change: it takes some runs on both sides.
+    """
+    sure = {name: p for name, p in pairs.items() if p.steady or min(p.runs) >= SOME}
+    by = {name: p.candidate.share - p.incumbent.share for name, p in sure.items()}
     fixed = tuple(name for name, d in by.items() if d > MOSTLY)
     return fixed, tuple(name for name, d in by.items() if d < -MOSTLY)
 
@@ -109,7 +128,7 @@ def duel(
     if asked < rule.drop_below or gain <= 0.0:
         if not equal:
             return ruling("discard")
-        if n < rule.runs:
+        if n < max(2, min(rule.runs, EQUAL_RUNS)):
             return ruling("measure", "it is simpler, so it need only be equal")
         return ruling("keep", f"equal after {n} runs, and simpler")
     if asked >= rule.keep_above:
