@@ -37,7 +37,8 @@ The first line gives completion in editors; `configs/schema.json` is the schema.
 - Anchors, aliases and `<<` work. A key that is given twice is an error, and so is an unknown one.
 - `--set path.to.key=value` overrides a key, with a YAML value and list indices:
   `--set agents.0.count=3 --set 'target.scope=[train.py, data.py]'`.
-- All mistakes are reported at once, as `file:line:column`.
+- Mistakes are reported all at once, as `file:line:column`. What concerns several keys together
+  (bounds that are reversed, points without cases) is looked at only when each key alone is right.
 """
 
 

@@ -130,16 +130,11 @@ def _tell(
 
 def _rows(found: Figures, config: RunConfig) -> list[tuple[str, str]]:
     unit = f" {sanitise(config.target.metric.unit)}" if config.target.metric.unit else ""
-    n, rule = len(found.values), config.judge
+    n = len(found.values)
     spread = "" if found.sigma is None else f", σ {number(found.sigma, 3)}"
     rows = [("base", f"{number(found.mean)}{unit}{spread} ({_count(n, 'measurement')})")]
-    if found.exact:
-        least = f"of {number(found.detectable, 3)}" if found.detectable else "however small"
-        rows.append(("detectable", f"any gain {least}: no two measurements differ"))
-    elif found.detectable is not None:
-        share = f" ({found.detectable / abs(found.mean):.2%})" if found.mean else ""
-        both = f"{rule.runs} + {rule.runs} measurements"
-        rows.append(("detectable", f"a gain of {number(found.detectable, 3)}{share} by {both}"))
+    if found.detectable is not None:
+        rows.append(("detectable", _detectable(found, found.detectable, config.judge.runs)))
     cost = [f"{number(found.seconds, 3)} s", f"{number(found.peak_memory_mb, 4)} MiB at most"]
     if found.usd is not None:
         cost.append(f"${found.usd:.4f}")
@@ -152,6 +147,19 @@ def _rows(found: Figures, config: RunConfig) -> list[tuple[str, str]]:
     night = f"{float(f'{found.per_night:.2g}'):,.0f}"
     rows.append(("night", f"about {night} experiments in 8 hours, if proposals come as fast"))
     return rows
+
+
+def _detectable(found: Figures, least: float, runs: int) -> str:
+    if found.cases:
+        many = f"{least * found.cases:.1f} of {_count(found.cases, 'case')}"
+        if found.flaky:
+            return f"a gain of about {many} by {runs} + {runs} runs, fewer by luck only"
+        return f"any gain of {many if least else 'a case'}: none is flaky"
+    if found.exact:
+        what = f"of {number(least, 3)}" if least else "however small"
+        return f"any gain {what}: no two measurements differ"
+    share = f" ({least / abs(found.mean):.2%})" if found.mean else ""
+    return f"a gain of {number(least, 3)}{share} by {runs} + {runs} measurements"
 
 
 def _spent(found: Figures) -> str:
@@ -187,6 +195,8 @@ def _json(
         "baseline": baseline,
         "deterministic": found and found.exact,
         "detectable": found and found.detectable,
+        "cases": found and found.cases,
+        "flaky": found and found.flaky,
         "seconds": found and found.seconds,
         "peak_memory_mb": found and found.peak_memory_mb,
         "usd": found and found.usd,

@@ -29,12 +29,18 @@ LEVELS: tuple[Level, ...] = ("error", "warning", "note")
 
 MANY_OUTPUTS = 5
 """Outputs from which a question that gets the same answer for all tells nothing."""
+SHOWN = 5
+"""Names of flaky cases that are told."""
 BROAD = 0.05
 """Share of the mean above which a gain that can be told from noise is a large one."""
 SLOWER = 1.25
 COLD = 2.0
 NEAR = 0.5
 """Share of `timeout` that a measurement of the base may take."""
+SIGMAS = 3.0
+"""Spreads of one measurement that `judge.max_gain` must leave to chance."""
+MANY_FLAKY = 0.25
+"""Share of flaky cases from which few gains are kept by a strict rule."""
 AGREEING = 4
 """Equal values from which one that differs is no accident."""
 
@@ -219,13 +225,14 @@ def _suite(case: _Case) -> Iterator[Finding]:
     counts = case.record.cases
     if case.metric != CASES or not counts or case.figures is None:
         return
-    n, runs = len(counts), case.record.runs
-    if all(c.passes == c.runs for c in counts.values()) and case.config.judge.points is None:
+    n, runs, costs = len(counts), case.record.runs, _costs(case.config)
+    if all(c.passes == c.runs for c in counts.values()):
+        left = f"only less of {' and '.join(costs)}" if costs else "nothing"
         yield Finding(
             "no_headroom",
-            "warning",
-            f"all {n} cases pass at the base, in each of {runs} runs: there is nothing to gain",
-            "add cases that fail now and should pass",
+            "note" if costs else "warning",
+            f"all {n} cases pass at the base, in each of {runs} runs: there is {left} to gain",
+            "add cases that fail now and should pass" + (", if there are any" if costs else ""),
         )
     if not any(c.passes for c in counts.values()):
         yield Finding(
@@ -235,6 +242,34 @@ def _suite(case: _Case) -> Iterator[Finding]:
             "that does not solve a whole case",
             "add easier cases, and see whether the harness can pass at all",
         )
+
+
+def _costs(config: RunConfig) -> list[str]:
+    points = config.judge.points
+    return [] if points is None else [p.name for p in points.of if not isinstance(p, str)]
+
+
+def _flaky(case: _Case) -> Iterator[Finding]:
+    if case.figures is None or not case.figures.flaky:
+        return
+    flaky, n, rule = case.figures.flaky, case.figures.cases, case.config.judge
+    counts = case.record.cases
+    shown = [f"{c} ({counts[c].passes} of {counts[c].runs})" for c in flaky[:SHOWN]]
+    more = f" and {len(flaky) - SHOWN} more" if len(flaky) > SHOWN else ""
+    are = "case is" if len(flaky) == 1 else "cases are"
+    hint = "repeat inside a case, so that the majority decides (`repeats` of a checklist)"
+    if rule.preset == "suite":
+        hint += f"; the preset `suite` is patient with them: up to {rule.runs} runs"
+    elif rule.preset != "llm-judged":
+        hint += "; `judge: {preset: suite}` is patient with them"
+    if len(flaky) >= MANY_FLAKY * n and rule.preset != "llm-judged":
+        hint += "; with so many `judge: {preset: llm-judged}` keeps more, and more of it by luck"
+    yield Finding(
+        "flaky",
+        "note",
+        f"{len(flaky)} of {n} {are} flaky at the base: {', '.join(shown)}{more}",
+        hint,
+    )
 
 
 def _must_pass(case: _Case) -> Iterator[Finding]:
@@ -274,15 +309,21 @@ def _questions(case: _Case) -> Iterator[Finding]:
             if answered.question is not None:
                 answers.setdefault(answered.question, []).append(answered.passed)
     for question, given in answers.items():
-        if len(given) >= MANY_OUTPUTS and len(set(given)) == 1:
-            word = "yes" if given[0] else "no"
-            yield Finding(
-                "question_same",
-                "error",
-                f"the question {one_line(question, 100)!r} does not discriminate: the answer is "
-                f"{word} for all {len(given)} outputs",
-                "ask what some outputs do and others do not; what all must do is a guard",
-            )
+        if len(given) < MANY_OUTPUTS or len(set(given)) > 1:
+            continue
+        word = "yes" if given[0] else "no"
+        same = f"does not discriminate: the answer is {word} for all {len(given)} outputs"
+        if not given[0]:
+            same += "; fine if that is what the search is to change, else reword it"
+        # What always fails is the room that there is; what always passes can only be lost.
+        yield Finding(
+            "question_same",
+            "error" if given[0] else "warning",
+            f"the question {one_line(question, 100)!r} {same}",
+            "ask what some outputs do and others do not; what all must do is a guard"
+            if given[0]
+            else "read some outputs: is it in reach, and is `no` the right answer for them?",
+        )
 
 
 # --- noise --------------------------------------------------------------------------------------
@@ -325,9 +366,31 @@ def _noise(case: _Case) -> Iterator[Finding]:
             "noise",
             "warning",
             f"more noise than gain: with {both} {seen_words}, and {' and '.join(small)}",
-            "put more into one measurement: more seeds or cases, a longer run; for timings repeat "
-            "inside and take the least (`judge: {aggregate: min}`)",
+            _quieter(case),
         )
+    if rule.max_gain is not None and figures.sigma is not None:
+        most, chance = margin(rule.max_gain, figures.mean), SIGMAS * figures.sigma
+        if most < chance:
+            yield Finding(
+                "max_gain",
+                "warning",
+                f"`judge.max_gain` is {number(most, 3)}, less than {SIGMAS:g} σ of the base "
+                f"({number(chance, 3)}): honest noise would be quarantined as too good",
+                f"set it above {number(chance, 3)}, far above the gains you hope for",
+            )
+
+
+def _quieter(case: _Case) -> str:
+    """Say what makes one measurement tell more, and is not done yet."""
+    if case.metric == CASES:
+        return "put more into one measurement: more cases, more repeats inside each"
+    more = "put more into one measurement: more seeds, a longer run"
+    match case.config.judge.aggregate:
+        case "last":
+            least = "for timings repeat inside and take the least (`judge: {aggregate: min}`)"
+            return f"{more}; {least}"
+        case other:
+            return f"{more}, more values for `{other}`"
 
 
 def _contention(case: _Case) -> Iterator[Finding]:
@@ -346,13 +409,14 @@ def _contention(case: _Case) -> Iterator[Finding]:
     if ours and _differ(ours, theirs):
         means = f"{number(fmean(ours))} alone and {number(fmean(theirs))} beside others"
         said.append(f"{case.metric} is {means}, which is more than chance")
+    windowed = case.config.judge.window != "all" or case.metric == CASES
     if said:
         yield Finding(
             "contention",
             "warning",
             "the slots are in each other's way: " + "; ".join(said),
-            "fewer slots (`slot: {count: N}`), or more for each (`slot: {cpus: N}`); where the "
-            "metric is a time, `judge: {window: 5}` as well",
+            "fewer slots (`slot: {count: N}`), or more for each (`slot: {cpus: N}`)"
+            + ("" if windowed else "; where the metric is a time, `judge: {window: 5}` as well"),
         )
 
 
@@ -451,9 +515,30 @@ def _limits(case: _Case) -> Iterator[Finding]:
             "a change is kept only if it mends that as well; relax the constraint, or start from "
             "a base that keeps it"
             if reported
-            else f"correct the name, or have the harness report `{c.metric}`: without it every "
-            "candidate is refused",
+            else f"{_meant(case, c.metric)}; without it every candidate is refused",
         )
+
+
+def _points(case: _Case) -> Iterator[Finding]:
+    for name in _costs(case.config):
+        if case.figures is None or case.record.sample(name, case.metric) is not None:
+            continue
+        yield Finding(
+            "points_unknown",
+            "error",
+            f"`judge.points` is to improve {name!r}, and the base never reports it: no change can "
+            "earn that point",
+            _meant(case, name),
+        )
+
+
+def _meant(case: _Case, name: str) -> str:
+    """Say which of the metrics that are reported may be meant."""
+    reported = sorted(set(case.record.others) - {case.metric})
+    near = difflib.get_close_matches(name, reported, n=1)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return f"have the harness report it, or take one of {', '.join(reported[:8])}"
 
 
 def _final(case: _Case) -> Iterator[Finding]:
@@ -484,6 +569,7 @@ LOOKS: tuple[Callable[[_Case], Iterator[Finding]], ...] = (
     _absent,
     _scope,
     _suite,
+    _flaky,
     _must_pass,
     _questions,
     _noise,
@@ -491,5 +577,6 @@ LOOKS: tuple[Callable[[_Case], Iterator[Finding]], ...] = (
     _time,
     _memory,
     _limits,
+    _points,
     _final,
 )

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import fmean, median
 from typing import NamedTuple
@@ -14,8 +16,10 @@ from swarm import judge
 from swarm.config import RunConfig
 from swarm.entities import Target, measures
 from swarm.errors import SwarmError
-from swarm.judge import Record, Spread
-from swarm.records import Measurement, TargetInfo
+from swarm.judge import Count, Record, Spread
+from swarm.quantities import margin
+from swarm.records import CASES, Measurement, TargetInfo
+from swarm.rules import JudgeConfig
 
 NIGHT_S = 8 * 3600.0
 NOISY_COST, EXACT_COST = 1.4, 1.0
@@ -92,7 +96,10 @@ class Figures:
     exact: bool
     """All values agree, and a run would take the target for deterministic."""
     detectable: float | None
-    """The smallest gain that is kept after `judge.runs` measurements of both sides."""
+    """The smallest gain that is kept after `judge.runs` measurements of both sides.
+
+    Of a suite it is about that, as a share of the cases: they are judged one by one.
+    """
     seconds: float
     peak_memory_mb: float
     usd: float | None
@@ -102,6 +109,10 @@ class Figures:
     """Measurements an experiment takes."""
     per_night: float
     """Experiments that the slots measure in `NIGHT_S`."""
+    cases: int = 0
+    """Of a suite. Where the metric is another one, none."""
+    flaky: tuple[str, ...] = ()
+    """The cases of it that pass only sometimes at the base."""
 
 
 def figures(seen: Observations, config: RunConfig) -> Figures | None:
@@ -116,20 +127,42 @@ def figures(seen: Observations, config: RunConfig) -> Figures | None:
     crowd = [t for t in good if not t.alone] or good
     # Controls of the incumbent are measured beside the experiments.
     each = median(t.busy_seconds for t in crowd) * (cost + 1 / config.judge.control_every)
-    sigma = spread.sigma
+    sigma, rule = spread.sigma, config.judge
+    cases = target.record(seen.info.base, machine).cases if target.info.metric.name == CASES else {}
+    detectable = None if sigma is None else judge.detectable(sigma, rule, sample.mean)
+    if cases and sigma is not None and not spread.deterministic:
+        least = margin(rule.min_delta, sample.mean)
+        detectable = least + detectable_cases(cases.values(), rule) / len(cases)
     return Figures(
         values=tuple(sample.values),
         mean=sample.mean,
         sigma=sigma,
         exact=exact,
-        detectable=None if sigma is None else judge.detectable(sigma, config.judge, sample.mean),
+        detectable=detectable,
         seconds=fmean(t.measurement.seconds for t in good),
         peak_memory_mb=max(t.measurement.peak_memory_mb for t in good),
         usd=_cost(good, "usd"),
         tokens=_cost(good, "tokens"),
         per_experiment=cost,
         per_night=NIGHT_S * seen.slots / each if each else 0.0,
+        cases=len(cases),
+        flaky=tuple(name for name, count in cases.items() if count.mixed),
     )
+
+
+def detectable_cases(cases: Iterable[Count], rule: JudgeConfig) -> float:
+    """Say about how many cases more must pass for a keep, by `runs` runs of both sides.
+
+    So many that always failed and now always pass have, on average, a stratified z of `keep_above`:
+    with the others' noise unchanged, z is g R/2 / sqrt(g R^2/4 / (2R - 1) + v R/2), for g cases, R
+    runs and v, the flaky cases' variance. `min_delta` is not in it.
+    """
+    runs, asked = rule.runs, rule.keep_above**2
+    noise = sum(
+        c.passes * (c.runs - c.passes) / (c.runs * (c.runs - 1)) for c in cases if c.runs > 1
+    )
+    own = asked / (2 * runs - 1)
+    return (own + math.sqrt(own**2 + 8 * asked * noise / runs)) / 2
 
 
 def is_exact(target: Target, machine: str, config: RunConfig) -> bool:
