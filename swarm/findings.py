@@ -6,7 +6,6 @@ written from it, as a page and as JSON. Pure: reads `RunState`, decides nothing,
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Iterator
 from typing import Literal
@@ -15,6 +14,7 @@ from swarm import views
 from swarm.config import RunConfig, TargetConfig
 from swarm.entities import Experiment, Phase, Target
 from swarm.formats.text import number, one_line, signed
+from swarm.grounds import standard_error
 from swarm.judge import Count, detectable
 from swarm.plan import DRIFT
 from swarm.records import VERDICTS, Goal, Noun, Verdict
@@ -362,7 +362,6 @@ def _kept(state: RunState, target: Target, experiment: Experiment) -> Kept:
     proposal = experiment.proposal
     sample = views.own_record(state, experiment).primary
     spread = target.spread(experiment.machine or "")
-    known = sample.n and spread.freedom
     return Kept(
         number=experiment.number,
         agent=experiment.agent,
@@ -374,7 +373,7 @@ def _kept(state: RunState, target: Target, experiment: Experiment) -> Kept:
         reason=experiment.reason,
         gain=experiment.gain,
         mean=sample.mean if sample.n else None,
-        se=math.sqrt(spread.squared_error(sample)) if known else None,
+        se=standard_error(spread, sample),
         n=sample.n,
         merged=experiment.merged,
         fixed=experiment.fixed,

@@ -14,7 +14,18 @@ from typing import NamedTuple
 from swarm.config import ConstraintConfig, RunConfig
 from swarm.entities import Experiment, Target
 from swarm.formats.text import number, one_line, signed
-from swarm.judge import Count, Record, Ruling, Sample, case_changes, compare, duel, failing, suite
+from swarm.judge import (
+    Count,
+    Record,
+    Ruling,
+    Sample,
+    Spread,
+    case_changes,
+    compare,
+    duel,
+    failing,
+    suite,
+)
 from swarm.looks import is_simpler
 from swarm.quantities import margin
 from swarm.records import CASES, Noun
@@ -44,6 +55,8 @@ class Side(Noun):
     commit: str
     mean: float
     n: int
+    of: int
+    """All runs of the commit; only the last `n` count where `judge.window` says so."""
     se: float | None
 
 
@@ -129,6 +142,28 @@ class _Found(NamedTuple):
     incumbent: Record
     now: Ruling | None
 
+    @property
+    def theirs(self) -> Sample:
+        """What counts of the incumbent's metric; cases are all compared, whatever the window."""
+        window = "all" if self.target.info.metric.name == CASES else self.rule.window
+        return self.incumbent.primary.recent(window)
+
+    def error(self, sample: Sample) -> float | None:
+        """Give the standard error of a mean, as the judge takes it."""
+        spread = self.target.spread(self.experiment.machine or "")
+        return standard_error(spread, sample, local=self.rule.window != "all")
+
+
+def standard_error(spread: Spread, sample: Sample, *, local: bool = False) -> float | None:
+    """Give the standard error of a sample's mean, by its own scatter if that is far from the
+    others'; None while nothing is known.
+
+    `local` takes the spread from one run to the next, as the judge does with a window.
+    """
+    if not spread.freedom or not sample.n:
+        return None
+    return math.sqrt(spread.squared_error(sample, local=local))
+
 
 def grounds(state: RunState, number: int, config: RunConfig | None = None) -> Grounds:
     """Give what an experiment's verdict rests on.
@@ -139,8 +174,9 @@ def grounds(state: RunState, number: int, config: RunConfig | None = None) -> Gr
         config: for the rule and the constraints; without it, the default rule and none.
     """
     found = _find(state, number, config)
-    target, experiment, rule = found.target, found.experiment, found.rule
-    least = margin(rule.min_delta, found.incumbent.primary.recent(rule.window).mean)
+    experiment, rule = found.experiment, found.rule
+    ours, theirs = found.candidate.primary, found.theirs
+    least = margin(rule.min_delta, theirs.mean)
     thresholds = Thresholds(
         drop_below=rule.drop_below,
         keep_above=rule.keep_above,
@@ -157,15 +193,14 @@ def grounds(state: RunState, number: int, config: RunConfig | None = None) -> Gr
         *_on_must_pass(must_pass),
         *_on_cases(cases, unmoved=not any(m.broken for m in must_pass)),
         *_on_merger(experiment),
-        *([_grown_words(found.now)] if grown and found.now else ()),
+        *([_grown_words(found, found.now)] if grown and found.now else ()),
     ]
-    incumbent = found.incumbent.primary.recent(rule.window)
     return Grounds(
         rule=thresholds,
-        candidate=_side(target, experiment, experiment.proposal.commit, found.candidate.primary),
-        incumbent=_side(target, experiment, experiment.base, incumbent),
+        candidate=_side(found, experiment.proposal.commit, ours, ours.n),
+        incumbent=_side(found, experiment.base, theirs, found.incumbent.primary.n),
         gain=found.now and found.now.gain,
-        se=_se(target, experiment, found.candidate.primary, incumbent),
+        se=_se(found),
         z=found.now and found.now.z,
         grown=grown,
         cases=cases,
@@ -201,21 +236,17 @@ def _find(state: RunState, number: int, config: RunConfig | None) -> _Found:
     return _Found(target, experiment, rule, candidate, incumbent, now)
 
 
-def _side(
-    target: Target, experiment: Experiment, commit: str | None, sample: Sample
-) -> Side | None:
+def _side(found: _Found, commit: str | None, sample: Sample, of: int) -> Side | None:
     if commit is None or not sample.n:
         return None
-    spread = target.spread(experiment.machine or "")
-    se = math.sqrt(spread.squared_error(sample)) if spread.freedom else None
-    return Side(commit=commit, mean=sample.mean, n=sample.n, se=se)
+    return Side(commit=commit, mean=sample.mean, n=sample.n, of=of, se=found.error(sample))
 
 
-def _se(target: Target, experiment: Experiment, ours: Sample, theirs: Sample) -> float | None:
-    spread = target.spread(experiment.machine or "")
-    if target.info.metric.name == CASES or not spread.freedom or not ours.n or not theirs.n:
+def _se(found: _Found) -> float | None:
+    ours, theirs = found.error(found.candidate.primary), found.error(found.theirs)
+    if found.target.info.metric.name == CASES or ours is None or theirs is None:
         return None
-    return math.sqrt(spread.squared_error(ours) + spread.squared_error(theirs))
+    return math.hypot(ours, theirs)
 
 
 def _grown(found: _Found) -> bool:
@@ -312,11 +343,11 @@ def _points(found: _Found) -> Iterator[PointsPart]:
     for part in points.of if points else ():
         if isinstance(part, str):
             name, z = part, now and now.z
-            ours, theirs = found.candidate.primary, found.incumbent.primary
+            ours, theirs = found.candidate.primary, found.theirs
         else:
             name = part.name
             ours = found.candidate.others.get(name, Sample())
-            theirs = found.incumbent.others.get(name, Sample())
+            theirs = found.incumbent.others.get(name, Sample()).recent(found.rule.window)
             z = _cost_z(found, name, ours, theirs)
         yield PointsPart(
             part=name,
@@ -401,17 +432,23 @@ def _by_rule(found: _Found, rule: Thresholds) -> Iterator[str]:
             sides = f"{number(part.candidate)} against {number(part.incumbent)}"
             yield f"{one_line(part.part, CASE)}: {sides}{z}"
     elif found.experiment.z is None:
-        yield _exact(found.experiment)
+        yield _exact(found.experiment, rule)
         return
     else:
         yield _where(found, found.experiment.z, rule)
     yield _rule_words(rule)
 
 
-def _exact(experiment: Experiment) -> str:
-    if experiment.verdict == "keep":
-        return "all repeats agree exactly, so any gain is real; a second run has confirmed it"
-    return "all repeats agree exactly, so what is not better is discarded at once"
+_EQUAL = "it measures as equal and has fewer lines, so it is kept"
+
+
+def _exact(experiment: Experiment, rule: Thresholds) -> str:
+    agreed = "all repeats had agreed exactly when it was judged"
+    if experiment.verdict != "keep":
+        return f"{agreed}, so what was not better was discarded at once"
+    if experiment.gain is not None and experiment.gain <= rule.least:
+        return f"{agreed}; {_EQUAL}"
+    return f"{agreed}, so any gain was real; a second run has confirmed it"
 
 
 def _where(found: _Found, z: float, rule: Thresholds) -> str:
@@ -422,7 +459,7 @@ def _where(found: _Found, z: float, rule: Thresholds) -> str:
             return f"{said} reaches {high:g}, also after one more run of the whole suite: kept"
         if z >= high:
             return f"{said} reaches {high:g}: told apart from the incumbent, so kept"
-        return f"{said}: not told apart from the incumbent, but kept, as it is simpler"
+        return f"{said}: not told apart from the incumbent; {_EQUAL}"
     if z < low:
         worse = "worse than its incumbent" if z <= -low else "no visible gain"
         return f"{said} is below {low:g}: {worse}, so discarded"
@@ -500,6 +537,9 @@ def _on_merger(experiment: Experiment) -> Iterator[str]:
         yield _MERGER[experiment.merged] + (f" ({why})" if why else "")
 
 
-def _grown_words(now: Ruling) -> str:
+def _grown_words(found: _Found, now: Ruling) -> str:
     z = "" if now.z is None else f", z {now.z:+.2f}"
-    return f"since then more was measured: by all runs so far, gain {signed(now.gain, 4)}{z}"
+    runs, last = "all runs so far", found.theirs.n
+    if last < found.incumbent.primary.n:
+        runs = f"all its runs and the last {last} of the incumbent"
+    return f"since then more was measured: by {runs}, gain {signed(now.gain, 4)}{z}"

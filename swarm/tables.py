@@ -135,10 +135,12 @@ def _target(found: Json, target: Target) -> list[str]:
     return lines
 
 
-def _mean(mean: float | None, spread: float | None, n: int, what: str) -> str:
+def _mean(mean: float | None, spread: float | None, n: int | str, what: str) -> str:
+    """Say a mean with its `what`; `n` is a count of runs, or the words on which they are."""
+    runs = n if isinstance(n, str) else f"n={n}"
     if spread is None:
-        return f"{number(mean)} (n={n})"
-    return f"{number(mean)} ± {number(spread, 2)} {what} (n={n})"
+        return f"{number(mean)} ({runs})"
+    return f"{number(mean)} ± {number(spread, 2)} {what} ({runs})"
 
 
 def _agents(agents: Sequence[Json], state: RunState, width: int | None, zone: tzinfo | None) -> str:
@@ -255,7 +257,7 @@ def experiment(found: Json, metric: str, width: int | None) -> str:
     lines += [f"log      {one_line(path)}" for path in found["logs"]]
     lines = [line if width is None else one_edge(line, width) for line in lines]
     if found["rationale"]:
-        lines += ["", sanitise(found["rationale"]).rstrip()]
+        lines += ["", f"rationale: {sanitise(found['rationale']).strip()}"]
     failure = found["failure"]
     if failure is not None:
         lines += ["", f"{failure['kind']}: {one_line(failure['reason'])}"]
@@ -316,8 +318,9 @@ def _measured(found: Json, metric: str) -> list[str]:
     incumbent = found["incumbent"]
     if incumbent["n"]:
         side = found["grounds"]["incumbent"]
-        theirs = side["se"] if side else None
-        lines.append(f"against  {_mean(incumbent['mean'], theirs, incumbent['n'], 'se')}")
+        n, of = side["n"], side["of"]
+        runs = f"n={n}" if n == of else f"last {n} of {of} runs"
+        lines.append(f"against  {_mean(side['mean'], side['se'], runs, 'se')}")
     if found["gain"] is not None:
         z = "" if found["z"] is None else f", z {signed(found['z'], 3)}"
         lines.append(f"gain     {signed(found['gain'], 4)}{z} (positive is better)")

@@ -19,7 +19,7 @@ from swarm.config import RunConfig
 from swarm.entities import Agent, Experiment, Phase, Spend, Target, verdict_counts
 from swarm.errors import UsageError
 from swarm.formats.text import count, number, signed
-from swarm.grounds import grounds
+from swarm.grounds import grounds, standard_error
 from swarm.judge import Record, Sample, Spread
 from swarm.records import FreshResult
 from swarm.state import RunState
@@ -49,10 +49,8 @@ class Standing(NamedTuple):
     @property
     def gain_se(self) -> float | None:
         """Standard error of the gain by the records."""
-        if not self.spread.freedom or not self.baseline.n or not self.best.n:
-            return None
-        sides = (self.spread.squared_error(side) for side in (self.baseline, self.best))
-        return math.sqrt(sum(sides))
+        sides = [standard_error(self.spread, side) for side in (self.baseline, self.best)]
+        return None if None in sides else math.hypot(*(se for se in sides if se is not None))
 
 
 def standing(target: Target) -> Standing:
@@ -236,7 +234,7 @@ def _target_json(target: Target) -> dict[str, Any]:
         "best": {
             "commit": target.best,
             "mean": best.mean if best.n else None,
-            "se": where.spread.se(best.n),
+            "se": standard_error(where.spread, best),
             "n": best.n,
             "gain": where.gain,
             "gain_pct": where.gain_pct,
@@ -387,9 +385,8 @@ def experiment_json(
         raise UsageError(f"run `{state.run}` has no experiment {number}", hint=known)
     target, proposal = state.targets[experiment.target], experiment.proposal
     record = own_record(state, experiment)
-    incumbent = Sample()
-    if experiment.machine is not None:
-        incumbent = target.record(experiment.base, experiment.machine).primary
+    why = grounds(state, number, config)
+    candidate, incumbent = why.candidate, why.incumbent
     return {
         **_experiment(state, experiment),
         "at": experiment.at.isoformat() if experiment.at else None,
@@ -398,13 +395,11 @@ def experiment_json(
         "reason": experiment.reason or proposal.invalid or "",
         "gain": experiment.gain,
         "sd": sd(record.primary),
-        "se": target.spread(experiment.machine).se(record.primary.n)
-        if experiment.machine is not None
-        else None,
+        "se": candidate and candidate.se,
         "incumbent": {
             "commit": experiment.base,
-            "mean": incumbent.mean if incumbent.n else None,
-            "n": incumbent.n,
+            "mean": incumbent and incumbent.mean,
+            "n": incumbent.n if incumbent else 0,
         },
         "machine": experiment.machine,
         "controls": experiment.controls,
@@ -425,7 +420,7 @@ def experiment_json(
         "feedback": experiment.feedback,
         "fixed": list(experiment.fixed),
         "broken": list(experiment.broken),
-        "grounds": grounds(state, number, config).model_dump(mode="json"),
+        "grounds": why.model_dump(mode="json"),
     }
 
 

@@ -50,7 +50,8 @@ def judged(verdict: Verdict, z: float | None, *values: float, reason: str = "") 
          "discarded"),
         ("keep", 2.2, "z = +2.20 reaches 2: told apart from the incumbent, so kept"),
         ("keep", 9.1, "z = +9.10 reaches 2: told apart from the incumbent, so kept"),
-        ("keep", 0.3, "z = +0.30: not told apart from the incumbent, but kept, as it is simpler"),
+        ("keep", 0.3, "z = +0.30: not told apart from the incumbent; it measures as equal and has "
+         "fewer lines, so it is kept"),
     ],
 )  # fmt: skip
 def test_where_z_falls(verdict: Verdict, z: float, words: str) -> None:
@@ -100,8 +101,59 @@ def test_no_spread_is_explained() -> None:
     one = told.propose("a1", "x")
     told.measure(one, 2.9, 2.9)
     told.decide(one, "keep")
-    assert "all repeats agree exactly, so any gain is real" in said(told, one)
+    assert "had agreed exactly when it was judged, so any gain was real" in said(told, one)
     assert of(told, one).z is None
+
+
+def test_an_equal_keep_without_spread_is_not_called_a_gain() -> None:
+    told = Story()
+    told.launch()
+    told.baseline(3.0, 3.0)
+    one = told.propose("a1", "x")
+    told.measure(one, 3.0, 3.0)
+    told.decide(one, "keep", "equal after 2 runs, and simpler")
+    assert "it measures as equal and has fewer lines, so it is kept" in said(told, one)
+    assert "gain was real" not in said(told, one)
+
+
+def test_values_that_scatter_by_themselves_have_their_own_error() -> None:
+    told = Story()
+    told.launch()
+    told.baseline(3.0, 3.0, 3.0)
+    one = told.propose("a1", "x")
+    told.measure(one, 2.0, 2.2)
+    told.decide(one, "keep", "", 5.0)
+    told.promote(one)
+    made = experiment_json(told.state, one)
+    assert made["se"] == pytest.approx(0.1), "the others agree exactly, but it does not"
+    assert "value    val_bpb 2.1 ± 0.1 se (n=2)" in tables.experiment(made, "val_bpb", None)
+    two = told.propose("a2", "y", on=told.target.best)
+    told.measure(two, 2.1, 2.1)
+    told.decide(two, "discard", "", 0.0)
+    text = tables.experiment(experiment_json(told.state, two), "val_bpb", None)
+    assert "against  2.1 ± 0.1 se (n=2)" in text
+
+
+def test_with_a_window_the_last_runs_are_shown_with_their_own_error() -> None:
+    told = Story()
+    told.launch()
+    told.baseline(*(10.0 + 0.5 * i + 0.01 * (i % 2) for i in range(11)))
+    one = told.propose("a1", "x")
+    told.measure(one, 12.0, 12.01)
+    told.decide(one, "keep", "", 5.0)
+    asked = config({"window": 5})
+    made = experiment_json(told.state, one, asked)
+    found, steps = of(told, one, asked), told.target.spread("cpu-x86")
+    assert found.incumbent is not None
+    assert (found.incumbent.n, found.incumbent.of) == (5, 11)
+    assert found.incumbent.mean == pytest.approx(14.004)
+    assert found.incumbent.se == pytest.approx((steps.steps / steps.freedom / 5) ** 0.5)
+    assert found.gain == pytest.approx(14.004 - 12.005)
+    assert found.z == pytest.approx(found.gain / found.se)  # type: ignore[operator]
+    assert made["incumbent"]["mean"] == pytest.approx(14.004)
+    assert made["incumbent"]["n"] == 5
+    assert "(last 5 of 11 runs)" in tables.experiment(made, "val_bpb", None)
+    assert "all its runs and the last 5 of the incumbent" in said(told, one, asked)
 
 
 def test_an_experiment_in_flight() -> None:

@@ -376,6 +376,7 @@ def test_all_about_one_experiment() -> None:
     assert made["logs"] == ["logs/3/candidate-0.log"]
     assert made["files"] == ["train.py"]
     assert made["rationale"] == "Because of experiment 2."
+    assert "\n\nrationale: Because of experiment 2." in tables.experiment(made, "val_bpb", None)
     assert made["reason"] == "exit status 1"
     nine = experiment_json(told.state, 9)
     assert (nine["stacked"], nine["failure"]) == (True, None)
