@@ -13,6 +13,7 @@ import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 
 import psutil
 import pytest
@@ -23,12 +24,20 @@ from swarm.check import check_config
 from swarm.config import RunConfig
 from swarm.diagnosis import Finding, diagnose
 from swarm.entities import FINAL_INDEX
+from swarm.judge import Count, Record
+from swarm.judge.suite import pair, z_cases
 from swarm.launch import open_run
 from swarm.ledger import read
 from swarm.mustering import seed_of
-from swarm.observations import Observations, Take, figures, named_as_missing
+from swarm.observations import (
+    Observations,
+    Take,
+    detectable_cases,
+    figures,
+    named_as_missing,
+)
 from swarm.observing import observe
-from swarm.records import Measurement, TargetInfo
+from swarm.records import Case, Measurement, MetricSpec, TargetInfo
 from swarm.state import RunState
 
 SWARM = [sys.executable, "-m", "swarm"]
@@ -330,19 +339,21 @@ def test_a_constant_metric(look: Look) -> None:
 # --- suites -------------------------------------------------------------------------------------
 
 SUITE = """
-import json, os, random
+import json, os
 from value import PASS
 cases = [{"id": f"c{i}", "pass": bool(p)} for i, p in enumerate(PASS)]
 flip = os.environ.get("FLIP")
-if flip:
-    seed = int(os.environ["SWARM_SEED"])
-    cases[int(flip)]["pass"] = seed % 2 == 0
+if flip:  # every second run passes it: each adds a byte to a file
+    with open(flip, "ab") as file:
+        file.write(b".")
+        cases[1]["pass"] = file.tell() % 2 == 0
 questions = os.environ.get("QUESTIONS")
 for case in cases if questions else []:
     case["question"] = "Is it polite?" if int(case["id"][1:]) % 2 else "Is it short?"
 json.dump({"cases": cases}, open(os.environ["SWARM_RESULT"], "w"))
 """
 CASES = "target.metric={name: cases, goal: maximize}"
+FLIP = "target.env.FLIP={}"
 
 
 def suite(passes: list[int]) -> dict[str, str]:
@@ -361,6 +372,24 @@ def test_a_suite_without_room(look: Look, passes: list[int], words: str) -> None
     assert words in checked.one("no_headroom").message
 
 
+def test_a_suite_that_passes_whole_may_still_cost_less(look: Look) -> None:
+    checked = look(suite([1, 1, 1]), CASES, "judge.points=[cases, {improves: seconds}]")
+    assert checked.kinds == {"no_headroom"}
+    found = checked.one("no_headroom")
+    assert found.level == "note"
+    assert "only less of seconds to gain" in found.message
+    assert look(suite([1, 1]), CASES, "judge.points=[cases]").one("no_headroom").level == "warning"
+
+
+def test_points_for_a_cost_that_nobody_reports(look: Look) -> None:
+    checked = look(suite([1, 0]), CASES, "judge.points=[cases, {improves: secnds}]")
+    assert checked.kinds == {"points_unknown"}
+    found = checked.one("points_unknown")
+    assert found.level == "error"
+    assert "'secnds'" in found.message
+    assert found.hint == "did you mean 'seconds'?"
+
+
 def test_must_pass_names_a_case_that_is_not_there(look: Look) -> None:
     checked = look(suite([1, 0]), CASES, "judge.must_pass=[c00]")
     assert checked.kinds == {"must_pass_unknown"}
@@ -368,9 +397,93 @@ def test_must_pass_names_a_case_that_is_not_there(look: Look) -> None:
     assert "c0" in checked.one("must_pass_unknown").hint
 
 
-def test_must_pass_names_a_flaky_case(look: Look) -> None:
-    checked = look(suite([1, 0, 1, 1, 0]), CASES, "target.env.FLIP=1", "judge.must_pass=[c1]")
-    assert checked.kinds == {"must_pass_flaky"}
+def test_must_pass_names_a_flaky_case(look: Look, tmp_path: Path) -> None:
+    checked = look(
+        suite([1, 0, 1, 1, 0]), CASES, FLIP.format(tmp_path / "flips"), "judge.must_pass=[c1]"
+    )
+    assert checked.kinds == {"must_pass_flaky", "flaky"}
+
+
+def test_flaky_cases_are_named(look: Look, tmp_path: Path) -> None:
+    checked = look(suite([1, 0, 1, 1, 0]), CASES, FLIP.format(tmp_path / "flips"))
+    assert checked.kinds == {"flaky"}
+    found = checked.one("flaky")
+    assert found.level == "note"
+    assert re.search(r"1 of 5 case is flaky at the base: c1 \([1-4] of 5\)$", found.message)
+    assert "up to 12 runs" in found.hint
+    assert "llm-judged" not in found.hint
+    plain = look(
+        suite([1, 0, 1, 1, 0]), CASES, FLIP.format(tmp_path / "flips"), "judge.preset=default"
+    )
+    assert "`judge: {preset: suite}`" in plain.one("flaky").hint
+
+
+def test_many_flaky_cases_are_counted() -> None:
+    rng = random.Random(3)
+    runs = [{f"c{i}": rng.random() < 0.5 for i in range(8)} for _ in range(5)]
+    runs[0] = dict.fromkeys(runs[0], True)
+    runs[1] = dict.fromkeys(runs[0], False)
+    checked = diagnose(seen_suite(runs), make_config(Path("/nowhere"), TEXT, CASES))
+    (found,) = (f for f in checked if f.kind == "flaky")
+    assert found.message.startswith("8 of 8 cases are flaky at the base: c0 (")
+    assert found.message.endswith(" and 3 more")
+    assert "`judge: {preset: llm-judged}`" in found.hint
+
+
+def test_a_suite_says_in_cases_what_is_detectable(
+    target: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (target / "measure.py").write_text(SUITE)
+    (target / "value.py").write_text("PASS = [1, 0, 1, 1, 0]\n")
+    git(target, "commit", "-qam", "a suite")
+    config = target.parent / "good.yaml"
+    assert check_config(config, (CASES,), as_json=False) == 0
+    assert "  detectable    any gain of a case: none is flaky\n" in capsys.readouterr().out
+    assert check_config(config, (CASES, FLIP.format(tmp_path / "flips")), as_json=False) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"  a gain of about [01]\.\d of 5 cases by 12 \+ 12 runs, fewer by luck", out)
+
+
+def test_what_is_detectable_of_a_suite_is_what_the_judge_keeps() -> None:
+    """Two cases are fixed, and as many flaky ones stand by as make two just detectable."""
+    config = make_config(Path("/nowhere"), TEXT, CASES)
+    rule, rng = config.judge, random.Random(11)
+    flaky, runs = 13, rule.runs
+    assert detectable_cases([Count(500, 1000)] * flaky, rule) == pytest.approx(2, abs=0.05)
+
+    def side(fixed: bool) -> Record:
+        record = Record()
+        for _ in range(runs):
+            tossed = {f"f{i}": rng.random() < 0.5 for i in range(flaky)}
+            record.take_cases({**tossed, "a": fixed, "b": fixed, "c": True})
+        return record
+
+    found = [z_cases(pair(side(True), side(False))) for _ in range(600)]
+    assert fmean(found) == pytest.approx(rule.keep_above, abs=0.15)
+    kept = sum(z >= rule.keep_above for z in found) / len(found)
+    assert 0.4 < kept < 0.6
+
+
+def seen_suite(runs: list[dict[str, bool]]) -> Observations:
+    """Give what is seen of a suite that gave these results."""
+    spec = MetricSpec(name="cases", goal="maximize")
+    info = TargetInfo(name="main", metric=spec, repo="/", base="a" * 40, base_tree="b" * 40)
+    takes = [
+        Take(
+            Measurement(
+                commit=info.base,
+                tree=info.base_tree,
+                index=i,
+                machine="m",
+                values={"cases": fmean(cases.values())},
+                cases=tuple(Case(id=c, passed=p) for c, p in cases.items()),
+                seconds=1.0,
+            ),
+            alone=True,
+        )
+        for i, cases in enumerate(runs)
+    ]
+    return Observations(info=info, slots=1, takes=tuple(takes))
 
 
 def test_a_question_with_the_same_answer_for_all_outputs_is_named(look: Look) -> None:
@@ -378,7 +491,19 @@ def test_a_question_with_the_same_answer_for_all_outputs_is_named(look: Look) ->
     checked = look(suite(passes), CASES, "target.env.QUESTIONS=1")
     assert checked.kinds == {"question_same"}
     assert "'Is it polite?'" in checked.one("question_same").message
-    assert "yes for all 5" in checked.one("question_same").message
+    found = checked.one("question_same")
+    assert "yes for all 5" in found.message
+    assert found.level == "error"
+
+
+def test_a_question_that_always_fails_is_the_room_of_the_search(look: Look) -> None:
+    passes = [0, 0, 1, 0, 0, 0, 1, 0, 0, 0]
+    checked = look(suite(passes), CASES, "target.env.QUESTIONS=1")
+    assert checked.kinds == {"question_same"}
+    found = checked.one("question_same")
+    assert found.level == "warning"
+    assert "does not discriminate: the answer is no for all 5 outputs; fine if" in found.message
+    assert "'Is it polite?'" in found.message
 
 
 def test_four_outputs_are_too_few_to_refuse_a_question(look: Look) -> None:
@@ -393,6 +518,19 @@ def test_more_noise_than_gain(look: Look) -> None:
     checked = look(GOOD, "target.env.NOISE=2")
     assert checked.kinds == {"noise"}
     assert "of the mean" in checked.one("noise").message
+    assert "aggregate: min" in checked.one("noise").hint
+
+
+def test_what_is_set_already_is_not_advised(look: Look) -> None:
+    sets = ("target.env.NOISE=2", "judge.aggregate=min")
+    assert "aggregate: min" not in look(GOOD, *sets).one("noise").hint
+
+
+def test_a_max_gain_within_the_noise(look: Look) -> None:
+    checked = look(GOOD, "target.env.NOISE=0.01", "judge.max_gain=0.005")
+    assert checked.kinds == {"max_gain"}
+    assert "honest noise would be quarantined" in checked.one("max_gain").message
+    assert look(GOOD, "target.env.NOISE=0.01", "judge.max_gain=20%").kinds == set()
 
 
 def test_a_min_delta_below_the_noise(look: Look) -> None:
@@ -430,6 +568,8 @@ def test_slots_that_wait_for_each_other(look: Look, tmp_path: Path) -> None:
     checked = look({**GOOD, "measure.py": locked}, lock)
     assert checked.kinds == {"contention"}
     assert "s alone and" in checked.one("contention").message
+    assert "window: 5" in checked.one("contention").hint
+    assert "window" not in look(GOOD, lock, "judge.window=5").one("contention").hint
     assert look(GOOD, lock, "target.slot.count=1").kinds == set()
 
 
@@ -545,10 +685,12 @@ def test_a_constraint_that_the_base_breaks(look: Look) -> None:
     assert look(GOOD, sets).one("constraint").level == "warning"
 
 
-def test_a_constraint_on_what_nobody_reports(look: Look) -> None:
-    checked = look(GOOD, "target.constraints=[{metric: latency, max: 5}]")
+@pytest.mark.parametrize("limit", ["max: 5", "max_regression: 5%"])
+def test_a_constraint_on_what_nobody_reports(look: Look, limit: str) -> None:
+    checked = look(GOOD, f"target.constraints=[{{metric: second, {limit}}}]")
     assert checked.kinds == {"constraint"}
     assert checked.one("constraint").level == "error"
+    assert "did you mean 'seconds'?" in checked.one("constraint").hint
 
 
 @pytest.mark.parametrize("final", ["echo METRIC loss=77.5; exit 9", "echo METRIC loss=none77.5"])
