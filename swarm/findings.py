@@ -48,6 +48,18 @@ class Doubt(Noun):
     words: str
 
 
+class CostChange(Noun):
+    """A cost of the points, on base and on best, by the records; a positive gain is less of it."""
+
+    name: str
+    gain: float
+    se: float | None
+    base_mean: float
+    best_mean: float
+    base_n: int
+    best_n: int
+
+
 class Headline(Noun):
     """The gain of a target, measured three ways."""
 
@@ -61,6 +73,10 @@ class Headline(Noun):
     """That command."""
     final_failed: str | None
     """Why it has not confirmed anything, though it was run."""
+    costs: tuple[CostChange, ...]
+    """Those that give points; none while best is the base."""
+    for_costs: bool
+    """All that is on best was kept for costs: that the metric has not gained is no doubt."""
     doubts: tuple[Doubt, ...]
 
 
@@ -240,6 +256,8 @@ def unmoved(target: Target) -> bool:
 def headline(target: Target, config: RunConfig | None) -> Headline:
     """Give the gain of a target three ways, and the doubts that follow from comparing them."""
     mine, result = _config_of(target, config), target.result
+    rule = config.judge if config else None
+    for_costs = views.for_costs(target, rule)
     search, fresh, confirmed = _search(target), None, None
     if result is not None:
         values = target.finals
@@ -271,7 +289,13 @@ def headline(target: Target, config: RunConfig | None) -> Headline:
         confirmed=confirmed,
         final=command if command is None or isinstance(command, str) else shlex.join(command),
         final_failed=failed,
-        doubts=tuple(_doubts(search, fresh, confirmed)),
+        costs=() if unmoved(target) else tuple(_costs(target, rule)),
+        for_costs=for_costs,
+        doubts=tuple(
+            doubt
+            for doubt in _doubts(search, fresh, confirmed)
+            if doubt.kind == "loss" or not for_costs
+        ),
     )
 
 
@@ -287,6 +311,19 @@ def _search(target: Target) -> Gain | None:
         base_n=where.baseline.n,
         best_n=where.best.n,
     )
+
+
+def _costs(target: Target, rule: JudgeConfig | None) -> Iterator[CostChange]:
+    for cost in views.costs(target, rule):
+        yield CostChange(
+            name=cost.name,
+            gain=cost.base.mean - cost.best.mean + 0.0,
+            se=cost.se,
+            base_mean=cost.base.mean,
+            best_mean=cost.best.mean,
+            base_n=cost.base.n,
+            best_n=cost.best.n,
+        )
 
 
 def _final_failed(target: Target) -> str | None:

@@ -53,9 +53,10 @@ from swarm.records import (
     WarmStarted,
     Warned,
 )
+from swarm.rules import JudgeConfig
 from swarm.rundir import RunDir
 from swarm.state import RunState
-from swarm.views import compared, doing, own_record, sd, standing, used_up, waits
+from swarm.views import bought, compared, costs, doing, own_record, sd, standing, used_up, waits
 
 log = logging.getLogger("swarm")
 
@@ -83,24 +84,30 @@ COLOURS: dict[Verdict, str] = {
 # --- one line an event -------------------------------------------------------------------------
 
 
-def plain_line(event: AnyEvent, state: RunState, zone: tzinfo | None = None) -> str | None:
+def plain_line(
+    event: AnyEvent,
+    state: RunState,
+    zone: tzinfo | None = None,
+    rule: JudgeConfig | None = None,
+) -> str | None:
     """Say an event in one line, or None if nobody would miss it.
 
     Args:
         event: as read from the ledger.
         state: the run with this event folded in.
         zone: of the clock shown; the local one by default.
+        rule: for the costs that give points; without it, none are told at the end.
     """
-    words = _words(event, state)
+    words = _words(event, state, rule)
     if words is None or event.at is None:
         return words
     return f"[{event.at.astimezone(zone):%H:%M:%S}] {words}"
 
 
-def _words(event: AnyEvent, state: RunState) -> str | None:
+def _words(event: AnyEvent, state: RunState, rule: JudgeConfig | None) -> str | None:
     match event:
         case Decided():
-            return _decided(state, state.experiments[event.number])
+            return _decided(state, state.experiments[event.number], rule)
         case Measured():
             return _measured(event, state)
         case Promoted():
@@ -121,10 +128,10 @@ def _words(event: AnyEvent, state: RunState) -> str | None:
             words = one_line(made.invalid or made.summary, SUMMARY)
             return f"#{event.number} {experiment.agent} {what}  {words}".rstrip()
         case _:
-            return _turn(event, state)
+            return _turn(event, state, rule)
 
 
-def _turn(event: AnyEvent, state: RunState) -> str | None:
+def _turn(event: AnyEvent, state: RunState, rule: JudgeConfig | None) -> str | None:
     """Say an event in the life of the run itself."""
     match event:
         case Launched():
@@ -145,7 +152,7 @@ def _turn(event: AnyEvent, state: RunState) -> str | None:
             why = "" if event.reason == "interrupted" else f"  {one_line(event.reason, REASON)}"
             return f"interrupted{why}"
         case Finished():
-            return f"finished  {one_line(event.reason, REASON)}{_results(state)}"
+            return f"finished  {one_line(event.reason, REASON)}{_results(state, rule)}"
         case Failed():
             # What follows the first line, the end of a log, is said when the launch ends.
             first = event.error.partition("\n")[0]
@@ -154,7 +161,7 @@ def _turn(event: AnyEvent, state: RunState) -> str | None:
             return None
 
 
-def _decided(state: RunState, experiment: Experiment) -> str:
+def _decided(state: RunState, experiment: Experiment, rule: JudgeConfig | None) -> str:
     target, verdict = state.targets[experiment.target], experiment.verdict
     head = f"#{experiment.number} {experiment.agent} {verdict}  "
     summary = one_line(experiment.proposal.summary, SUMMARY)
@@ -167,7 +174,24 @@ def _decided(state: RunState, experiment: Experiment) -> str:
     z = "" if experiment.z is None else f" (z={experiment.z:+.1f})"
     moved = changes(experiment.fixed, experiment.broken, FEW)
     z += f" {moved}" if moved and len(moved) <= SHORT else ""
+    z += _less(state, experiment, rule)
     return f"{head}{_metric(target)} {before}{_share(target, ours.mean)}{z}  {summary}".rstrip()
+
+
+def _less(state: RunState, experiment: Experiment, rule: JudgeConfig | None) -> str:
+    """Say for which costs an experiment was kept."""
+    names = bought(experiment.reason, rule) if experiment.verdict == "keep" else ()
+    if not names or experiment.machine is None:
+        return ""
+    ours = own_record(state, experiment).others
+    target = state.targets[experiment.target]
+    theirs = target.record(experiment.base, experiment.machine).others
+    told = [
+        f"{one_line(name, 40)} {number(theirs[name].mean)} -> {number(ours[name].mean)}"
+        for name in names
+        if name in ours and name in theirs
+    ]
+    return f" for less {', '.join(told)}" if told else ""
 
 
 def _measured(event: Measured, state: RunState) -> str | None:
@@ -227,9 +251,13 @@ def _promoted(event: Promoted, state: RunState) -> str:
     return f"best is now #{event.number} {agent} ({how}, {event.new[:7]}){gain}"
 
 
-def _results(state: RunState) -> str:
-    results = [t.result for t in state.targets.values() if t.result is not None]
-    return "".join(f"; best - base = {_fresh(r)}{_confirmed(r.confirmed)}" for r in results)
+def _results(state: RunState, rule: JudgeConfig | None) -> str:
+    told = ""
+    for target in state.targets.values():
+        if (found := target.result) is not None:
+            told += f"; best - base = {_fresh(found)}{_confirmed(found.confirmed)}"
+            told += "".join(f"; {cost.words()}" for cost in costs(target, rule))
+    return told
 
 
 def _fresh(result: FreshResult) -> str:
@@ -478,7 +506,7 @@ class LiveView:
     def tick(self, now: datetime) -> None:
         """Take in what is new, and show it; drawing is limited to a few times a second."""
         for event in self._poll():
-            line = plain_line(event, self.state)
+            line = plain_line(event, self.state, rule=self._config.judge)
             self._remember(event, line)
             if line is not None and self._live is None:
                 self._say(line)
@@ -501,7 +529,7 @@ class LiveView:
         """Fold what is there already, and give the last lines of it since the last launch."""
         lines: deque[str] = deque(maxlen=BACKLOG)
         for event in self._poll():
-            line = plain_line(event, self.state)
+            line = plain_line(event, self.state, rule=self._config.judge)
             if isinstance(event, Launched):
                 lines.clear()
                 self._recent.clear()

@@ -20,7 +20,16 @@ from pathlib import Path
 
 from swarm import findings, lessons
 from swarm.config import RunConfig
-from swarm.findings import CaseHistory, Findings, Gain, Headline, Kept, Refused, TargetFindings
+from swarm.findings import (
+    CaseHistory,
+    CostChange,
+    Findings,
+    Gain,
+    Headline,
+    Kept,
+    Refused,
+    TargetFindings,
+)
 from swarm.formats import results_tsv
 from swarm.formats.text import markdown, number, one_line, sanitise, signed
 from swarm.picture import progress_png
@@ -134,13 +143,20 @@ def _gains(target: TargetFindings, *, over: bool) -> Iterator[str]:
     if head.final is not None:
         rows.append(["confirmed gain", *_gain(head.confirmed), "the same by `final`, which no "
                      "proposer saw. Believe it most of all"])  # fmt: skip
+    rows += [
+        [f"cost {_text(cost.name, CASE)}", *_gain(cost),
+         "by the records; positive is less of it, which gives points"]
+        for cost in head.costs
+    ]  # fmt: skip
     yield _table(["", "gain ± s.e.", "base → best", "n", "what it is"], rows, right={1, 2, 3})
     yield "Positive is better. " + _about_final(head)
+    if head.for_costs:
+        yield "All that is on best was kept for costs, not for the metric."
     for doubt in head.doubts:
         yield f"> **Warning:** {_text(doubt.words, 400)}."
 
 
-def _gain(gain: Gain | None) -> list[str]:
+def _gain(gain: Gain | CostChange | None) -> list[str]:
     if gain is None:
         return ["not measured", "", ""]
     percent = f" ({signed(100 * gain.gain / abs(gain.base_mean), 3)} %)" if gain.base_mean else ""

@@ -18,7 +18,7 @@ from swarm.formats.text import count, duration, markdown, number, one_line, sani
 from swarm.records import VERDICTS
 from swarm.rules import JudgeConfig
 from swarm.state import RunState
-from swarm.views import compared, in_vain, merges, own_record, sd, standing
+from swarm.views import compared, costs, for_costs, in_vain, merges, own_record, sd, standing
 
 TOP = 5
 """Improvements and failures listed in a summary."""
@@ -34,7 +34,7 @@ def _value(target: Target, value: float | None) -> str:
     return number(value) + (f" {one_line(unit, 20)}" if unit and value is not None else "")
 
 
-def _improvement(target: Target) -> str:
+def _improvement(target: Target, rule: JudgeConfig | None) -> str:
     """Say what the records claim, as the family's block does."""
     where = standing(target)
     if where.gain is None:
@@ -42,10 +42,12 @@ def _improvement(target: Target) -> str:
     if unmoved(target):
         return "none"
     percent = "" if where.gain_pct is None else f", {signed(where.gain_pct, 3)} %"
-    return f"{signed(where.gain, 4)}{percent}"
+    return f"{signed(where.gain, 4)}{percent}" + "".join(
+        f"; {cost.words()}" for cost in costs(target, rule)
+    )
 
 
-def fresh_line(target: Target) -> str:
+def fresh_line(target: Target, rule: JudgeConfig | None = None) -> str:
     """Say what the run has reached, as honestly as can be said now."""
     if unmoved(target):
         return "no improvement was found"
@@ -56,6 +58,8 @@ def fresh_line(target: Target) -> str:
         return f"best − base = {gain} by the records, not yet measured afresh"
     gain = f"{signed(result.gain, 4)} ± {number(result.se, 2)}"
     doubt = "" if result.gain >= SURE * result.se else "; it cannot be told from no improvement"
+    if for_costs(target, rule):
+        doubt = "; what is on best was kept for its costs"
     return f"best − base = {gain} (n={result.n}+{result.n}, measured afresh, + is better){doubt}"
 
 
@@ -65,9 +69,13 @@ def gain_words(gain: Gain) -> str:
     return f"{signed(gain.gain, 4)} ± {number(gain.se, 2)} ({counts})"
 
 
-def _gain_lines(target: Target, head: Headline) -> Iterator[str]:
+def _gain_lines(target: Target, head: Headline, rule: JudgeConfig | None) -> Iterator[str]:
     """Say the gain three ways, and what speaks against believing it."""
-    yield f"result: {fresh_line(target)}"
+    yield f"result: {fresh_line(target, rule)}"
+    for cost in head.costs:
+        sides = f"{number(cost.base_mean)} -> {number(cost.best_mean)}"
+        counts = f"n={cost.base_n}+{cost.best_n}, by the records, less is better"
+        yield f"cost {cost.name}: {sides} ({counts})"
     if head.fresh is not None and head.search is not None:
         yield f"search gain: {gain_words(head.search)} by the records, which chose the winners"
     if head.confirmed is not None:
@@ -150,7 +158,7 @@ def trust_lines(state: RunState) -> Iterator[str]:
 def _facts(state: RunState, target: Target, config: RunConfig | None) -> list[str]:
     """Give swarm's own lines of a summary."""
     return [
-        *_gain_lines(target, findings.headline(target, config)),
+        *_gain_lines(target, findings.headline(target, config), config and config.judge),
         *(f"warning: {one_line(words, 300)}" for words in findings.warnings(state)),
         *_noise_lines(target, config.judge if config else JudgeConfig()),
         _verdict_line(target),
@@ -214,13 +222,15 @@ def summary_text(state: RunState, config: RunConfig | None = None) -> str:
         config: for the judge's thresholds; without it, its defaults.
     """
     blocks = [
-        "\n".join([*_block(state, target), "", *_facts(state, target, config)])
+        "\n".join(
+            [*_block(state, target, config and config.judge), "", *_facts(state, target, config)]
+        )
         for target in state.targets.values()
     ]
     return sanitise("\n\n".join([*blocks, _how_it_ended(state)])) + "\n"
 
 
-def _block(state: RunState, target: Target) -> Iterator[str]:
+def _block(state: RunState, target: Target, rule: JudgeConfig | None) -> Iterator[str]:
     """The block of `formats.md` 6, word for word."""
     where, counts = standing(target), _counts(state, target)
     yield "=== Autoresearch Summary ==="
@@ -231,7 +241,7 @@ def _block(state: RunState, target: Target) -> Iterator[str]:
     yield f"Crashed: {counts['crash']}"
     yield f"Baseline metric: {_value(target, where.baseline.mean if where.baseline.n else None)}"
     best = _value(target, where.best.mean if where.best.n else None)
-    yield f"Best metric: {best} (improvement: {_improvement(target)})"
+    yield f"Best metric: {best} (improvement: {_improvement(target, rule)})"
     yield ""
     yield "Top improvements:"
     named = _improvements(state, target)
@@ -259,7 +269,7 @@ def summary_markdown(state: RunState, config: RunConfig | None = None) -> str:
 def _target_page(state: RunState, target: Target, config: RunConfig | None) -> Iterator[str]:
     metric, where = target.info.metric, standing(target)
     yield f"## {markdown(target.info.name)}: {metric.goal} {markdown(metric.name)}"
-    yield f"**{markdown(_sentence(fresh_line(target)))}**"
+    yield f"**{markdown(_sentence(fresh_line(target, config and config.judge)))}**"
     best = _value(target, where.best.mean if where.best.n else None)
     base = _value(target, where.baseline.mean if where.baseline.n else None)
     branch = f"branch `swarm/{state.run}/best`, commit `{target.best}`"

@@ -7,6 +7,7 @@ reader. Decides nothing and draws nothing; the shapes are an interface, so nothi
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Container
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from swarm.formats.text import count, number, signed
 from swarm.grounds import grounds, standard_error
 from swarm.judge import Record, Sample, Spread
 from swarm.records import FreshResult
+from swarm.rules import JudgeConfig
 from swarm.state import RunState
 
 OUTSIDE = ("seconds", "peak_memory_mb")
@@ -72,6 +74,61 @@ def standing(target: Target) -> Standing:
     if before.n and after.n:
         gain = target.info.metric.sign * (after.mean - before.mean) + 0.0
     return Standing(machine, before, after, target.spread(machine), gain)
+
+
+class Cost(NamedTuple):
+    """A cost that gives points, on base and on best, by the records; less is better."""
+
+    name: str
+    base: Sample
+    best: Sample
+    se: float | None
+    """Of the difference."""
+
+    def words(self) -> str:
+        """Say it: `t: 119 -> 59`."""
+        return f"{self.name}: {number(self.base.mean)} -> {number(self.best.mean)}"
+
+
+def costs(target: Target, rule: JudgeConfig | None) -> tuple[Cost, ...]:
+    """Give the costs of the points that both base and best have reported."""
+    machine = standing(target).machine
+    if rule is None or rule.points is None or machine is None:
+        return ()
+    base, best = (target.record(c, machine).others for c in (target.info.base, target.best))
+    noise, found = target.noise(machine), list[Cost]()
+    for name in (part.name for part in rule.points.of if part != "cases"):
+        if name in base and name in best:
+            spread = noise.get(name, Spread())
+            sides = [standard_error(spread, side) for side in (base[name], best[name])]
+            known = [se for se in sides if se is not None]
+            se = math.hypot(*known) if len(known) == 2 else None
+            found.append(Cost(name, base[name], best[name], se))
+    return tuple(found)
+
+
+_LESS = re.compile(
+    r"(?:^|; )([^;:]+): \S+ better than the incumbent"
+    r"(?:: z = ([+-]\S+) from \d+ against \d+ runs|; no spread between runs)(?=; |$)"
+)
+"""What the judge says of a cost that is less."""
+
+
+def bought(reason: str, rule: JudgeConfig | None = None) -> tuple[str, ...]:
+    """Give the costs for which an experiment was kept, by the reason of its verdict."""
+    found = list(_LESS.finditer(reason))
+    if re.match(r"[+-]\S+ points: ", reason):  # they were added up: all that are proven count
+        least = (rule or JudgeConfig()).keep_above
+        return tuple(m[1] for m in found if m[2] is None or float(m[2]) >= least)
+    # One after another: what decided is said last.
+    return tuple(m[1] for m in found if m.end() == len(reason))
+
+
+def for_costs(target: Target, rule: JudgeConfig | None = None) -> bool:
+    """Tell whether all that reached `best` was kept for costs, so that the metric need not gain."""
+    reasons = {attempt.number: attempt.reason for attempt in target.attempts}
+    on_best = [reasons.get(promoted.number, "") for promoted in target.promotions]
+    return bool(on_best) and all(bought(reason, rule) for reason in on_best)
 
 
 def sd(sample: Sample) -> float | None:

@@ -16,6 +16,7 @@ from suite_story import SuiteStory, evening
 from swarm.config import RunConfig
 from swarm.entities import FINAL_INDEX
 from swarm.findings import Findings, find
+from swarm.live import plain_line
 from swarm.records import (
     Case,
     Failure,
@@ -26,6 +27,7 @@ from swarm.records import (
 from swarm.report import draw, report_html, report_markdown, write_views
 from swarm.rundir import RunDir
 from swarm.summary import summary_markdown, summary_text
+from swarm.views import bought
 
 EVIL = (
     "<script>alert(1)</script> | `code` ![x](http://evil.example/x.png) [l](javascript:alert(1)) "
@@ -233,6 +235,75 @@ def test_what_was_demanded_is_told() -> None:
     assert "- must pass: c1, c2" in text
     assert "- points: one for each passed case, one for less seconds; in this order" in text
     assert "### Demands" not in page(evening())
+
+
+def by_costs() -> tuple[SuiteStory, RunConfig]:
+    """One keep, for half the time, that changed no case; measured afresh at the end."""
+    told = SuiteStory()
+
+    def run(number: int | None, t: float) -> None:
+        proposal = None if number is None else told.experiment(number).proposal
+        commit, tree = told.base, told.base_tree
+        if proposal is not None:
+            assert proposal.commit is not None
+            assert proposal.tree is not None
+            commit, tree = proposal.commit, proposal.tree
+        cases = tuple(Case(id=f"c{i}", passed=i < 3) for i in range(4))
+        purpose = "baseline" if number is None else "candidate"
+        told._measured(  # pyright: ignore[reportPrivateUsage]
+            commit, tree, purpose, number, cases=cases, values={"cases": 0.75, "t": t}
+        )
+
+    for t in (118.0, 119.0, 120.0):
+        run(None, t)
+    one = told.propose("a1", "cache")
+    for t in (58.0, 60.0):
+        run(one, t)
+    same = "cases: no better than the incumbent; no spread between runs"
+    told.decide(one, "keep", f"{same}; t: 60 better than the incumbent: z = +9.1 from 2 against 3 "
+                "runs")  # fmt: skip
+    told.promote(one)
+    told.drain()
+    told.finish(FreshResult(gain=0.0, se=0.0, n=5, base_mean=0.75, best_mean=0.75))
+    asked = config(
+        {"points": ["cases", {"improves": "t"}]}, metric={"name": "cases", "goal": "maximize"}
+    )
+    return told, asked
+
+
+def test_what_was_kept_for_a_cost_is_told_by_that_cost() -> None:
+    told, asked = by_costs()
+    text = page(told, asked)
+    row = r"\| cost t \| \+60 ± .* \(\+50\.4 %\) \| 119 → 59 \| 3\+2 \| by the records"
+    assert re.search(row, text)
+    assert "All that is on best was kept for costs, not for the metric." in text
+    assert "not told apart from zero" not in text
+    summary = summary_text(told.state, asked)
+    assert "cost t: 119 -> 59 (n=3+2, by the records, less is better)" in summary
+    assert "(improvement: +0, +0 %; t: 119 -> 59)" in summary
+    assert "it cannot be told from no improvement" not in summary
+    assert "what is on best was kept for its costs" in summary
+    lines = [plain_line(event, told.state, rule=asked.judge) or "" for event in told.events]
+    assert any("keep  cases 0.75 -> 0.75 (3/4) for less t 119 -> 59  cache" in x for x in lines)
+    assert lines[-1].endswith("best - base = +0 ± 0 (n=5+5); t: 119 -> 59")
+
+
+@pytest.mark.parametrize(
+    ("reason", "costs"),
+    [
+        ("cases: as many of 4 cases pass: z = +0.00 from 2 against 5 runs; t: 6 better than the "
+         "incumbent: z = +3.00 from 2 against 5 runs", ("t",)),
+        ("cases: as many; t: 6 better than the incumbent; no spread between runs", ("t",)),
+        ("t: 6 better than the incumbent: z = +0.40 from 5 against 5 runs; cases: 2 of 4 cases "
+         "more pass: z = +3.00 from 2 against 5 runs", ()),
+        ("+2 points: +0 for cases; t: 6 better than the incumbent: z = +3.00 from 2 against 5 "
+         "runs; u: 1 better than the incumbent: z = +0.40 from 2 against 5 runs; w: 9 better than "
+         "the incumbent; no spread between runs", ("t", "w")),
+        ("0.1 better than the incumbent: z = +3.00 from 2 against 5 runs", ()),
+    ],
+)  # fmt: skip
+def test_the_costs_of_a_keep_are_read_from_its_reason(reason: str, costs: tuple[str, ...]) -> None:
+    assert bought(reason) == costs
 
 
 # --- strangers ---------------------------------------------------------------------------------
