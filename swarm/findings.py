@@ -14,9 +14,10 @@ from swarm import views
 from swarm.config import RunConfig, TargetConfig
 from swarm.entities import Experiment, Phase, Target
 from swarm.formats.text import number, one_line, signed
-from swarm.grounds import standard_error
+from swarm.grounds import beyond_max_gain, standard_error
 from swarm.judge import Count, detectable
 from swarm.plan import DRIFT
+from swarm.quantities import margin
 from swarm.records import VERDICTS, Goal, Noun, Verdict
 from swarm.rules import JudgeConfig
 from swarm.state import RunState
@@ -131,6 +132,8 @@ class Kept(Noun):
     fixed: tuple[str, ...]
     broken: tuple[str, ...]
     feedback: str
+    remark: str | None
+    """What a person should look at."""
 
 
 class Refused(Noun):
@@ -156,7 +159,7 @@ class TargetFindings(Noun):
     scatter: Scatter | None
     verdicts: dict[str, int]
     refused: tuple[Refused, ...]
-    """The latest."""
+    """The latest, newest first."""
     kept: tuple[Kept, ...]
     """Those on best first, in the order in which they reached it."""
     kept_unnamed: int
@@ -164,6 +167,8 @@ class TargetFindings(Noun):
     constraints: tuple[str, ...]
     must_pass: tuple[str, ...]
     points: str | None
+    rule: tuple[str, ...]
+    """What else of the judge is set, beyond its defaults."""
 
 
 class Findings(Noun):
@@ -230,13 +235,14 @@ def _target(state: RunState, target: Target, config: RunConfig | None) -> Target
         headline=headline(target, config),
         scatter=scatter(target, rule),
         verdicts={v: target.verdicts[v] for v in VERDICTS},
-        refused=tuple(_refused(state, target))[-(MOST // 3) :],
-        kept=tuple(_kept(state, target, e) for e in keeps[:MOST]),
+        refused=tuple(_refused(state, target))[: -(MOST // 3) - 1 : -1],
+        kept=tuple(_kept(state, target, e, rule) for e in keeps[:MOST]),
         kept_unnamed=max(0, len(keeps) - MOST),
         suite=_suite(state, target),
         constraints=tuple(_constraints(mine)),
         must_pass=rule.must_pass,
         points=_points(rule),
+        rule=tuple(_rule(rule)),
     )
 
 
@@ -395,7 +401,7 @@ def _keeps(state: RunState, target: Target) -> list[Experiment]:
     return sorted(keeps, key=lambda e: (order.get(e.number, len(order)), e.number))
 
 
-def _kept(state: RunState, target: Target, experiment: Experiment) -> Kept:
+def _kept(state: RunState, target: Target, experiment: Experiment, rule: JudgeConfig) -> Kept:
     proposal = experiment.proposal
     sample = views.own_record(state, experiment).primary
     spread = target.spread(experiment.machine or "")
@@ -416,6 +422,7 @@ def _kept(state: RunState, target: Target, experiment: Experiment) -> Kept:
         fixed=experiment.fixed,
         broken=experiment.broken,
         feedback=experiment.feedback,
+        remark=beyond_max_gain(target, experiment, rule),
     )
 
 
@@ -484,3 +491,28 @@ def _points(rule: JudgeConfig) -> str | None:
         else "in this order, each only when all before it are equal"
     )
     return f"one for {', one for '.join(parts)}; {how}"
+
+
+def _rule(rule: JudgeConfig) -> Iterator[str]:
+    """Say what was set of the rule besides, as a config says it."""
+    if rule.preset != "default":
+        yield f"preset: {rule.preset}"
+    if rule.bounds is not None:
+        low, high = rule.bounds
+        sides = [f"at least {number(low)}"] if low is not None else []
+        sides += [f"at most {number(high)}"] if high is not None else []
+        if sides:
+            yield f"bounds: {' and '.join(sides)}; a value beyond is invalid"
+    if rule.max_gain is not None:
+        size = _margin(rule.max_gain)
+        yield f"max_gain: {size}; a gain beyond is looked at twice, not refused if it comes again"
+    if margin(rule.min_delta, 1.0):
+        yield f"min_delta: {_margin(rule.min_delta)}; a smaller gain is not kept"
+    if rule.keep_if_equal != "never":
+        yield f"keep_if_equal: {rule.keep_if_equal}; what is equal and has fewer lines is kept"
+    if rule.window != "all":
+        yield f"window: {rule.window}; only the last {rule.window} runs of an incumbent count"
+
+
+def _margin(size: float | str) -> str:
+    return size if isinstance(size, str) else number(size)

@@ -187,7 +187,9 @@ def grounds(state: RunState, number: int, config: RunConfig | None = None) -> Gr
     limits, must_pass = tuple(_limits(found, config)), tuple(_must_pass(found))
     cases = _cases(found)
     grown = _grown(found)
+    remark = beyond_max_gain(found.target, experiment, rule)
     words = [
+        *([remark] if remark else ()),
         *_on_verdict(found, thresholds, limits, must_pass),
         *_on_limits(limits),
         *_on_must_pass(must_pass),
@@ -363,6 +365,17 @@ def _cost_z(found: _Found, name: str, ours: Sample, theirs: Sample) -> float | N
         return None
     plain = found.rule.model_copy(update={"min_delta": 0.0, "max_gain": None})
     return duel(ours, theirs, spread, sign=-1, rule=plain).z
+
+
+def beyond_max_gain(target: Target, experiment: Experiment, rule: JudgeConfig) -> str | None:
+    """Remark on a keep that gained more than is believed at first; a person should look at it."""
+    if experiment.verdict != "keep" or experiment.gain is None or rule.max_gain is None:
+        return None
+    theirs = target.record(experiment.base, experiment.machine or "").primary.recent(rule.window)
+    most = margin(rule.max_gain, theirs.mean)
+    if experiment.gain <= most:
+        return None
+    return f"beyond max_gain ({number(most)}), came again in every run: look at its diff"
 
 
 # --- words -------------------------------------------------------------------------------------

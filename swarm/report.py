@@ -194,6 +194,8 @@ def _kept(kept: Kept, unit: str | None) -> Iterator[str]:
     yield f"- **#{kept.number}** {kept.agent}: {_text(kept.summary) or '(no summary)'}; {fate}"
     if kept.reason:
         yield f"  - {_text(kept.reason, 300)}"
+    if kept.remark:
+        yield f"  - **{_text(kept.remark)}**"
     unit = f" {_text(unit, 20)}" if unit else ""
     gain = f"{signed(kept.gain, 4)} when it was judged; " if kept.gain is not None else ""
     if kept.n:
@@ -217,7 +219,7 @@ def _refused_section(refused: tuple[Refused, ...]) -> Iterator[str]:
     yield "### Refused (the latest)"
     yield "\n".join(
         f"- #{r.number} {r.agent} **{r.verdict}**: {_text(r.reason)}"
-        + (f" — {_text(r.summary, 100)}" if r.summary else "")
+        + (f" — {_text(r.summary, 100)}" if r.summary and r.summary not in r.reason else "")
         for r in refused
     )
 
@@ -262,6 +264,7 @@ def _demands(target: TargetFindings) -> Iterator[str]:
         lines.append(f"must pass: {', '.join(target.must_pass[:20])}")
     if target.points:
         lines.append(f"points: {target.points}")
+    lines += target.rule
     if lines:
         yield "### Demands"
         yield "\n".join(f"- {_text(line, 400)}" for line in lines)

@@ -16,6 +16,7 @@ from suite_story import SuiteStory, evening
 from swarm.config import RunConfig
 from swarm.entities import FINAL_INDEX
 from swarm.findings import Findings, find
+from swarm.grounds import grounds
 from swarm.live import plain_line
 from swarm.records import (
     Case,
@@ -304,6 +305,48 @@ def test_what_was_kept_for_a_cost_is_told_by_that_cost() -> None:
 )  # fmt: skip
 def test_the_costs_of_a_keep_are_read_from_its_reason(reason: str, costs: tuple[str, ...]) -> None:
     assert bought(reason) == costs
+
+
+def test_all_that_is_set_of_the_rule_is_among_the_demands() -> None:
+    asked = config(
+        {"preset": "strict", "bounds": [0, None], "max_gain": "30%", "min_delta": 0.01,
+         "keep_if_equal": "simpler", "window": 5}
+    )  # fmt: skip
+    text = page(morning(), asked).partition("### Demands")[2].replace("\\", "")
+    for words in ("preset: strict", "bounds: at least 0;", "max_gain: 30%;", "min_delta: 0.01;",
+                  "keep_if_equal: simpler;", "window: 5; only the last 5 runs"):  # fmt: skip
+        assert f"- {words}" in text
+    assert "### Demands" not in page(morning(), config({}))
+
+
+def test_a_keep_beyond_max_gain_is_remarked_on() -> None:
+    told = begun()
+    one, two = told.propose("a1", "x"), told.propose("a2", "y")
+    told.measure(one, 1.0, 1.0)
+    told.decide(one, "keep", "better", 90.0)
+    told.measure(two, 2.9, 2.9)
+    told.decide(two, "keep", "better", 9.0)
+    asked = config({"max_gain": 0.5})
+    remark = "beyond max_gain (0.5), came again in every run: look at its diff"
+    (target,) = find(told.state, asked).targets
+    assert [kept.remark for kept in target.kept] == [remark, None]
+    assert "  - **beyond max\\_gain (0.5), came again in every run" in page(told, asked)
+    assert remark in grounds(told.state, one, asked).words
+    assert remark not in grounds(told.state, two, asked).words
+    assert remark not in grounds(told.state, one).words
+
+
+def test_what_was_refused_is_told_newest_first_and_once() -> None:
+    told = begun()
+    for words in ("no patch", "empty"):
+        number = told.propose("a1", words, invalid=words)
+        told.decide(number, "invalid", words)
+    refused = page(told).partition("### Refused (the latest)\n\n")[2].splitlines()
+    assert refused[:2] == ["- #2 a1 **invalid**: empty", "- #1 a1 **invalid**: no patch"]
+    for i in range(30):
+        told.decide(told.propose("a1", f"i{i}", invalid="x"), "invalid", "x")
+    (target,) = find(told.state).targets
+    assert [r.number for r in target.refused] == list(range(32, 12, -1))
 
 
 # --- strangers ---------------------------------------------------------------------------------
