@@ -375,7 +375,11 @@ def beyond_max_gain(target: Target, experiment: Experiment, rule: JudgeConfig) -
     most = margin(rule.max_gain, theirs.mean)
     if experiment.gain <= most:
         return None
-    return f"beyond max_gain ({number(most)}), came again in every run: look at its diff"
+    ours = target.record(experiment.proposal.commit or experiment.base, experiment.machine or "")
+    values, sign = ours.primary.values, target.info.metric.sign
+    again = sum(sign * (value - theirs.mean) > most for value in values)
+    runs = "every run" if again == len(values) else f"{again} of {len(values)} runs"
+    return f"beyond max_gain ({number(most)}), came again in {runs}: look at its diff"
 
 
 # --- words -------------------------------------------------------------------------------------

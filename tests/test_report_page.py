@@ -333,6 +333,9 @@ def test_a_keep_beyond_max_gain_is_remarked_on() -> None:
     assert "  - **beyond max\\_gain (0.5), came again in every run" in page(told, asked)
     assert remark in grounds(told.state, one, asked).words
     assert remark not in grounds(told.state, two, asked).words
+    told.measure(one, 2.9, purpose="confirm")
+    again = "beyond max_gain (0.5), came again in 2 of 3 runs: look at its diff"
+    assert again in grounds(told.state, one, asked).words
     assert remark not in grounds(told.state, one).words
 
 
