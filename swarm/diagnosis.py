@@ -256,7 +256,7 @@ def _flaky(case: _Case) -> Iterator[Finding]:
     counts = case.record.cases
     shown = [f"{c} ({counts[c].passes} of {counts[c].runs})" for c in flaky[:SHOWN]]
     more = f" and {len(flaky) - SHOWN} more" if len(flaky) > SHOWN else ""
-    are = "case is" if len(flaky) == 1 else "cases are"
+    are = "is" if len(flaky) == 1 else "are"
     hint = "repeat inside a case, so that the majority decides (`repeats` of a checklist)"
     if rule.preset == "suite":
         hint += f"; the preset `suite` is patient with them: up to {rule.runs} runs"
@@ -267,7 +267,7 @@ def _flaky(case: _Case) -> Iterator[Finding]:
     yield Finding(
         "flaky",
         "note",
-        f"{len(flaky)} of {n} {are} flaky at the base: {', '.join(shown)}{more}",
+        f"{len(flaky)} of {n} cases {are} flaky at the base: {', '.join(shown)}{more}",
         hint,
     )
 

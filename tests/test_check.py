@@ -409,7 +409,7 @@ def test_flaky_cases_are_named(look: Look, tmp_path: Path) -> None:
     assert checked.kinds == {"flaky"}
     found = checked.one("flaky")
     assert found.level == "note"
-    assert re.search(r"1 of 5 case is flaky at the base: c1 \([1-4] of 5\)$", found.message)
+    assert re.search(r"1 of 5 cases is flaky at the base: c1 \([1-4] of 5\)$", found.message)
     assert "up to 12 runs" in found.hint
     assert "llm-judged" not in found.hint
     plain = look(
