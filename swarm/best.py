@@ -136,7 +136,7 @@ def _measured_words(target: Target, commit: str, against: str, machine: str) -> 
     parts: list[str] = []
     for sha in (commit, against):
         sample = target.record(sha, machine).primary
-        se = target.spread(machine).se(sample.n)
+        se = target.spread(machine).se(sample)
         passed = f"{sample.mean * whole:.4g} of {whole}, " if whole else ""
         error = 0.0 if se is None else se
         parts.append(f"{sample.mean:.6g} ± {error:.2g} ({passed}n={sample.n})")

@@ -5,7 +5,6 @@ Only `state` changes them, one event at a time; `plan` and all views read them.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -250,10 +249,7 @@ class Target:
     def se(self, commit: str) -> float | None:
         """Standard error of a commit's mean."""
         kind = self.machine(commit)
-        if kind is None or self.spreads[kind].freedom == 0:
-            return None
-        sample = self.record(commit, kind).primary
-        return math.sqrt(self.spreads[kind].squared_error(sample)) if sample.n else None
+        return None if kind is None else self.spreads[kind].se(self.record(commit, kind).primary)
 
 
 @dataclass

@@ -14,7 +14,7 @@ from swarm import views
 from swarm.config import RunConfig, TargetConfig
 from swarm.entities import Experiment, Phase, Target
 from swarm.formats.text import number, one_line, signed
-from swarm.grounds import beyond_max_gain, standard_error
+from swarm.grounds import beyond_max_gain
 from swarm.judge import Count, detectable
 from swarm.plan import DRIFT
 from swarm.quantities import margin
@@ -416,7 +416,7 @@ def _kept(state: RunState, target: Target, experiment: Experiment, rule: JudgeCo
         reason=experiment.reason,
         gain=experiment.gain,
         mean=sample.mean if sample.n else None,
-        se=standard_error(spread, sample),
+        se=spread.se(sample),
         n=sample.n,
         merged=experiment.merged,
         fixed=experiment.fixed,

@@ -19,7 +19,6 @@ from swarm.judge import (
     Record,
     Ruling,
     Sample,
-    Spread,
     case_changes,
     compare,
     duel,
@@ -151,18 +150,7 @@ class _Found(NamedTuple):
     def error(self, sample: Sample) -> float | None:
         """Give the standard error of a mean, as the judge takes it."""
         spread = self.target.spread(self.experiment.machine or "")
-        return standard_error(spread, sample, local=self.rule.window != "all")
-
-
-def standard_error(spread: Spread, sample: Sample, *, local: bool = False) -> float | None:
-    """Give the standard error of a sample's mean, by its own scatter if that is far from the
-    others'; None while nothing is known.
-
-    `local` takes the spread from one run to the next, as the judge does with a window.
-    """
-    if not spread.freedom or not sample.n:
-        return None
-    return math.sqrt(spread.squared_error(sample, local=local))
+        return spread.se(sample, local=self.rule.window != "all")
 
 
 def grounds(state: RunState, number: int, config: RunConfig | None = None) -> Grounds:

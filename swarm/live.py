@@ -26,7 +26,6 @@ from swarm.config import RunConfig
 from swarm.entities import Agent, Experiment, Target
 from swarm.errors import SwarmError
 from swarm.formats.text import duration, number, one_line, signed
-from swarm.grounds import standard_error
 from swarm.ledger import Tail
 from swarm.lessons import changes
 from swarm.plan import DRIFT
@@ -362,7 +361,7 @@ def _best(target: Target) -> Text:
     where = standing(target)
     if target.tree_of[target.best] == target.info.base_tree or not where.best.n:
         return Text("still the baseline")
-    se = number(standard_error(where.spread, where.best), 2)
+    se = number(where.spread.se(where.best), 2)
     text = Text(f"{_share(target, where.best.mean)} ± {se} (n={where.best.n})")
     return text.append(_gain(target), style="green" if (where.gain or 0) > 0 else "yellow")
 

@@ -98,7 +98,7 @@ def gather(state: RunState, target: Target) -> Data:
         elif sample.n:
             kind: Kind = "discarded" if e.verdict != "keep" else "kept"
             kind = "on best" if e.number in forward else kind
-            se = target.spread(e.machine or "").se(sample.n)
+            se = target.spread(e.machine or "").se(sample)
             label = f"#{e.number} {one_line(e.proposal.summary, LABEL)}"
             dots.append(Dot(e.number, sample.mean, se, kind, label))
     where = standing(target)

@@ -20,7 +20,7 @@ from swarm.config import RunConfig
 from swarm.entities import Agent, Experiment, Phase, Spend, Target, verdict_counts
 from swarm.errors import UsageError
 from swarm.formats.text import count, number, signed
-from swarm.grounds import grounds, standard_error
+from swarm.grounds import grounds
 from swarm.judge import Record, Sample, Spread
 from swarm.records import FreshResult
 from swarm.rules import JudgeConfig
@@ -51,7 +51,7 @@ class Standing(NamedTuple):
     @property
     def gain_se(self) -> float | None:
         """Standard error of the gain by the records."""
-        sides = [standard_error(self.spread, side) for side in (self.baseline, self.best)]
+        sides = [self.spread.se(side) for side in (self.baseline, self.best)]
         return None if None in sides else math.hypot(*(se for se in sides if se is not None))
 
 
@@ -100,7 +100,7 @@ def costs(target: Target, rule: JudgeConfig | None) -> tuple[Cost, ...]:
     for name in (part.name for part in rule.points.of if part != "cases"):
         if name in base and name in best:
             spread = noise.get(name, Spread())
-            sides = [standard_error(spread, side) for side in (base[name], best[name])]
+            sides = [spread.se(side) for side in (base[name], best[name])]
             known = [se for se in sides if se is not None]
             se = math.hypot(*known) if len(known) == 2 else None
             found.append(Cost(name, base[name], best[name], se))
@@ -291,7 +291,7 @@ def _target_json(target: Target) -> dict[str, Any]:
         "best": {
             "commit": target.best,
             "mean": best.mean if best.n else None,
-            "se": standard_error(where.spread, best),
+            "se": where.spread.se(best),
             "n": best.n,
             "gain": where.gain,
             "gain_pct": where.gain_pct,

@@ -99,7 +99,7 @@ def _experiment_row(state: RunState, experiment: Experiment) -> str:
         str(experiment.number),
         experiment.agent,
         str(n),
-        _cell(target.spread(machine).se(n) if machine is not None else None),
+        _cell(target.spread(machine).se(record.primary) if machine is not None else None),
         f"{experiment.seconds:.1f}",
         f"{experiment.usd:.4f}",
     ]

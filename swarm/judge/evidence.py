@@ -113,9 +113,11 @@ class Spread:
         """True while all repeats agreed exactly; one difference ends it."""
         return self.freedom > 0 and self.squares == 0.0 and self.agreed
 
-    def se(self, n: int) -> float | None:
-        """Standard error of a mean of `n` measurements."""
-        return None if self.sigma is None or n == 0 else self.sigma / math.sqrt(n)
+    def se(self, sample: Sample, *, local: bool = False) -> float | None:
+        """Standard error of a sample's mean, None while nothing is known."""
+        if not self.freedom or not sample.n:
+            return None
+        return math.sqrt(self.squared_error(sample, local=local))
 
     def squared_error(self, sample: Sample, *, local: bool = False) -> float:
         """Squared standard error of a sample's mean, by its own scatter if it is foreign.
