@@ -13,7 +13,8 @@ from typing import Literal, NamedTuple
 
 from swarm.judge import suite
 from swarm.judge.evidence import Noise, Record
-from swarm.judge.scalar import EQUAL, Ruling, duel, z_score
+from swarm.judge.scalar import EQUAL, Ruling, z_score
+from swarm.judge.scalar import duel as compare
 from swarm.judge.suite import AGAIN
 from swarm.rules import ImprovesConfig, JudgeConfig, PointsConfig
 
@@ -26,6 +27,16 @@ class _Part(NamedTuple):
     ruling: Ruling | None = None
 
 
+class _Duel(NamedTuple):
+    """What a part is found by; `cases` is the ruling on the suite alone."""
+
+    candidate: Record
+    incumbent: Record
+    noise: Noise
+    rule: JudgeConfig
+    cases: Ruling
+
+
 def duel_of(
     candidate: Record,
     incumbent: Record,
@@ -36,58 +47,42 @@ def duel_of(
 ) -> Ruling:
     """Compare two records by points; `cases` is the ruling on the suite alone."""
     weigh = _literal if points.trade == "literal" else _lexicographic
-    ruling = weigh(candidate, incumbent, noise, points, rule, cases)
+    ruling = weigh(_Duel(candidate, incumbent, noise, rule, cases), points)
     if ruling.step == "keep" and candidate.primary.n < 2:
         words = f"{ruling.reason}; {AGAIN}"
         return ruling._replace(step="measure", reason=words, cases=None)
     return ruling
 
 
-def _lexicographic(
-    candidate: Record,
-    incumbent: Record,
-    noise: Noise,
-    points: PointsConfig,
-    rule: JudgeConfig,
-    cases: Ruling,
-) -> Ruling:
+def _lexicographic(duel: _Duel, points: PointsConfig) -> Ruling:
     told: list[str] = []
     for part in points.of:
-        found = _part(part, candidate, incumbent, noise, rule, cases)
+        found = _part(part, duel)
         told.append(found.words)
         words = "; ".join(told)
         if found.found == "better":
-            return cases._replace(step="keep", reason=words)
+            return duel.cases._replace(step="keep", reason=words)
         if found.found == "worse":
-            return cases._replace(step="discard", reason=words)
+            return duel.cases._replace(step="discard", reason=words)
         if found.found == "unsure":
             again = found.ruling.cases if found.ruling else None
-            return cases._replace(step="measure", reason=words, cases=again)
+            return duel.cases._replace(step="measure", reason=words, cases=again)
     words = "; ".join([*told, "equal in all parts"])
-    return cases._replace(step="discard", reason=words)
+    return duel.cases._replace(step="discard", reason=words)
 
 
-def _part(
-    part: Literal["cases"] | ImprovesConfig,
-    candidate: Record,
-    incumbent: Record,
-    noise: Noise,
-    rule: JudgeConfig,
-    cases: Ruling,
-) -> _Part:
-    if part == "cases":
-        return _cases(candidate, incumbent, cases)
-    return _cost(part.name, candidate, incumbent, noise, rule)
+def _part(part: Literal["cases"] | ImprovesConfig, duel: _Duel) -> _Part:
+    return _cases(duel) if part == "cases" else _cost(part.name, duel)
 
 
-def _cases(candidate: Record, incumbent: Record, ruling: Ruling) -> _Part:
+def _cases(duel: _Duel) -> _Part:
+    ruling = duel.cases
     words = f"cases: {ruling.reason}"
     if ruling.step == "keep":
         return _Part("better", words)
     if ruling.step in ("measure", "invalid"):
         return _Part("unsure", words, ruling)
-    pairs = suite.pair(candidate, incumbent)
-    gone = suite.lost(pairs)
+    gone = suite.lost(suite.pair(duel.candidate, duel.incumbent))
     if gone:
         return _Part("worse", f"{words}; no lost case ({', '.join(gone[:3])}) is bought by a cost")
     return _Part("worse" if _z(ruling) <= -EQUAL else "equal", words)
@@ -95,60 +90,50 @@ def _cases(candidate: Record, incumbent: Record, ruling: Ruling) -> _Part:
 
 def _z(ruling: Ruling) -> float:
     """Give the z of a ruling; without spread any difference is beyond doubt."""
-    return (
-        math.copysign(math.inf, ruling.gain)
-        if ruling.z is None and ruling.gain
-        else (ruling.z or 0.0)
-    )
+    if ruling.z is None and ruling.gain:
+        return math.copysign(math.inf, ruling.gain)
+    return ruling.z or 0.0
 
 
-def _cost(
-    name: str, candidate: Record, incumbent: Record, noise: Noise, rule: JudgeConfig
-) -> _Part:
+def _cost(name: str, duel: _Duel) -> _Part:
     """Compare a cost; less is better. What the incumbent does not report cannot be improved."""
-    ours, theirs, spread = candidate.others.get(name), incumbent.others.get(name), noise.get(name)
+    ours, theirs = (side.others.get(name) for side in (duel.candidate, duel.incumbent))
+    spread, rule = duel.noise.get(name), duel.rule
     if theirs is None or not theirs.n or spread is None or spread.sigma is None:
         return _Part("equal", f"{name}: not measured on the incumbent")
     if ours is None or not ours.n:
         return _Part("worse", f"{name}: not reported")
     plain = rule.model_copy(update={"min_delta": 0.0, "max_gain": None, "keep_if_equal": "never"})
-    ruling = duel(ours, theirs, spread, sign=-1, rule=plain)
+    ruling = compare(ours, theirs, spread, sign=-1, rule=plain)
     words = f"{name}: {ruling.reason}"
     if ruling.step == "keep":
         return _Part("better", words)
     if ruling.step == "measure":
         # By the candidate's runs: a cost that it reports only once would be waited for for ever.
-        if candidate.runs < max(2, rule.runs):
+        if duel.candidate.runs < max(2, rule.runs):
             return _Part("unsure", words)
-        return _Part("equal", f"{words}, after {candidate.runs} runs")
+        return _Part("equal", f"{words}, after {duel.candidate.runs} runs")
     return _Part("worse" if _z(ruling) <= -EQUAL else "equal", words)
 
 
-def _literal(
-    candidate: Record,
-    incumbent: Record,
-    noise: Noise,
-    points: PointsConfig,
-    rule: JudgeConfig,
-    cases: Ruling,
-) -> Ruling:
+def _literal(duel: _Duel, points: PointsConfig) -> Ruling:
     """Add the points up: cases gained on average, and one for each cost that is proven less."""
-    pairs = suite.pair(candidate, incumbent)
+    pairs = suite.pair(duel.candidate, duel.incumbent)
     costs = [p for p in points.of if p != "cases"]
-    parts = [_cost(p.name, candidate, incumbent, noise, rule) for p in costs]
+    parts = [_cost(p.name, duel) for p in costs]
     won = sum(p.found == "better" for p in parts)
     open_ = sum(p.found == "unsure" for p in parts)
     more = suite.gained(pairs) if "cases" in points.of else 0.0
     se = math.sqrt(suite.squared_error(pairs)) if "cases" in points.of else 0.0
-    n = candidate.runs
+    rule, n = duel.rule, duel.candidate.runs
     z, best = z_score(more + won, se), z_score(more + won + open_, se)
     words = "; ".join(
         [f"{more + won:+.3g} points: {more:+.3g} for cases", *(p.words for p in parts)]
     )
     if (best <= 0.0) if se == 0.0 else (best < rule.drop_below):
-        return cases._replace(step="discard", reason=words)
+        return duel.cases._replace(step="discard", reason=words)
     if z > 0.0 if se == 0.0 else z >= rule.keep_above:
-        return cases._replace(step="keep", reason=words)
+        return duel.cases._replace(step="keep", reason=words)
     if n >= rule.runs:
-        return cases._replace(step="discard", reason=f"{words}; undecided after {n} runs")
-    return cases._replace(step="measure", reason=f"{words}; too close to call", cases=None)
+        return duel.cases._replace(step="discard", reason=f"{words}; undecided after {n} runs")
+    return duel.cases._replace(step="measure", reason=f"{words}; too close to call", cases=None)
