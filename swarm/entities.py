@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Literal, get_args
 
 from swarm.judge import Noise, Record, Sample, Spread, complete
 from swarm.novelty import Tried
@@ -20,6 +20,7 @@ from swarm.records import (
     FreshResult,
     Measured,
     Measurement,
+    MergeOutcome,
     Promoted,
     Proposal,
     Returned,
@@ -267,6 +268,11 @@ class Spend:
     """Proposals that were paid for, prepared, and dropped."""
     returned: int = 0
     """Proposals that were paid for and went back as repeats."""
+
+
+def landed(merged: str | None) -> str | None:
+    """Give the sha under which a keep is on `best`, None if it is not there."""
+    return None if merged in (None, "queued", *get_args(MergeOutcome)) else merged
 
 
 def measures(result: Measurement) -> dict[str, float]:

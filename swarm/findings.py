@@ -12,13 +12,13 @@ from typing import Literal
 
 from swarm import views
 from swarm.config import RunConfig, TargetConfig
-from swarm.entities import Experiment, Phase, Target
+from swarm.entities import Experiment, Phase, Target, landed
 from swarm.formats.text import number, one_line, signed
 from swarm.grounds import beyond_max_gain
 from swarm.judge import Count, detectable
 from swarm.plan import DRIFT
 from swarm.quantities import margin
-from swarm.records import VERDICTS, Goal, Noun, Verdict
+from swarm.records import VERDICTS, FreshResult, Goal, Noun, Verdict
 from swarm.rules import JudgeConfig
 from swarm.state import RunState
 
@@ -259,6 +259,18 @@ def unmoved(target: Target) -> bool:
     return target.tree_of[target.best] == target.info.base_tree
 
 
+def _measured(result: FreshResult, target: Target, values: dict[str, list[float]]) -> Gain:
+    """Give a gain measured at the end; `values` are what it was made from, by commit."""
+    return Gain(
+        gain=result.gain,
+        se=result.se,
+        base_mean=result.base_mean,
+        best_mean=result.best_mean,
+        base_n=len(values.get(target.info.base, ())) or result.n,
+        best_n=len(values.get(target.best, ())) or result.n,
+    )
+
+
 def headline(target: Target, config: RunConfig | None) -> Headline:
     """Give the gain of a target three ways, and the doubts that follow from comparing them."""
     mine, result = _config_of(target, config), target.result
@@ -266,25 +278,9 @@ def headline(target: Target, config: RunConfig | None) -> Headline:
     for_costs = views.for_costs(target, rule)
     search, fresh, confirmed = _search(target), None, None
     if result is not None:
-        values = target.finals
-        fresh = Gain(
-            gain=result.gain,
-            se=result.se,
-            base_mean=result.base_mean,
-            best_mean=result.best_mean,
-            base_n=len(values.get(target.info.base, ())) or result.n,
-            best_n=len(values.get(target.best, ())) or result.n,
-        )
-        sealed, values = result.confirmed, target.sealed
-        if sealed is not None:
-            confirmed = Gain(
-                gain=sealed.gain,
-                se=sealed.se,
-                base_mean=sealed.base_mean,
-                best_mean=sealed.best_mean,
-                base_n=len(values.get(target.info.base, ())) or sealed.n,
-                best_n=len(values.get(target.best, ())) or sealed.n,
-            )
+        fresh = _measured(result, target, target.finals)
+        if result.confirmed is not None:
+            confirmed = _measured(result.confirmed, target, target.sealed)
     failed = _final_failed(target)
     command = mine.final if mine else None
     if command is None and (target.sealed or target.sealed_failed):
@@ -389,12 +385,6 @@ def of_target(state: RunState, target: Target) -> list[Experiment]:
     return [e for e in state.experiments.values() if e.target == target.info.name]
 
 
-def landed(experiment: Experiment) -> str | None:
-    """Give the sha under which an experiment is on `best`."""
-    words = (None, "queued", "conflict", "redundant", "antagonistic")
-    return None if experiment.merged in words else experiment.merged
-
-
 def _keeps(state: RunState, target: Target) -> list[Experiment]:
     order = {promoted.number: i for i, promoted in enumerate(target.promotions)}
     keeps = [e for e in of_target(state, target) if e.verdict == "keep"]
@@ -408,7 +398,7 @@ def _kept(state: RunState, target: Target, experiment: Experiment, rule: JudgeCo
     return Kept(
         number=experiment.number,
         agent=experiment.agent,
-        commit=landed(experiment) or proposal.commit or "",
+        commit=landed(experiment.merged) or proposal.commit or "",
         summary=proposal.summary,
         files=proposal.files,
         lines_added=proposal.lines_added,

@@ -21,7 +21,7 @@ from swarm.judge import (
     Sample,
     case_changes,
     compare,
-    duel,
+    cost_duel,
     failing,
     suite,
 )
@@ -351,8 +351,7 @@ def _cost_z(found: _Found, name: str, ours: Sample, theirs: Sample) -> float | N
     spread = found.target.noise(found.experiment.machine or "").get(name)
     if spread is None or not spread.freedom or not ours.n or not theirs.n:
         return None
-    plain = found.rule.model_copy(update={"min_delta": 0.0, "max_gain": None})
-    return duel(ours, theirs, spread, sign=-1, rule=plain).z
+    return cost_duel(ours, theirs, spread, found.rule).z
 
 
 def beyond_max_gain(target: Target, experiment: Experiment, rule: JudgeConfig) -> str | None:

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from swarm.entities import Experiment, Target, attempt_of
+from swarm.entities import Experiment, Target, attempt_of, landed
 from swarm.formats.fence import head
 from swarm.formats.text import markdown, one_line, signed
 from swarm.judge import Count, Record
@@ -389,6 +389,5 @@ def _fate(row: dict[str, Any], escape: Escape) -> str:
     merged = row.get("merged")
     if row["verdict"] != "keep" or merged is None:
         return escape(str(row["verdict"]))
-    if merged in ("queued", "conflict", "redundant", "antagonistic"):
-        return f"kept, {merged}"
-    return f"kept, on best as `{merged[:7]}`"
+    sha = landed(merged)
+    return f"kept, {merged}" if sha is None else f"kept, on best as `{sha[:7]}`"

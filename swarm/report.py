@@ -20,6 +20,7 @@ from pathlib import Path
 
 from swarm import findings, lessons
 from swarm.config import RunConfig
+from swarm.entities import landed
 from swarm.findings import (
     CaseHistory,
     CostChange,
@@ -188,9 +189,8 @@ def _kept_section(target: TargetFindings) -> Iterator[str]:
 
 
 def _kept(kept: Kept, unit: str | None) -> Iterator[str]:
-    words = (None, "queued", "conflict", "redundant", "antagonistic")
-    fate = kept.merged or "not merged"
-    fate = fate if kept.merged in words else f"on best as `{kept.commit[:7]}`"
+    there = landed(kept.merged) is not None
+    fate = f"on best as `{kept.commit[:7]}`" if there else kept.merged or "not merged"
     yield f"- **#{kept.number}** {kept.agent}: {_text(kept.summary) or '(no summary)'}; {fate}"
     if kept.reason:
         yield f"  - {_text(kept.reason, 300)}"

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 from swarm import findings
 from swarm.config import RunConfig
-from swarm.entities import Experiment, Target
-from swarm.findings import SURE, Gain, Headline, Scatter, landed, of_target, unmoved
+from swarm.entities import Experiment, Target, landed
+from swarm.findings import SURE, Gain, Headline, Scatter, of_target, unmoved
 from swarm.formats import results_tsv
 from swarm.formats.text import count, duration, markdown, number, one_line, sanitise, signed
 from swarm.records import VERDICTS
@@ -181,7 +181,7 @@ def _how_it_ended(state: RunState) -> str:
 def _improvements(state: RunState, target: Target) -> list[Experiment]:
     """Give the keeps worth naming: those on `best` first, the largest gain first."""
     keeps = [e for e in of_target(state, target) if e.verdict == "keep"]
-    return sorted(keeps, key=lambda e: (landed(e) is None, -(e.gain or 0.0)))[:TOP]
+    return sorted(keeps, key=lambda e: (landed(e.merged) is None, -(e.gain or 0.0)))[:TOP]
 
 
 def _failed_ideas(state: RunState, target: Target) -> list[Experiment]:
@@ -191,10 +191,10 @@ def _failed_ideas(state: RunState, target: Target) -> list[Experiment]:
 
 
 def _improvement_line(state: RunState, target: Target, experiment: Experiment) -> str:
-    commit = landed(experiment) or experiment.proposal.commit or ""
+    commit = landed(experiment.merged) or experiment.proposal.commit or ""
     sample = own_record(state, experiment).primary
     gain = f"{signed(experiment.gain, 3)} on its incumbent"
-    fate = "" if landed(experiment) else f", {experiment.merged or 'not merged'}"
+    fate = "" if landed(experiment.merged) else f", {experiment.merged or 'not merged'}"
     value = _value(target, sample.mean if sample.n else None)
     what = one_line(experiment.proposal.summary, SUMMARY) or "(no summary)"
     return (
@@ -297,7 +297,7 @@ def _table(state: RunState, target: Target, keeps: list[Experiment]) -> Iterator
     yield "|---:|---|---:|---:|---:|---|---|"
     for e in keeps:
         sample = own_record(state, e).primary
-        sha = landed(e)
+        sha = landed(e.merged)
         merged = f"`{sha[:7]}`" if sha else e.merged or ""
         what = markdown(one_line(e.proposal.summary, SUMMARY))
         yield (

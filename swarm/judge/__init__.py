@@ -12,7 +12,7 @@ from swarm.judge.drift import drifted, parted
 from swarm.judge.evidence import Count, Noise, Record, Sample, Spread, complete, flaky
 from swarm.judge.fresh import difference
 from swarm.judge.limits import Breach, Limit, breach, failing
-from swarm.judge.points import duel_of
+from swarm.judge.points import cost_duel, duel_of
 from swarm.judge.scalar import Ruling, Step, beyond_doubt, detectable, duel, shrunken
 from swarm.records import CASES, MetricSpec
 from swarm.rules import JudgeConfig
@@ -33,6 +33,7 @@ __all__ = [
     "case_changes",
     "compare",
     "complete",
+    "cost_duel",
     "detectable",
     "difference",
     "drifted",

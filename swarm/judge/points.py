@@ -12,7 +12,7 @@ import math
 from typing import Literal, NamedTuple
 
 from swarm.judge import suite
-from swarm.judge.evidence import Noise, Record
+from swarm.judge.evidence import Noise, Record, Sample, Spread
 from swarm.judge.scalar import EQUAL, Ruling, z_score
 from swarm.judge.scalar import duel as compare
 from swarm.judge.suite import AGAIN
@@ -95,6 +95,12 @@ def _z(ruling: Ruling) -> float:
     return ruling.z or 0.0
 
 
+def cost_duel(candidate: Sample, incumbent: Sample, spread: Spread, rule: JudgeConfig) -> Ruling:
+    """Compare a cost on both sides; what is asked of the metric's gain is not asked of it."""
+    plain = rule.model_copy(update={"min_delta": 0.0, "max_gain": None, "keep_if_equal": "never"})
+    return compare(candidate, incumbent, spread, sign=-1, rule=plain)
+
+
 def _cost(name: str, duel: _Duel) -> _Part:
     """Compare a cost; less is better. What the incumbent does not report cannot be improved."""
     ours, theirs = (side.others.get(name) for side in (duel.candidate, duel.incumbent))
@@ -103,8 +109,7 @@ def _cost(name: str, duel: _Duel) -> _Part:
         return _Part("equal", f"{name}: not measured on the incumbent")
     if ours is None or not ours.n:
         return _Part("worse", f"{name}: not reported")
-    plain = rule.model_copy(update={"min_delta": 0.0, "max_gain": None, "keep_if_equal": "never"})
-    ruling = compare(ours, theirs, spread, sign=-1, rule=plain)
+    ruling = cost_duel(ours, theirs, spread, rule)
     words = f"{name}: {ruling.reason}"
     if ruling.step == "keep":
         return _Part("better", words)
