@@ -22,6 +22,7 @@ from swarm.errors import SwarmError
 from swarm.formats.text import printable, sanitise
 from swarm.keys import blot
 from swarm.node import Node
+from swarm.novelty import only_seeds
 from swarm.proposers import (
     Draft,
     ExhaustedError,
@@ -37,6 +38,9 @@ from swarm.repo import Identity, Rejected, Snapshot, Worktree
 from swarm.scope import Scope
 
 log = logging.getLogger("swarm")
+
+FEW_LINES = 20
+SEEDS_ONLY = "it changes nothing but seeds: what it gains may be luck with them"
 
 
 @dataclass(frozen=True)
@@ -314,12 +318,15 @@ class Hands:
         if isinstance(found, Rejected):
             invalid = _invalid(job, found.reason, draft.usage)
             return ProposeDone(self._info.name, invalid.model_copy(update={"summary": summary}))
-        diff = worktree.diff(job.base, found.tree) if self._info.thinks else ""
+        small = found.added == found.removed <= FEW_LINES
+        diff = worktree.diff(job.base, found.tree) if self._info.thinks or small else ""
         message = blot(f"{summary}\n\n{draft.rationale}", self._terms.secrets).strip() + "\n"
         commit = worktree.commit(found.tree, job.base, message, datetime.now(UTC))
         proposal = _proposal(job, draft, found, commit, summary)
-        if diff:
+        if diff and self._info.thinks:
             proposal = proposal.model_copy(update={"diff": _cut(diff)})
+        if small and only_seeds(diff):
+            proposal = proposal.model_copy(update={"flags": (SEEDS_ONLY,)})
         return ProposeDone(self._info.name, proposal, worktree.pack(commit, [job.base]))
 
 

@@ -24,7 +24,7 @@ from pydantic import (
 from pydantic.json_schema import SkipJsonSchema
 
 from swarm.errors import ConfigError, Problem
-from swarm.groups import AgentGroup
+from swarm.groups import AgentGroup, ProposerConfig
 from swarm.quantities import (
     NAME_RULE,
     Address,
@@ -35,6 +35,7 @@ from swarm.quantities import (
     EnvName,
     EnvValue,
     Globs,
+    Hidden,
     MetricName,
     MetricPattern,
     Number,
@@ -52,7 +53,9 @@ from swarm.quantities import (
 )
 from swarm.records import CASES, Goal, MetricSpec
 from swarm.rules import JudgeConfig
-from swarm.sections import Section, is_file, report, report_unknown, resolve
+from swarm.scope import Scope
+from swarm.sections import Section, existing, is_file, report, report_unknown, resolve
+from swarm.trust import ProviderConfig, SandboxConfig
 from swarm.yaml_marks import Loc, compose, read
 
 # --- target ------------------------------------------------------------------------------------
@@ -143,7 +146,7 @@ class SlotConfig(Section):
 class TargetConfig(Section):
     """What is optimised: a repository, the files that may change, the command that measures."""
 
-    later = ("hide", "read_only", "score", "artefacts", "weight")
+    later = ("weight",)
 
     name: TargetName = "main"
     """Name of the target; not `best`."""
@@ -155,6 +158,10 @@ class TargetConfig(Section):
     """What to do when the repository has uncommitted changes."""
     scope: Globs
     """Globs of the files an experiment may change, relative to `repo`."""
+    hide: Hidden = ()
+    """Globs of files that only `score` and `final` see: answers, held-out data. Never in scope."""
+    read_only: tuple[Path, ...] = ()
+    """Files and directories outside the repository that a measurement may read: data, caches."""
     program: Text = ""
     """What the proposers are told about the goal: a text, or the path of a file, which is read
     again for every briefing."""
@@ -165,10 +172,18 @@ class TargetConfig(Section):
     """Commands that must exit 0 before a commit is measured."""
     run: Command
     """Command that measures: a text for the shell, or a list of words."""
+    score: Command | None = None
+    """Command that computes the metric from what `run` has left, in an export of its own that has
+    what `hide` names; then nothing that `run` says counts."""
+    artefacts: Globs = ("*",)
+    """Globs of the files of `run` that `score` and `final` get; never code, links or programs, and
+    never in place of a file of the base."""
     final: Command | None = None
-    """Command for the end of the run only, after `run` and in the same place: other seeds, other
+    """Command for the end of the run only, after `run` and where `score` runs: other seeds, other
     data, held-out cases. Its metric confirms the gain; no proposer sees it, nothing depends on
     it."""
+    provider: ProviderConfig | None = None
+    """Models that the harness may ask while it measures; `{}` for Anthropic's."""
     metric: MetricConfig
     """The number that is optimised."""
     constraints: tuple[ConstraintConfig, ...] = ()
@@ -181,6 +196,11 @@ class TargetConfig(Section):
     """What one measurement is given."""
     env: dict[EnvName, EnvValue] = Field(default={})
     """Environment variables of the harness. Values are taken as they are written."""
+
+    @field_validator("read_only", mode="before", json_schema_input_type=str | list[str])
+    @classmethod
+    def _there(cls, paths: Any, info: ValidationInfo) -> Any:
+        return existing(paths, info)
 
     @field_validator("repo", mode="before")
     @classmethod
@@ -201,6 +221,16 @@ class TargetConfig(Section):
         if program.startswith(("/", "~", "./", "../")) or _looks_like_file(program):
             raise wrong(f"no such file: {path} (`program` is a text or a file's path)")
         return program
+
+    @property
+    def area(self) -> Scope:
+        """What an experiment may change: what `hide` names never is."""
+        return Scope(self.scope, without=self.hidden)
+
+    @property
+    def hidden(self) -> Scope:
+        """What only the trusted stages see."""
+        return Scope(self.hide, guarded=False)
 
     @property
     def program_file(self) -> Path | None:
@@ -242,24 +272,6 @@ class BudgetConfig(Section):
     """End when the best record reaches this value of the metric."""
 
 
-def _sandbox_mode(value: Any) -> Any:
-    if value == "require":
-        raise wrong("no rung above `process` exists yet, so `require` cannot be met; use auto")
-    return value
-
-
-class SandboxConfig(Section):
-    """How candidates are kept apart from the machine. A word is short for `{mode: word}`."""
-
-    later = ("network", "memory", "processes", "file_size", "tmp", "output")
-
-    mode: Annotated[
-        Literal["auto", "off"],
-        BeforeValidator(_sandbox_mode, json_schema_input_type=Literal["auto", "off"]),
-    ] = "auto"
-    """`auto` takes the strongest isolation there is; `off` takes none."""
-
-
 class ClusterConfig(Section):
     """Where the run executes."""
 
@@ -296,7 +308,9 @@ class RunConfig(Section):
     """When the run ends."""
     sandbox: Annotated[
         SandboxConfig,
-        BeforeValidator(_by_mode, json_schema_input_type=Literal["auto", "off"] | SandboxConfig),
+        BeforeValidator(
+            _by_mode, json_schema_input_type=Literal["auto", "require", "off"] | SandboxConfig
+        ),
     ] = SandboxConfig()
     """How candidates are kept apart from the machine."""
     cluster: ClusterConfig = ClusterConfig()
@@ -329,6 +343,12 @@ class RunConfig(Section):
         if found:
             raise wrong_at(found)
         return self
+
+    @property
+    def askers(self) -> tuple[ProposerConfig | ProviderConfig, ...]:
+        """Everybody who asks a model: the proposers, and the harness if it may."""
+        harness = [t.provider for t in self.targets if t.provider is not None]
+        return (*(group.proposer for group in self.agents), *harness)
 
     @property
     def targets(self) -> tuple[TargetConfig, ...]:
@@ -387,7 +407,7 @@ def parse(text: str, path: Path, overrides: Sequence[str] = ()) -> RunConfig:
 def _verbatim(loc: Loc) -> bool:
     """Tell where a number is wanted as it is written: in the environment and in argv."""
     match loc:
-        case ("target", "env" | "run" | "setup" | "final", _) | ("target", "guard", _, _):
+        case ("target", "env" | "run" | "setup" | "score" | "final", _) | ("target", "guard", _, _):
             return True
         case _:
             return False

@@ -13,6 +13,7 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from swarm import __version__, best, mustering
 from swarm.actions import (
@@ -70,7 +71,7 @@ from swarm.repeats import twin_of
 from swarm.repo import Hub
 from swarm.rundir import RunDir
 from swarm.runtime import Done, Lost, Muster, Runtime, Up
-from swarm.sandbox import end_leftover, probe, stamp
+from swarm.sandbox import INSTALL, RUNGS, Rung, end_leftover, probe, stamp
 from swarm.state import RunState
 
 log = logging.getLogger("swarm")
@@ -217,9 +218,7 @@ class Coordinator:
         return found
 
     def _launch(self) -> None:
-        rung = probe(self._config.sandbox.mode)
-        if rung.warning:
-            log.warning("%s", rung.warning)
+        rung = self._rung()
         tips = {a.incumbent for a in self.state.agents.values()}
         tips |= {c for t in self.state.targets.values() for c in (t.info.base, t.best)}
         tips |= {
@@ -232,10 +231,14 @@ class Coordinator:
         site = NodeSite(
             run=self.state.run,
             key=self._dir.scratch_key,
-            target=mustering.target_site(config, self._config.judge, target, self._prefix),
+            target=mustering.target_site(config, self._config, target, self._prefix, self._keys),
             bundle=self._hub.bundle(sorted(tips)),
             tips=tuple(sorted(tips)),
             rung=rung,
+            limits=mustering.limits_of(self._config),
+            network=self._config.sandbox.network == "on",
+            gpus=bool(config.slot.gpus),
+            shielded=mustering.shielded(self._config, Path(target.info.repo)),
         )
         infos = mustering.agent_infos(self._config)
         posts = mustering.posts(self._config, infos, target, self._keys)
@@ -257,6 +260,21 @@ class Coordinator:
         )
         # Of every agent of before: it may be gone, on another node, or come up too late to tell.
         self._take_unpaid(self._runtime.unpaid([*self.state.agents]))
+
+    def _rung(self) -> Rung:
+        """Find the isolation of this launch: never weaker than that of the one before."""
+        config = self._config
+        rung = probe(config.sandbox.mode, gpus=bool(config.targets[0].slot.gpus))
+        before = self.state.launch
+        if before is not None and RUNGS.index(rung.name) > RUNGS.index(before.sandbox):
+            raise PreconditionError(
+                f"the run began in sandbox `{before.sandbox}`, and here is only `{rung.name}`"
+                + (f": {rung.why}" if rung.why else ""),
+                hint=f"{INSTALL}; --name NEW starts another run with what there is",
+            )
+        if rung.warning:
+            log.warning("%s", rung.warning)
+        return rung
 
     # --- the loop ---
 

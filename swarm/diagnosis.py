@@ -12,19 +12,27 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from statistics import fmean, median, stdev
-from typing import Literal
 
-from swarm import judge
+from swarm import exposure, judge
 from swarm.config import RunConfig
 from swarm.entities import Target
 from swarm.errors import HarnessError, SwarmError
 from swarm.formats.text import duration, number, one_line
 from swarm.judge import Limit, Record
-from swarm.observations import TELLING_S, Figures, Observations, Take, crowded, figures, unmoved
+from swarm.observations import (
+    TELLING_S,
+    Figures,
+    Finding,
+    Level,
+    Observations,
+    Take,
+    crowded,
+    figures,
+    unmoved,
+)
 from swarm.quantities import margin
 from swarm.records import CASES
 
-Level = Literal["error", "warning", "note"]
 LEVELS: tuple[Level, ...] = ("error", "warning", "note")
 
 MANY_OUTPUTS = 5
@@ -43,19 +51,6 @@ MANY_FLAKY = 0.25
 """Share of flaky cases from which few gains are kept by a strict rule."""
 AGREEING = 4
 """Equal values from which one that differs is no accident."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was found. An `error` spoils a run, a `warning` may, a `note` is to be known.
-
-    `hint` says what to do.
-    """
-
-    kind: str
-    level: Level
-    message: str
-    hint: str
 
 
 def diagnose(seen: Observations, config: RunConfig) -> list[Finding]:
@@ -108,14 +103,7 @@ def _refusal(error: SwarmError) -> Finding:
 
 def _standing(config: RunConfig) -> Iterator[Finding]:
     """Say what is so whatever was measured."""
-    yield Finding(
-        "self_reported",
-        "note",
-        f"`{config.target.metric.name}` is reported by the process that runs the candidate's own "
-        "code, which could print any number",
-        "read the diff of a gain that looks too good; `judge.bounds` and `judge.max_gain` stop "
-        "what cannot be true",
-    )
+    yield from exposure.standing(config)
     if config.cluster.address != "local":
         yield Finding(
             "elsewhere",
@@ -564,8 +552,13 @@ def _final(case: _Case) -> Iterator[Finding]:
     )
 
 
+def _walls(case: _Case) -> Iterator[Finding]:
+    yield from exposure.observed(case.seen)
+
+
 LOOKS: tuple[Callable[[_Case], Iterator[Finding]], ...] = (
     _failures,
+    _walls,
     _absent,
     _scope,
     _suite,

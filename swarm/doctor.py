@@ -1,7 +1,8 @@
 """What swarm needs on this machine: looked at one by one, each with a remedy.
 
-Owns the list of checks. Imports none of the libraries that it asks about, and starts nothing but
-`git --version` and the like. Of keys it shows the names of their variables, never a value.
+Owns the list of checks. Imports none of the libraries that it asks about; starts nothing but
+`git --version` and the like, and an empty sandbox. Of keys it shows the names of their variables,
+never a value.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from swarm.proposers.clis import TABLE
 from swarm.proposers.ready import has_login, key_names, programs
 from swarm.repo import git_version
 from swarm.runtime import local_gpus
+from swarm.sandbox import INSTALL, probe
 from swarm.terminal import emit, emit_json
 
 FREE_BYTES = 1e9
@@ -163,12 +165,18 @@ def _room(name: str, path: Path, remedy: str) -> Finding:
 
 
 def _isolation() -> Iterator[Finding]:
-    bubblewrap = shutil.which("bwrap")
-    yield Finding("bubblewrap", "info", bubblewrap or "not found; swarm does not use it yet")
+    rung = probe("auto", gpus=local_gpus() > 0)
+    if rung.warning is None:
+        yield Finding(
+            "sandbox", "ok", f"{rung.name}: nothing of this machine is open to candidates"
+        )
+        return
+    found = f"{rung.name}: open to candidates are {', '.join(rung.open)}"
+    yield Finding("sandbox", "warning", found + (f" ({rung.why})" if rung.why else ""), INSTALL)
     if sys.platform == "linux":
         shut = [name for name, closed in _CLOSED.items() if _setting(name) == closed]
-        found = f"closed by {', '.join(shut)}" if shut else "open"
-        yield Finding("user namespaces", "info", f"{found}; swarm does not use them yet")
+        found = f"closed by {', '.join(shut)}" if shut else "no setting closes them"
+        yield Finding("user namespaces", "info", found)
 
 
 def _proposers() -> Iterator[Finding]:

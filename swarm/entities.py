@@ -228,6 +228,7 @@ class Target:
             spread.agreed = False
         if result.asked is not None:
             return  # what a part of the suite costs is not what all of it costs
+        record.clock.add(bounded(result.seconds))
         if (value := self.value(result)) is not None:
             spread.take(record.primary, value, pinned=pinned)
         others = self.other_spreads.setdefault(result.machine, {})

@@ -1,7 +1,8 @@
 """One measurement: the commands of the harness, and what `reading` makes of what they left.
 
-Owns commands, environment, log, and which failure a bad ending is. Knows no git and no Ray: it is
-handed a ready export and a sandbox, and it judges nothing.
+Owns the stages, commands, environment, log, and which failure a bad ending is. `guard` and `run`
+are the candidate's; `score` and `final` are trusted, and see of it what `artefacts` lets through.
+Knows no git and no Ray: it is handed a sandbox and a way to get exports, and it judges nothing.
 """
 
 from __future__ import annotations
@@ -13,15 +14,17 @@ import shlex
 import signal
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
+from swarm.artefacts import TooManyError, carry
 from swarm.reading import Aggregate, Bounds, MetricRule, Reading, plain, read_metrics
 from swarm.records import Case, Failure, FailureKind, Sealed
-from swarm.sandbox import Command, Outcome, Sandbox
+from swarm.sandbox import OUT, Command, Limits, Mount, Outcome, Sandbox, View
+from swarm.scope import Scope
 
 TAIL_LINES = 40
 TAIL_CHARS = 8_000
@@ -46,8 +49,30 @@ class Harness:
     """What is made of several values of a metric in one measurement."""
     bounds: Bounds | None = None
     """Smallest and largest value of the metric that can be true."""
+    score: str | tuple[str, ...] | None = None
+    """Computes the metric from what `run` has left; then nothing that `run` says counts."""
+    artefacts: tuple[str, ...] = ("*",)
+    """What of it `score` and `final` get."""
     final: str | tuple[str, ...] | None = None
     """Confirms the result at the end of a run."""
+
+
+Stage = Literal["guard", "run", "score"]
+
+
+class Room(NamedTuple):
+    """A fresh directory for one stage, and what may be seen from it."""
+
+    export: Path
+    view: View
+
+
+class Way(NamedTuple):
+    """How a measurement reaches models."""
+
+    url: str
+    token: str
+    door: Path | None = None
 
 
 class Result(NamedTuple):
@@ -129,6 +154,16 @@ def _begin_stage(log: Path, stage: str, command: str | tuple[str, ...]) -> int:
         return file.tell()
 
 
+def command_words(command: str | tuple[str, ...]) -> list[str]:
+    """Give the words of a command, as far as a text for the shell has any."""
+    if not isinstance(command, str):
+        return list(command)
+    try:
+        return shlex.split(command)
+    except ValueError:
+        return command.split()
+
+
 def _shown(command: str | tuple[str, ...]) -> str:
     text = command if isinstance(command, str) else shlex.join(command)
     line = " ".join(text.split())
@@ -140,7 +175,7 @@ def _shown(command: str | tuple[str, ...]) -> str:
 
 def evaluate(
     harness: Harness,
-    export: Path,
+    rooms: Callable[[Stage], Room],
     prefix: str,
     *,
     sandbox: Sandbox,
@@ -151,50 +186,41 @@ def evaluate(
     cases: tuple[str, ...] | None = None,
     final: bool = False,
     cancel: Event | None = None,
-    guard_export: Callable[[], Path] | None = None,
     launcher: Mapping[str, str] | None = None,
+    way: Way | None = None,
 ) -> Result:
-    """Measure what lies in `export`, once.
+    """Measure one commit, once.
 
-    `prefix` is the target's own directory in the export, `label` the value of SWARM_EXPERIMENT,
-    `gpus` that of CUDA_VISIBLE_DEVICES. `cases` are those of a suite that are to be run, None for
-    all. `final` asks for the harness's `final` after a good run. `guard_export` makes the export
-    that the guards run in: what they leave must not reach the run. `launcher` is the environment
-    to pass on from.
+    Args:
+        harness: what is run.
+        rooms: makes the directory of a stage, anew: what one leaves reaches no other by itself.
+        prefix: the target's own directory in an export.
+        sandbox: where commands are run.
+        seed: the value of SWARM_SEED.
+        label: the value of SWARM_EXPERIMENT.
+        log: all that is printed.
+        gpus: the value of CUDA_VISIBLE_DEVICES.
+        cases: those of a suite that are to be run, None for all.
+        final: whether the harness's `final` is asked for, after a good run.
+        cancel: ends it.
+        launcher: the environment to pass on from.
+        way: how models are reached, if they may be.
     """
-    if harness.guard and guard_export is None:
-        raise ValueError("a harness with a guard needs an export to run it in")
     own = {"SWARM_SEED": str(seed), "SWARM_EXPERIMENT": label, "CUDA_VISIBLE_DEVICES": gpus}
     env = environment(os.environ if launcher is None else launcher, harness.env, own)
-    bench = _Bench(harness, sandbox, env, log, cancel)
+    bench = _Bench(harness, rooms, prefix, sandbox, env, log, cancel, way)
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
     # A part of a suite is only run of a commit that has passed the guards with all of it.
-    if harness.guard and guard_export is not None and cases is None:
-        failure = bench.guard(guard_export() / prefix)
+    if harness.guard and cases is None:
+        failure = bench.guard()
         if failure is not None:
             return Result({}, "", failure, 0.0, 0.0)
-    ending = bench.run("run", harness.run, export / prefix, cases)
-    reading, failure = bench.read(ending, partial=cases is not None)
-    sealed = None
-    if failure is None and final and harness.final is not None:
-        sealed = bench.confirm(harness.final, export / prefix)
-        if sealed.failure is not None and sealed.failure.kind == "aborted":
-            # Our own doing, not that of `final`: the measurement is to be made again.
-            reading, failure, sealed = Reading({}, "", None), sealed.failure, None
-    taken = ending.outcome
-    return Result(
-        reading.values,
-        reading.feedback,
-        failure,
-        taken.seconds,
-        taken.peak_memory_mb,
-        reading.cases,
-        sealed,
-    )
+    return bench.measure(cases, final=final and harness.final is not None)
 
 
-class _Ending(NamedTuple):
+@dataclass(frozen=True)
+class _Ending:
     """How one command of the harness ended; output and report are read if it went well."""
 
     outcome: Outcome
@@ -208,26 +234,67 @@ class _Bench:
     """What all commands of one measurement share."""
 
     harness: Harness
+    rooms: Callable[[Stage], Room]
+    prefix: str
     sandbox: Sandbox
     env: Mapping[str, str]
     log: Path
     cancel: Event | None
+    way: Way | None
 
-    def guard(self, cwd: Path) -> Failure | None:
+    def guard(self) -> Failure | None:
         """Run the guards up to the first that fails."""
+        room = self.rooms("guard")
         for command in self.harness.guard:
-            ending = self.run("guard", command, cwd)
+            ending = self.run("guard", command, room)
             if ending.failure is not None:
                 return _of_guard(ending.failure, command)
         return None
 
-    def confirm(self, command: str | tuple[str, ...], cwd: Path) -> Sealed:
+    def measure(self, cases: tuple[str, ...] | None, *, final: bool) -> Result:
+        """Run, score, and confirm, as far as it goes well."""
+        harness, room = self.harness, self.rooms("run")
+        ran = ending = self.run("run", harness.run, room, cases)
+        trusted: Room | None = None
+        if ending.failure is None and (harness.score is not None or final):
+            trusted, ending = self._hand_over(room, ending)
+        if trusted is not None and harness.score is not None:
+            ending = self.run("score", harness.score, trusted, cases)
+        reading, failure = self.read(ending, partial=cases is not None)
+        sealed = None
+        if failure is None and trusted is not None and final and harness.final is not None:
+            sealed = self.confirm(harness.final, trusted)
+            if sealed.failure is not None and sealed.failure.kind == "aborted":
+                # Our own doing, not that of `final`: the measurement is to be made again.
+                reading, failure, sealed = Reading({}, "", None), sealed.failure, None
+        taken = ran.outcome
+        return Result(
+            reading.values,
+            reading.feedback,
+            failure,
+            taken.seconds,
+            taken.peak_memory_mb,
+            reading.cases,
+            sealed,
+        )
+
+    def _hand_over(self, room: Room, ending: _Ending) -> tuple[Room | None, _Ending]:
+        """Make the room of the trusted stages, with what may come along of what `run` left."""
+        trusted, wanted = self.rooms("score"), Scope(self.harness.artefacts, guarded=False)
+        try:
+            carry(room.export / self.prefix, trusted.export / self.prefix, wanted)
+        except TooManyError as error:
+            failure = Failure(kind="invalid", reason=str(error), tail=log_tail(self.log))
+            return None, replace(ending, failure=failure)
+        return trusted, ending
+
+    def confirm(self, command: str | tuple[str, ...], room: Room) -> Sealed:
         """Run `final`, and keep of it only what no proposer is ever shown.
 
-        Its feedback is dropped; its values and its failure stand apart from those of `run`. They
-        are of a measurement with the purpose `final`, which no briefing is made from.
+        Its feedback is dropped; its values and its failure stand apart from those of the search.
+        They are of a measurement with the purpose `final`, which no briefing is made from.
         """
-        reading, failure = self.read(self.run("final", command, cwd), partial=False)
+        reading, failure = self.read(self.run("final", command, room), partial=False)
         return Sealed(values=reading.values, failure=failure)
 
     def read(self, ending: _Ending, *, partial: bool) -> tuple[Reading, Failure | None]:
@@ -253,7 +320,7 @@ class _Bench:
         self,
         stage: str,
         command: str | tuple[str, ...],
-        cwd: Path,
+        room: Room,
         cases: tuple[str, ...] | None = None,
     ) -> _Ending:
         """Run one command; `cases` are named to it in a file."""
@@ -262,31 +329,37 @@ class _Bench:
         with TemporaryDirectory(
             prefix="result-", dir=self.sandbox.scratch, ignore_cleanup_errors=True
         ) as private:
+            view = self._view(room, Path(private), stage)
             result, asked = Path(private, "result.json"), Path(private, "cases.txt")
-            files = {"SWARM_RESULT": str(result)}
+            env = {**self.env, "SWARM_RESULT": self.sandbox.inside(result, view)}
             if cases is not None:
                 asked.write_text("".join(f"{case}\n" for case in cases), encoding="utf-8")
-                files["SWARM_CASES"] = str(asked)
+                env["SWARM_CASES"] = self.sandbox.inside(asked, view)
+            if self.way is not None and stage != "guard":
+                env |= {"SWARM_MODEL_URL": self.way.url, "SWARM_MODEL_TOKEN": self.way.token}
             start = _begin_stage(self.log, stage, command)
             outcome = self.sandbox.run(
                 Command(
                     argv=argv,
-                    cwd=cwd,
-                    env={**self.env, **files},
+                    cwd=room.export / self.prefix,
+                    env=env,
                     timeout_s=self.harness.timeout_s,
                     log=self.log,
                     output_limit=self.harness.output_limit,
                     append=True,
+                    view=view,
                 ),
                 self.cancel,
             )
-            bad = _bad_ending(outcome, self.harness.timeout_s)
+            bad = _bad_ending(outcome, self.harness.timeout_s, self.sandbox.limits)
             if bad is not None:
                 return _Ending(
                     outcome, Failure(kind=bad[0], reason=bad[1], tail=log_tail(self.log))
                 )
             report, problem = _read_result(result)
-        if problem is not None and stage != "guard":
+        # Where a scorer follows, what the candidate reports is nobody's business.
+        scored = stage == "run" and self.harness.score is not None
+        if problem is not None and stage != "guard" and not scored:
             return _Ending(
                 outcome, Failure(kind="invalid", reason=problem, tail=log_tail(self.log))
             )
@@ -296,8 +369,16 @@ class _Bench:
             reason = f"the log was tampered with: {error.strerror}"
             return _Ending(outcome, Failure(kind="invalid", reason=reason))
 
+    def _view(self, room: Room, private: Path, stage: str) -> View:
+        """Give what a command sees: its room, a place for its result, and the door to models."""
+        mounts = (*room.view.mounts, Mount(private, OUT, writable=True))
+        door = self.way.door if self.way is not None and stage != "guard" else None
+        return replace(room.view, mounts=mounts, door=door)
 
-def _bad_ending(outcome: Outcome, timeout_s: float) -> tuple[FailureKind, str] | None:
+
+def _bad_ending(
+    outcome: Outcome, timeout_s: float, limits: Limits
+) -> tuple[FailureKind, str] | None:
     """Name the failure that an outcome is, or None for exit status 0."""
     if outcome.cancelled:
         return "aborted", "cancelled"
@@ -306,9 +387,20 @@ def _bad_ending(outcome: Outcome, timeout_s: float) -> tuple[FailureKind, str] |
         return ("crash" if outcome.unstarted else "aborted"), outcome.error
     if outcome.timed_out:
         return "timeout", f"timed out after {timeout_s:g} s"
+    if outcome.over == "memory":
+        most = (limits.memory or 0) / 2**20
+        return "crash", f"took more than {most:,.0f} MiB of memory (sandbox.memory)"
+    if outcome.over == "processes":
+        return "crash", f"had more than {limits.processes} processes (sandbox.processes)"
     if outcome.status != 0:
         return "crash", _describe(outcome.status)
     return None
+
+
+_USUAL = {
+    "SIGKILL": " (out of memory?)",
+    "SIGXFSZ": " (it wrote a file larger than sandbox.file_size)",
+}
 
 
 def _describe(status: int | None) -> str:
@@ -320,7 +412,7 @@ def _describe(status: int | None) -> str:
         name = signal.Signals(number).name
     except ValueError:
         return f"exit status {status}"
-    name += " (out of memory?)" if number == signal.SIGKILL else ""
+    name += _USUAL.get(name, "")
     return f"killed by {name}" if status < 0 else f"exit status {status}: killed by {name}"
 
 

@@ -14,7 +14,7 @@ from swarm import views
 from swarm.config import RunConfig, TargetConfig
 from swarm.entities import Experiment, Phase, Target, landed
 from swarm.formats.text import number, one_line, signed
-from swarm.grounds import beyond_max_gain
+from swarm.grounds import remarks
 from swarm.judge import Count, detectable
 from swarm.plan import DRIFT
 from swarm.quantities import margin
@@ -132,7 +132,7 @@ class Kept(Noun):
     fixed: tuple[str, ...]
     broken: tuple[str, ...]
     feedback: str
-    remark: str | None
+    remarks: tuple[str, ...]
     """What a person should look at."""
 
 
@@ -412,7 +412,7 @@ def _kept(state: RunState, target: Target, experiment: Experiment, rule: JudgeCo
         fixed=experiment.fixed,
         broken=experiment.broken,
         feedback=experiment.feedback,
-        remark=beyond_max_gain(target, experiment, rule),
+        remarks=tuple(remarks(target, experiment, rule)),
     )
 
 

@@ -209,7 +209,7 @@ def launch_config(order: Order) -> int:
     log = log_path(opened.rundir)
     try:
         with _logging_to(log), _signals() as signals:
-            keys = take((g.proposer for g in opened.config.agents), os.environ)
+            keys = take(opened.config.askers, os.environ)
             check(opened.config, keys)
             budget.check(opened.config, keys)
             code = _carry_out(opened, order, signals, keys)
@@ -450,7 +450,7 @@ def dry_run_of(order: Order) -> None:
     files = check_target(target, source)
     check_groups(config, source)
     warm_start(config, source.top)
-    keys = take((g.proposer for g in config.agents), dict(os.environ))
+    keys = take(config.askers, dict(os.environ))
     check(config, keys)
     budget.check(config, keys)
     own = order.inline or (order.address is None and config.cluster.address == "local")

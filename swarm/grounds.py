@@ -175,9 +175,8 @@ def grounds(state: RunState, number: int, config: RunConfig | None = None) -> Gr
     limits, must_pass = tuple(_limits(found, config)), tuple(_must_pass(found))
     cases = _cases(found)
     grown = _grown(found)
-    remark = beyond_max_gain(found.target, experiment, rule)
     words = [
-        *([remark] if remark else ()),
+        *remarks(found.target, experiment, rule),
         *_on_verdict(found, thresholds, limits, must_pass),
         *_on_limits(limits),
         *_on_must_pass(must_pass),
@@ -352,6 +351,33 @@ def _cost_z(found: _Found, name: str, ours: Sample, theirs: Sample) -> float | N
     if spread is None or not spread.freedom or not ours.n or not theirs.n:
         return None
     return cost_duel(ours, theirs, spread, found.rule).z
+
+
+COLD, TELLING_S = 3.0, 0.5
+"""A first run this many times slower than the others, by this much at least, is remarked on."""
+
+
+def remarks(target: Target, experiment: Experiment, rule: JudgeConfig) -> list[str]:
+    """Give what a person should look at before believing a keep."""
+    if experiment.verdict != "keep":
+        return []
+    found = [beyond_max_gain(target, experiment, rule), slow_first(target, experiment)]
+    return [*experiment.proposal.flags, *(remark for remark in found if remark is not None)]
+
+
+def slow_first(target: Target, experiment: Experiment) -> str | None:
+    """Remark on a candidate whose first run was much slower than all later ones."""
+    commit, machine = experiment.proposal.commit, experiment.machine
+    if commit is None or machine is None:
+        return None
+    first, *later = target.record(commit, machine).clock.values or [0.0]
+    usual = max(later, default=first)
+    if first <= COLD * usual or first - usual < TELLING_S:
+        return None
+    return (
+        f"its first run took {number(first)} s, no later one more than {number(usual)} s: "
+        "it may reuse what it had worked out before"
+    )
 
 
 def beyond_max_gain(target: Target, experiment: Experiment, rule: JudgeConfig) -> str | None:

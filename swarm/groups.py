@@ -11,7 +11,6 @@ from typing import Annotated, Any, ClassVar, Literal, cast
 from urllib.parse import urlsplit
 
 from pydantic import (
-    AfterValidator,
     BeforeValidator,
     Field,
     ValidationInfo,
@@ -27,6 +26,7 @@ from swarm.quantities import (
     Globs,
     Number,
     Text,
+    Url,
     Whole,
     show,
     wrong,
@@ -117,12 +117,6 @@ class ScriptedProposer(Section):
         return self.kind
 
 
-def _url(value: str) -> str:
-    if not re.fullmatch(r"https?://[^\s/]\S*", value):
-        raise wrong(f"an address such as http://localhost:11434 is wanted, not {show(value)}")
-    return value
-
-
 def _thinking(value: Any) -> Any:
     if value is None or value in ("adaptive", "off"):
         return value
@@ -139,7 +133,7 @@ class MessagesProposer(Section):
     """A language model behind the Messages API, with tools to read and edit the files in scope."""
     model: Annotated[Text, Field(min_length=1)]
     """The model's name, as the server knows it."""
-    base_url: Annotated[Text, AfterValidator(_url)] | None = None
+    base_url: Url | None = None
     """The server; by default `ANTHROPIC_BASE_URL`, else Anthropic's. Ollama:
     `http://localhost:11434`."""
     key: EnvName | None = None
@@ -188,8 +182,13 @@ class MessagesProposer(Section):
 
         A key goes only where it belongs: Anthropic's is not for whatever `base_url` names.
         """
-        own = self.base_url is None or urlsplit(self.base_url).hostname == "api.anthropic.com"
-        return self.key or ("ANTHROPIC_API_KEY" if own else None)
+        return key_for(self.base_url, self.key)
+
+
+def key_for(base_url: str | None, key: str | None) -> str | None:
+    """Name the variable whose value may be shown to a server: the given one, or Anthropic's own."""
+    own = base_url is None or urlsplit(base_url).hostname == "api.anthropic.com"
+    return key or ("ANTHROPIC_API_KEY" if own else None)
 
 
 def _by_cli(value: Any) -> Any:

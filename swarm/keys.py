@@ -13,6 +13,7 @@ from contextlib import suppress
 from urllib.parse import urlsplit
 
 from swarm.groups import HeadlessProposer, MessagesProposer, ProposerConfig
+from swarm.trust import ProviderConfig
 
 _ANTHROPIC = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL")
 _GOOGLE = (
@@ -36,10 +37,14 @@ SHORTEST = 8
 BLOT = "[key]"
 
 
-def wanted(proposer: ProposerConfig) -> tuple[str, ...]:
-    """Give the variables that a proposer is handed, where they are set."""
+Asker = ProposerConfig | ProviderConfig
+"""Who asks a provider: a proposer, or the harness."""
+
+
+def wanted(proposer: Asker) -> tuple[str, ...]:
+    """Give the variables that a proposer, or the harness's proxy, is handed, where they are set."""
     match proposer:
-        case MessagesProposer():
+        case MessagesProposer() | ProviderConfig():
             names = [proposer.key_name] if proposer.key_name else []
             if proposer.key is None and names:
                 names.append("ANTHROPIC_AUTH_TOKEN")
@@ -54,7 +59,7 @@ def wanted(proposer: ProposerConfig) -> tuple[str, ...]:
             return ()
 
 
-def take(proposers: Iterable[ProposerConfig], environ: MutableMapping[str, str]) -> dict[str, str]:
+def take(proposers: Iterable[Asker], environ: MutableMapping[str, str]) -> dict[str, str]:
     """Take the variables that any of the proposers needs out of an environment."""
     names = dict.fromkeys(name for proposer in proposers for name in wanted(proposer))
     found = {name: environ[name] for name in names if environ.get(name)}
@@ -77,7 +82,7 @@ def _wipe(name: str) -> None:
             ctypes.memset(place, ord("x"), len(ctypes.string_at(place)))
 
 
-def of(proposer: ProposerConfig, keys: Mapping[str, str]) -> dict[str, str]:
+def of(proposer: Asker, keys: Mapping[str, str]) -> dict[str, str]:
     """Give one proposer's share."""
     return {name: keys[name] for name in wanted(proposer) if name in keys}
 

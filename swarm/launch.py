@@ -100,7 +100,7 @@ def _next_id(taken: str, stem: str) -> str:
 
 def check_target(config: TargetConfig, source: Source) -> tuple[str, ...]:
     """Give the tracked files in scope on the base, or say what is wrong with the scope."""
-    scope = Scope(config.scope)
+    scope = config.area
     files = tracked_files(source)
     found = tuple(f for f in files if f in scope)
     if not found:
@@ -115,7 +115,7 @@ def check_target(config: TargetConfig, source: Source) -> tuple[str, ...]:
 
 def check_groups(config: RunConfig, source: Source) -> None:
     """Refuse a group whose scope leaves it nothing: it narrows the target's and cannot leave it."""
-    whole, files = Scope(config.targets[0].scope), tracked_files(source)
+    whole, files = config.targets[0].area, tracked_files(source)
     for index, group in enumerate(config.agents):
         own = Scope(group.scope or (), within=whole)
         if group.scope is not None and not any(f in own for f in files):
@@ -220,6 +220,7 @@ def _run_started(run: str, config: RunConfig, source: Source) -> RunStarted:
         repo=str(source.top),
         base=source.base,
         base_tree=source.base_tree,
+        scored=target.score is not None,
     )
     return RunStarted(
         run=run, targets=(info,), agents=agent_infos(config), seed=zlib.crc32(run.encode())
@@ -254,6 +255,7 @@ def _moved(stored: RunConfig, state: RunState, top: Path) -> RunConfig:
     update = {
         "repo": now(target.repo),
         "program": target.program if program is None else str(now(program)),
+        "read_only": tuple(now(path) for path in target.read_only),
     }
     return stored.model_copy(update={"target": target.model_copy(update=update)})
 

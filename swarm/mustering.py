@@ -16,11 +16,13 @@ from swarm.entities import Target
 from swarm.evaluate import Harness
 from swarm.groups import AgentGroup
 from swarm.keys import of
+from swarm.metering import Provider
 from swarm.node import TargetSite
+from swarm.prices import ANTHROPIC, price_given
 from swarm.reading import MetricRule
 from swarm.records import AgentInfo
-from swarm.rules import JudgeConfig
 from swarm.runtime import Post
+from swarm.sandbox import Limits
 
 log = logging.getLogger("swarm")
 
@@ -70,10 +72,38 @@ def program(config: TargetConfig) -> str:
     return _LAST.get(path, "")
 
 
+def limits_of(config: RunConfig) -> Limits:
+    """Give what one command of a measurement may take."""
+    box, gpus = config.sandbox, config.targets[0].slot.gpus
+    return Limits(box.memory_for(gpus), box.processes, box.file_size, box.tmp)
+
+
+def shielded(config: RunConfig, top: Path) -> tuple[str, ...]:
+    """Give the directories that no candidate sees anything of: the repository, runs in it."""
+    return tuple(dict.fromkeys((str(top), str(config.targets[0].repo))))
+
+
+def provider_of(config: TargetConfig, keys: Mapping[str, str]) -> Provider | None:
+    """Give what the metering proxy of a target needs; `keys` are those of all who ask."""
+    given = config.provider
+    if given is None:
+        return None
+    own = of(given, keys)
+    base_url = given.base_url or own.get("ANTHROPIC_BASE_URL") or ANTHROPIC
+    key = own.get(given.key_name or "", "") or own.get("ANTHROPIC_AUTH_TOKEN", "")
+    prices = None if given.prices is None else price_given(given.prices)
+    return Provider(base_url, key, given.models, prices, given.usd, given.tokens)
+
+
 def target_site(
-    config: TargetConfig, judge: JudgeConfig, target: Target, prefix: str
+    config: TargetConfig,
+    run: RunConfig,
+    target: Target,
+    prefix: str,
+    keys: Mapping[str, str],
 ) -> TargetSite:
-    """Give what a node must know of a target."""
+    """Give what a node must know of a target; `keys` are those of all who ask a model."""
+    judge = run.judge
     metric, points = config.metric, judge.points
     costs = () if points is None else [p.name for p in points.of if not isinstance(p, str)]
     return TargetSite(
@@ -97,10 +127,16 @@ def target_site(
             aggregate=judge.aggregate,
             bounds=judge.bounds,
             final=config.final,
+            score=config.score,
+            artefacts=config.artefacts,
+            output_limit=run.sandbox.output,
         ),
         setup=config.setup,
         max_files=config.change.max_files,
         max_lines=config.change.max_lines,
+        hide=config.hide,
+        read_only=tuple(map(str, config.read_only)),
+        provider=provider_of(config, keys),
     )
 
 

@@ -15,16 +15,39 @@ import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from swarm.errors import HarnessError, SwarmError
-from swarm.evaluate import Harness, Result, environment, evaluate, log_tail, open_log
+from swarm.errors import HarnessError, PreconditionError, SwarmError
+from swarm.evaluate import (
+    Harness,
+    Result,
+    Room,
+    Stage,
+    Way,
+    command_words,
+    environment,
+    evaluate,
+    log_tail,
+    open_log,
+)
+from swarm.metering import Meter, Provider
 from swarm.records import Failure, Measurement, ProcessStamp, Purpose, SlotInfo
 from swarm.removal import remove_tree
 from swarm.repo import Mirror
-from swarm.sandbox import Command, Rung, Sandbox
+from swarm.sandbox import (
+    WORK,
+    Command,
+    Limits,
+    Mount,
+    Rung,
+    Sandbox,
+    View,
+    holds,
+    program_at,
+    tools_of,
+)
 from swarm.scope import Scope
 
 SETUP_TIMEOUT_S = 3600.0
@@ -46,6 +69,9 @@ class TargetSite:
     setup: str | tuple[str, ...] | None = None
     max_files: int | None = None
     max_lines: int | None = None
+    hide: tuple[str, ...] = ()
+    read_only: tuple[str, ...] = ()
+    provider: Provider | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +86,12 @@ class NodeSite:
     """A pack of all that agents and slots start from."""
     tips: tuple[str, ...]
     rung: Rung
+    limits: Limits = field(default_factory=Limits)
+    network: bool = False
+    """Whether the untrusted stages have one."""
+    gpus: bool = False
+    shielded: tuple[str, ...] = ()
+    """Directories of which no candidate sees anything, where they lie on this machine."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +149,8 @@ class Node:
         self.site = site
         self.root = scratch_root() / site.key
         self.target = site.target
-        self.scope = Scope(site.target.scope)
+        self.hidden = Scope(site.target.hide, guarded=False)
+        self.scope = Scope(site.target.scope, without=self.hidden)
 
     @cached_property
     def mirror(self) -> Mirror:
@@ -129,8 +162,16 @@ class Node:
 
         Raises:
             HarnessError: `setup` failed; the message carries the end of its output.
+            PreconditionError: this machine does not have the isolation that the run began with.
         """
         self.root.mkdir(parents=True, exist_ok=True)
+        rung = self.site.rung
+        reason = holds(rung, gpus=self.site.gpus)
+        if reason is not None:
+            raise PreconditionError(
+                f"sandbox `{rung.name}` does not hold on {platform.node()}: {reason}",
+                hint="all nodes need the same isolation; `swarm doctor` on each says what it has",
+            )
         with self._locked("prepare"):
             mirror = Mirror.create(self.root / "mirror.git", self.site.bundle)
             if not all(mirror.has(t) for t in self.site.tips):
@@ -147,7 +188,8 @@ class Node:
         base = self.target.base
         mirror.export(base, base, self.target.prefix, self.scope, checkout)
         log = self.root / "setup.log"
-        with Sandbox(self.site.rung, scratch=self.root / "setup.tmp") as sandbox:
+        # It is the user's own, and gets what it needs: the network, caches, local indexes.
+        with Sandbox(Rung("off", ()), scratch=self.root / "setup.tmp") as sandbox:
             outcome = sandbox.run(
                 Command(
                     argv=("/bin/sh", "-c", setup) if isinstance(setup, str) else setup,
@@ -178,15 +220,63 @@ class Node:
             return [os.fsdecode(p) for p in data.split(b"\0") if p]
         return []
 
-    def export(self, commit: str, dest: Path) -> Path:
-        """Make a fresh directory of the commit, all out of scope from base, set-up linked in."""
+    def export(self, commit: str, dest: Path, *, hidden: bool = False) -> Path:
+        """Make a fresh directory of the commit, all out of scope from base, `hide` left out.
+
+        What `setup` left is linked in, except where it is mounted. `hidden` leaves `hide` in.
+        """
         self.mirror.export(commit, self.target.base, self.target.prefix, self.scope, dest)
-        for path in self.left_by_setup():
-            link, source = dest / path, self.root / "setup" / path
-            if not os.path.lexists(link):
-                link.parent.mkdir(parents=True, exist_ok=True)
-                link.symlink_to(source)
+        if not hidden:
+            self._leave_out(dest / self.target.prefix)
+        if not self.site.rung.own_files:
+            for path in self._provided(hidden):
+                link, source = dest / path, self.root / "setup" / path
+                if not os.path.lexists(link):
+                    link.parent.mkdir(parents=True, exist_ok=True)
+                    link.symlink_to(source)
         return dest
+
+    def _leave_out(self, top: Path) -> None:
+        """Remove what only the trusted stages see."""
+        for folder, folders, names in os.walk(top) if self.hidden.patterns else ():
+            for name in [*folders, *names]:
+                path = Path(folder, name)
+                if path.relative_to(top).as_posix() in self.hidden:
+                    remove_tree(path)
+            folders[:] = [n for n in folders if os.path.lexists(Path(folder, n))]
+
+    def _provided(self, hidden: bool) -> list[str]:
+        """Give what `setup` left and a stage may have."""
+        skip = len(self.target.prefix) + 1 if self.target.prefix else 0
+        return [p for p in self.left_by_setup() if hidden or p[skip:] not in self.hidden]
+
+    @cached_property
+    def _programs(self) -> list[str]:
+        """What the commands name in full, an interpreter say, that PATH does not lead to."""
+        harness = self.target.harness
+        commands = (harness.run, *harness.guard, harness.score, harness.final)
+        words = (w for c in commands if c is not None for w in command_words(c))
+        found = (p for word in words for p in program_at(word, self.site.shielded))
+        return list(dict.fromkeys(found))
+
+    def room(self, commit: str, dest: Path, stage: Stage) -> Room:
+        """Make the directory of a stage, and say what may be seen from it."""
+        trusted = stage == "score"
+        export = self.export(commit, dest, hidden=trusted)
+        mounts = [Mount(export, WORK, writable=True)]
+        for path in self._provided(trusted):
+            source = self.root / "setup" / path
+            # At its own place too: the programs of a virtual environment name it in full.
+            mounts += [Mount(source, f"{WORK}/{path}"), Mount(source)]
+            mounts += [Mount(Path(tool)) for tool in tools_of(source)]
+        mounts += [Mount(Path(path)) for path in (*self._programs, *self.target.read_only)]
+        view = View(
+            tuple(mounts),
+            network=self.site.network and not trusted,
+            gpus=self.site.gpus,
+            shielded=(*self.site.shielded, str(scratch_root())),
+        )
+        return Room(export, view)
 
     @contextmanager
     def _locked(self, name: str) -> Generator[None]:
@@ -213,7 +303,9 @@ class Bench:
         self._dir = node.root / "slots" / slot.name
         _remove(self._dir)
         self._dir.mkdir(parents=True, exist_ok=True)
-        self._sandbox = Sandbox(node.site.rung, scratch=self._dir / "private")
+        self._sandbox = Sandbox(
+            node.site.rung, scratch=self._dir / "private", limits=node.site.limits
+        )
 
     @property
     def supervisor(self) -> ProcessStamp | None:
@@ -242,23 +334,40 @@ class Bench:
         node = self.node
         if job.pack is not None:
             node.mirror.unpack(job.pack)
-        export = node.export(job.commit, self._dir / "export")
         label = str(job.experiment) if job.experiment is not None else job.purpose
-        result = evaluate(
-            node.target.harness,
-            export,
-            node.target.prefix,
-            sandbox=self._sandbox,
-            seed=job.seed,
-            label=label,
-            log=log,
-            gpus=self._gpus,
-            cases=job.cases,
-            final=job.purpose == "final",
-            cancel=cancel,
-            guard_export=lambda: node.export(job.commit, self._dir / "guard"),
-        )
-        return _measurement(job, result)
+        with self._way() as (way, meter):
+            result = evaluate(
+                node.target.harness,
+                lambda stage: node.room(job.commit, self._dir / stage, stage),
+                node.target.prefix,
+                sandbox=self._sandbox,
+                seed=job.seed,
+                label=label,
+                log=log,
+                gpus=self._gpus,
+                cases=job.cases,
+                final=job.purpose == "final",
+                cancel=cancel,
+                way=way,
+            )
+        measurement = _measurement(job, result)
+        if meter is None:
+            return measurement
+        used = meter.used
+        return measurement.model_copy(update={"usd": used.usd, "tokens": used.tokens})
+
+    @contextmanager
+    def _way(self) -> Generator[tuple[Way | None, Meter | None]]:
+        """Open the way to the models, for one measurement."""
+        site = self.node.site
+        provider = site.target.provider
+        if provider is None:
+            yield None, None
+            return
+        # Where the candidate has no network it has one of its own, reached through the door.
+        apart = site.rung.walls and not site.network
+        with Meter(provider, door=self._dir / "door" if apart else None) as meter:
+            yield Way(meter.url, meter.token, self._dir / "door" if apart else None), meter
 
     def _clean(self) -> None:
         """Leave nothing of what a candidate had, or has put beside it."""

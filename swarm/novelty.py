@@ -56,6 +56,25 @@ def _lines(diff: str) -> Iterator[_Line]:
             at += 1
 
 
+_SEED = re.compile(r"seed|random_state|\brng\b", re.IGNORECASE)
+_DIGITS = re.compile(r"[0-9][0-9_.]*|0x[0-9a-fA-F]+")
+
+
+def only_seeds(diff: str) -> bool:
+    """Tell whether a diff does nothing but give seeds other numbers."""
+    lines = [line.text for line in _lines(diff) if line.text[:3] not in ("+++", "---")]
+    old = [text[1:] for text in lines if text[0] == "-"]
+    new = [text[1:] for text in lines if text[0] == "+"]
+    return (
+        bool(old)
+        and len(old) == len(new)
+        and all(
+            _SEED.search(a) and _DIGITS.sub("#", a) == _DIGITS.sub("#", b)
+            for a, b in zip(old, new, strict=True)
+        )
+    )
+
+
 def change_key(diff: str) -> str:
     """Reduce a diff to what it changes, wherever that is.
 

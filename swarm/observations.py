@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import fmean, median
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from swarm import judge
 from swarm.config import RunConfig
@@ -47,6 +47,22 @@ class Copy(NamedTuple):
     place: str
 
 
+Level = Literal["error", "warning", "note"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was found. An `error` spoils a run, a `warning` may, a `note` is to be known.
+
+    `hint` says what to do.
+    """
+
+    kind: str
+    level: Level
+    message: str
+    hint: str
+
+
 @dataclass(frozen=True)
 class Observations:
     """All that was looked at."""
@@ -65,6 +81,14 @@ class Observations:
     copies: tuple[Copy, ...] = ()
     absent: tuple[str, ...] = ()
     """Paths that a log names as not found, and that the working tree has and the base lacks."""
+    unseen: tuple[str, ...] = ()
+    """Paths that a log names as not found or forbidden, and that lie outside the sandbox."""
+    offline: bool = False
+    """A log says that the network could not be reached, and the sandbox has none."""
+    sandbox: str | None = None
+    """The rung in force."""
+    sandbox_warning: str | None = None
+    """What it leaves open, and what helps."""
     final: Measurement | None = None
     """A measurement with the target's `final` command after it."""
 
@@ -210,11 +234,24 @@ def crowded(seen: Observations) -> bool:
 
 _NOT_FOUND = re.compile(
     r"no such file|not found|(?:cannot|can't|could not|couldn't|failed to|unable to) "
-    r"(?:open|find|stat|access|read|load)|no module named|enoent|does not exist",
+    r"(?:open|find|stat|access|read|load)|no module named|enoent|does not exist"
+    r"|permission denied|read-only file system",
     re.IGNORECASE,
 )
 _NAMES = re.compile(r"'([^'\n]+)'|\"([^\"\n]+)\"|`([^`\n]+)`|([^\s'\"`:;,()\[\]<>]+)")
 _MODULE = re.compile(r"[Nn]o module named '?([\w.]+)")
+
+
+_OFFLINE = re.compile(
+    r"name resolution|could not resolve|name or service not known|network is unreachable"
+    r"|no address associated|EAI_AGAIN|ENETUNREACH|nodename nor servname",
+    re.IGNORECASE,
+)
+
+
+def tells_of_no_network(log: str) -> bool:
+    """Tell whether a log says that the network could not be reached."""
+    return _OFFLINE.search(log) is not None
 
 
 def named_as_missing(log: str) -> list[str]:

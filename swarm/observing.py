@@ -14,7 +14,7 @@ import secrets
 import shlex
 import time
 import zlib
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -46,6 +46,7 @@ from swarm.observations import (
     crowded,
     figures,
     named_as_missing,
+    tells_of_no_network,
     unmoved,
 )
 from swarm.proposers.ready import check as check_proposers
@@ -62,8 +63,7 @@ from swarm.repo import (
     tracked_files,
 )
 from swarm.runtime import Inline, Lost, Muster, local_gpus, slot_count
-from swarm.sandbox import Command, Sandbox, probe
-from swarm.scope import Scope
+from swarm.sandbox import WORK, Command, Sandbox, probe, system
 
 NONSENSE = "]}) swarm check has put this line in place of the file\n"
 """No program, no JSON and no YAML."""
@@ -90,21 +90,23 @@ def observe(config: RunConfig, tell: Tell, tidying: Tidying = nullcontext) -> Ob
         tidying: a context in which signals wait, for what must be done whatever happens.
     """
     with tidying():  # git reads on when it is interrupted, and a snapshot writes
-        source, seen = _preconditions(config)
+        keys = take(config.askers, os.environ)
+        source, seen = _preconditions(config, keys)
     if source is None:
         return seen
     with _scratch(tidying) as root:
         try:
-            return _Lab(config, source, root, tell, tidying).work(seen)
+            return _Lab(config, keys, source, root, tell, tidying).work(seen)
         except PreconditionError as error:
             return replace(seen, refusals=(*seen.refusals, error))
 
 
-def _preconditions(config: RunConfig) -> tuple[Source | None, Observations]:
+def _preconditions(
+    config: RunConfig, keys: Mapping[str, str]
+) -> tuple[Source | None, Observations]:
     """Collect what a launch would refuse; no source if nothing can be measured."""
     refusals: list[SwarmError] = []
     target = config.target
-    keys = take((g.proposer for g in config.agents), os.environ)
     found = _try(refusals, lambda: inspect(target.repo, target.base, dirty=target.dirty))
     files = None
     if (source := found) is not None:
@@ -198,7 +200,13 @@ class _Lab:
     """The base of a target, ready to be measured, in a scratch of its own."""
 
     def __init__(
-        self, config: RunConfig, source: Source, root: Path, tell: Tell, tidying: Tidying
+        self,
+        config: RunConfig,
+        keys: Mapping[str, str],
+        source: Source,
+        root: Path,
+        tell: Tell,
+        tidying: Tidying,
     ) -> None:
         self._config, self._source, self._root = config, source, root
         self._tell, self._tidying = tell, tidying
@@ -208,11 +216,12 @@ class _Lab:
             repo=str(source.top),
             base=source.base,
             base_tree=source.base_tree,
+            scored=config.target.score is not None,
         )
         self._seed = zlib.crc32(config.name.encode())
         create_hub(source, root / "hub.git", config.name)
         site = mustering.target_site(
-            config.target, config.judge, Target(self._info, best=source.base), source.prefix
+            config.target, config, Target(self._info, best=source.base), source.prefix, keys
         )
         # Values that cannot be true are wanted here, to say what is wrong with them.
         self._site = NodeSite(
@@ -221,12 +230,17 @@ class _Lab:
             target=replace(site, harness=replace(site.harness, bounds=None)),
             bundle=Hub(root / "hub.git", config.name).bundle([source.base]),
             tips=(source.base,),
-            rung=probe(config.sandbox.mode),
+            rung=probe(config.sandbox.mode, gpus=bool(config.target.slot.gpus)),
+            limits=mustering.limits_of(config),
+            network=config.sandbox.network == "on",
+            gpus=bool(config.target.slot.gpus),
+            shielded=mustering.shielded(config, source.top),
         )
 
     def work(self, seen: Observations) -> Observations:
         """Set up, measure the base, then the base with nonsense in scope."""
-        seen = replace(seen, info=self._info)
+        rung = self._site.rung
+        seen = replace(seen, info=self._info, sandbox=rung.name, sandbox_warning=rung.warning)
         if self._config.target.setup is not None:
             self._tell("setting up")
         with self._slots(self._site, seen.slots) as slots:
@@ -306,7 +320,25 @@ class _Lab:
         absent = dict.fromkeys(seen.absent)
         for log in logs:
             absent |= dict.fromkeys(self._absent(log.decode("utf-8", "replace")))
-        return replace(seen, takes=(*seen.takes, *takes), absent=tuple(absent))
+        seen = replace(seen, takes=(*seen.takes, *takes), absent=tuple(absent))
+        return self._walled_off(seen, [log.decode("utf-8", "replace") for log in failed])
+
+    def _walled_off(self, seen: Observations, logs: list[str]) -> Observations:
+        """Note what failed measurements asked for that lies outside their walls."""
+        if not self._site.rung.walls:
+            return seen
+        words = [word for log in logs for word in named_as_missing(log)]
+        outside = (w for w in words if os.path.isabs(w) and os.path.exists(w))
+        seen_there = system(os.environ.get("PATH", os.defpath))
+        own = (WORK, str(self._root), str(self._source.top), "/proc", "/dev")
+        shown = (*own, *seen_there.shown, *(place for place, _ in seen_there.links))
+        unseen = [w for w in outside if not w.startswith(shown)]
+        offline = not self._site.network and any(map(tells_of_no_network, logs))
+        return replace(
+            seen,
+            unseen=tuple(dict.fromkeys([*seen.unseen, *unseen])),
+            offline=seen.offline or offline,
+        )
 
     def _absent(self, log: str) -> list[str]:
         """Give what a log names as not found, and the user's working tree has."""
@@ -324,9 +356,11 @@ class _Lab:
 
     def _places(self, word: str) -> list[str]:
         """Give where a path of a log may lie in the repository."""
-        if word.startswith(f"{self._root}/"):
+        if word.startswith(f"{WORK}/"):
+            tries = [word[len(WORK) + 1 :]]
+        elif word.startswith(f"{self._root}/"):
             inside = re.match(
-                r"slots/[^/]+/(?:export|guard)/(.+)", word[len(str(self._root)) + 1 :]
+                r"slots/[^/]+/(?:run|guard|score)/(.+)", word[len(str(self._root)) + 1 :]
             )
             tries = [inside[1]] if inside else []
         elif word.startswith("/"):
@@ -360,7 +394,7 @@ class _Lab:
     def _nonsense(self) -> _Made | None:
         """Commit it to the mirror; None if git will not have it."""
         base, prefix = self._source.base, self._source.prefix
-        scope = Scope(self._config.target.scope)
+        scope = self._config.target.area
         mirror = Node(self._site).mirror
         worktree = mirror.worktree("nonsense", self._root / "nonsense", base, SWARM)
         for file in worktree.files(base, prefix, scope):
@@ -376,19 +410,21 @@ class _Lab:
         names = _packages(check_target(self._config.target, self._source))
         if not names:
             return ()
-        export = Node(self._site).export(self._source.base, self._root / "look")
+        room = Node(self._site).room(self._source.base, self._root / "look", "run")
         with Sandbox(self._site.rung, scratch=self._root / "look.tmp") as sandbox:
             log = self._root / "look.log"
             outcome = sandbox.run(
                 Command(
                     argv=(_interpreter(self._config.target.run), "-c", _FIND, *names),
-                    cwd=export / self._source.prefix,
+                    cwd=room.export / self._source.prefix,
                     env=environment(os.environ, self._config.target.env, {}),
                     timeout_s=LOOK_S,
                     log=log,
                     errors=self._root / "look.errors",
+                    view=room.view,
                 )
             )
+            top = sandbox.inside(room.export, room.view)
         found: dict[str, str] = {}
         if outcome.status == 0:
             with suppress(ValueError):
@@ -396,7 +432,7 @@ class _Lab:
         return tuple(
             Copy(name, place)
             for name, place in found.items()
-            if not Path(place).is_relative_to(export)
+            if not Path(place).is_relative_to(top)
         )
 
 

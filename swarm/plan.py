@@ -284,7 +284,8 @@ def _base_trouble(target: Target) -> Fail | None:
     tail = f"\n--- end of its output ---\n{failure.tail.rstrip()}" if failure.tail.strip() else ""
     return Fail(
         f"target `{target.info.name}`: the base {what}: {failure.kind}: {failure.reason}{tail}",
-        "run the target's commands by hand in a clean checkout of its base, then launch again",
+        "`swarm check` says what the sandbox hides that it asks for; or run the target's commands "
+        "by hand in a clean checkout of its base, then launch again",
         on_base=target.info.name,
     )
 

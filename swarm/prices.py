@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 MILLION = 1_000_000
 WRITING = 1.25
 """What putting a token into the cache costs against reading it, where the table has no price."""
+ANTHROPIC = "https://api.anthropic.com"
 ANTHROPIC_URL = "ANTHROPIC_BASE_URL"
 _SERVER_OF = {"claude": ANTHROPIC_URL, "codex": "OPENAI_BASE_URL"}
 """The variables that tell these programs to ask another server, perhaps one on this machine."""
@@ -53,7 +54,7 @@ def price_of(proposer: ProposerConfig, keys: Mapping[str, str]) -> Price | None:
     """
     match proposer:
         case MessagesProposer() | HeadlessProposer() if proposer.prices is not None:
-            return _given(proposer.prices)
+            return price_given(proposer.prices)
         case MessagesProposer():
             return _by_server(proposer.model, proposer.base_url or keys.get(ANTHROPIC_URL) or "")
         case HeadlessProposer(cli=str() as cli):
@@ -76,7 +77,7 @@ def reports_tokens(proposer: ProposerConfig) -> bool:
     return not (isinstance(proposer, HeadlessProposer) and isinstance(proposer.cli, tuple))
 
 
-def _given(prices: Prices) -> Price:
+def price_given(prices: Prices) -> Price:
     """Turn the config's prices, in USD for a million tokens, into those of one token."""
     read, written = prices.input or 0.0, prices.output or 0.0
     cache_read = read if prices.cache_read is None else prices.cache_read

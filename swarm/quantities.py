@@ -118,6 +118,21 @@ Size = Annotated[
 ]
 """Bytes; written `512M 8G` (powers of 1024)."""
 
+
+def _size_or_auto(value: Any) -> Any:
+    return value if value == "auto" else _size(value)
+
+
+SizeOrAuto = Annotated[
+    int | Literal["auto"],
+    BeforeValidator(
+        _size_or_auto,
+        json_schema_input_type=_PositiveInt
+        | Literal["auto"]
+        | Annotated[str, Field(pattern=_SIZE)],
+    ),
+]
+
 Count = Annotated[
     int,
     BeforeValidator(
@@ -255,6 +270,12 @@ def _env_value(value: Any) -> Any:
     return value
 
 
+def _url(value: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/]\S*", value):
+        raise wrong(f"an address such as http://localhost:11434 is wanted, not {show(value)}")
+    return value
+
+
 def _address(value: str) -> str:
     if not re.fullmatch(_ADDRESS[1:-1], value) or (
         value != "local" and int(value.rsplit(":", 1)[1]) not in range(1, 65536)
@@ -274,6 +295,7 @@ TargetName = Annotated[
 MetricName = Annotated[Text, AfterValidator(_metric_name), _schema_pattern(_METRIC)]
 EnvName = Annotated[Text, AfterValidator(_env_name)]
 EnvValue = Annotated[Text, BeforeValidator(_env_value, json_schema_input_type=str | float | bool)]
+Url = Annotated[Text, AfterValidator(_url)]
 Address = Annotated[Text, AfterValidator(_address), _schema_pattern(_ADDRESS)]
 
 # --- commands, globs, patterns -----------------------------------------------------------------
@@ -361,4 +383,8 @@ Globs = Annotated[
     some(),
     BeforeValidator(_globs, json_schema_input_type=str | Annotated[list[str], Field(min_length=1)]),
 ]
+Hidden = Annotated[
+    tuple[Glob, ...], BeforeValidator(_globs, json_schema_input_type=str | list[str])
+]
+"""Globs, or none."""
 MetricPattern = Annotated[Text, AfterValidator(_one_group)]

@@ -182,6 +182,8 @@ class Proposal(Noun):
     lines_removed: int = 0
     diff: str = ""
     """The change as a unified diff, cut at `DIFF_LIMIT` characters; git has all of it."""
+    flags: tuple[str, ...] = ()
+    """What is odd about the change, for a person to look at."""
     twin: Twin | None = None
     """Set when it repeats another even after its proposer was told so: a `duplicate`."""
 
@@ -246,6 +248,8 @@ class TargetInfo(Noun):
     """Top level of the user's repository."""
     base: str
     base_tree: str
+    scored: bool = False
+    """Whether a trusted `score` computes the metric; else the code under test reports it."""
 
 
 class AgentInfo(Noun):

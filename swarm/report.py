@@ -194,8 +194,8 @@ def _kept(kept: Kept, unit: str | None) -> Iterator[str]:
     yield f"- **#{kept.number}** {kept.agent}: {_text(kept.summary) or '(no summary)'}; {fate}"
     if kept.reason:
         yield f"  - {_text(kept.reason, 300)}"
-    if kept.remark:
-        yield f"  - **{_text(kept.remark)}**"
+    for remark in kept.remarks:
+        yield f"  - **{_text(remark)}**"
     unit = f" {_text(unit, 20)}" if unit else ""
     gain = f"{signed(kept.gain, 4)} when it was judged; " if kept.gain is not None else ""
     if kept.n:

@@ -21,9 +21,20 @@ GUARDED_SUFFIX = ".pth"
 class Scope:
     """An immutable set of patterns."""
 
-    def __init__(self, patterns: Iterable[str], *, within: Scope | None = None) -> None:
+    def __init__(
+        self,
+        patterns: Iterable[str],
+        *,
+        within: Scope | None = None,
+        without: Scope | None = None,
+        guarded: bool = True,
+    ) -> None:
         self.within = within
         """A wider scope that this one cannot leave."""
+        self.without = without
+        """What is never in it."""
+        self.guarded = guarded
+        """Whether names that steer tools must be named in full."""
         self.patterns = tuple(p.removeprefix("./") for p in patterns)
         self._literal = frozenset(p for p in self.patterns if not _WILD.search(p))
         self._regexes = tuple(_compile(p) for p in self.patterns)
@@ -31,10 +42,14 @@ class Scope:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Scope):
             return NotImplemented
-        return (self.patterns, self.within) == (other.patterns, other.within)
+        return self._key == other._key
 
     def __hash__(self) -> int:
-        return hash((self.patterns, self.within))
+        return hash(self._key)
+
+    @property
+    def _key(self) -> tuple[object, ...]:
+        return (self.patterns, self.within, self.without, self.guarded)
 
     def __repr__(self) -> str:
         return f"Scope({list(self.patterns)!r})"
@@ -43,9 +58,11 @@ class Scope:
         """Tell whether an experiment may change `path`."""
         if self.within is not None and path not in self.within:
             return False
+        if self.without is not None and path in self.without:
+            return False
         if not any(r.fullmatch(path) for r in self._regexes):
             return False
-        return path in self._literal or not is_guarded(path)
+        return not self.guarded or path in self._literal or not is_guarded(path)
 
 
 def is_guarded(path: str) -> bool:

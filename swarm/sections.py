@@ -13,7 +13,7 @@ from typing import Any, ClassVar, cast, get_args
 from pydantic import BaseModel, ConfigDict, ValidationInfo, model_validator
 from pydantic_core import ErrorDetails
 
-from swarm.quantities import show
+from swarm.quantities import show, wrong
 from swarm.yaml_marks import Document, Loc
 
 
@@ -56,6 +56,22 @@ def is_file(path: Path) -> bool:
         return path.is_file()
     except OSError:
         return False
+
+
+def existing(paths: Any, info: ValidationInfo) -> tuple[str, ...]:
+    """Read a path or a list of paths that must be there, made absolute."""
+    if not isinstance(paths, str | list | tuple):
+        raise wrong(f"a path or a list of paths is wanted, not {show(paths)}")
+    listed = [paths] if isinstance(paths, str) else cast("list[Any]", paths)
+    found: list[str] = []
+    for item in listed:
+        if not isinstance(item, str) or not item:
+            raise wrong(f"a path is wanted, not {show(item)}")
+        path = resolve(item, info)
+        if info.context is not None and not path.exists():
+            raise wrong(f"no such file or directory: {path}")
+        found.append(str(path))
+    return tuple(found)
 
 
 _WORDING = {

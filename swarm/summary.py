@@ -152,7 +152,10 @@ def trust_lines(state: RunState) -> Iterator[str]:
     if state.launch is not None:
         open_ = ", ".join(state.launch.sandbox_open)
         yield f"sandbox: {state.launch.sandbox}; open to candidates: {open_ or 'nothing'}"
-    yield "trust: the metric is self-reported by the code under test; nothing re-computes it"
+    for target in state.targets.values():
+        by_score = "is computed by `score`, out of reach of the code under test"
+        by_itself = "is self-reported by the code under test; nothing re-computes it"
+        yield f"trust: the metric {by_score if target.info.scored else by_itself}"
 
 
 def _facts(state: RunState, target: Target, config: RunConfig | None) -> list[str]:

@@ -38,10 +38,13 @@ from swarm.observations import (
 )
 from swarm.observing import observe
 from swarm.records import Case, Measurement, MetricSpec, TargetInfo
+from swarm.sandbox import probe
 from swarm.state import RunState
 
 SWARM = [sys.executable, "-m", "swarm"]
-ALWAYS = {"self_reported"}
+ALWAYS = {"self_reported", "sandbox"}
+SHARED = "sandbox=off"
+"""For harnesses that meet, or count their runs, in a file outside their export."""
 
 VALUE = """
 import os, random
@@ -229,7 +232,7 @@ def test_a_base_that_fails_once_is_a_warning(look: Look, tmp_path: Path) -> None
     assert n != 3, "stumbled"
     print(f"METRIC loss={VALUE + n / 1000}")
     """
-    checked = look({**GOOD, "measure.py": stumble}, f"target.env.COUNT={count}")
+    checked = look({**GOOD, "measure.py": stumble}, f"target.env.COUNT={count}", SHARED)
     found = checked.one("base_fails")
     assert found.level == "warning"
     assert "stumbled" in found.message
@@ -330,6 +333,44 @@ def test_an_installed_copy_is_measured_instead_of_the_export(look: Look, tmp_pat
     assert look(files, "target.scope=[src/]", run, "target.env.PYTHONPATH=src").kinds == set()
 
 
+def test_what_the_walls_keep_from_the_base_is_named(look: Look, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "rows.txt").write_text("rows")
+    read = f"""
+    import socket
+    open("{data}/rows.txt").read()
+    from value import VALUE
+    print(f"METRIC loss={{VALUE}}")
+    """
+    checked = look({**GOOD, "measure.py": read})
+    if probe("auto").walls:
+        found = checked.one("walled_off")
+        assert f"`{data}/rows.txt`" in found.message
+        assert "read_only" in found.hint
+    assert look({}, f"target.read_only=[{data}]").kinds == set()
+
+
+def test_a_base_that_asks_for_the_network(look: Look) -> None:
+    ask = """
+    import socket
+    from value import VALUE
+    socket.create_connection(("198.51.100.1", 9), timeout=1)
+    """
+    checked = look({**GOOD, "measure.py": ask})
+    if probe("auto").walls:
+        assert "network: on" in checked.one("offline").hint
+
+
+def test_a_scorer_that_a_candidate_can_reach(look: Look) -> None:
+    files = {"code/solve.py": "A = 1\n", "code/score.py": "print('METRIC loss=1.5')\n"}
+    sets = ("target.run=cat code/solve.py", "target.score=python3 code/score.py")
+    checked = look(files, "target.scope=[code/]", *sets)
+    assert checked.one("scorer_in_reach").level == "warning"
+    assert "self_reported" not in {f.kind for f in checked.findings}
+    assert "scorer_in_reach" not in look(files, "target.scope=[code/solve.py]", *sets).kinds
+
+
 def test_a_constant_metric(look: Look) -> None:
     checked = look({**GOOD, "measure.py": "print('METRIC loss=1.5')"})
     assert checked.kinds == {"scope_ignored", "constant"}
@@ -399,13 +440,14 @@ def test_must_pass_names_a_case_that_is_not_there(look: Look) -> None:
 
 def test_must_pass_names_a_flaky_case(look: Look, tmp_path: Path) -> None:
     checked = look(
-        suite([1, 0, 1, 1, 0]), CASES, FLIP.format(tmp_path / "flips"), "judge.must_pass=[c1]"
+        suite([1, 0, 1, 1, 0]),
+        *(CASES, FLIP.format(tmp_path / "flips"), "judge.must_pass=[c1]", SHARED),
     )
     assert checked.kinds == {"must_pass_flaky", "flaky"}
 
 
 def test_flaky_cases_are_named(look: Look, tmp_path: Path) -> None:
-    checked = look(suite([1, 0, 1, 1, 0]), CASES, FLIP.format(tmp_path / "flips"))
+    checked = look(suite([1, 0, 1, 1, 0]), CASES, FLIP.format(tmp_path / "flips"), SHARED)
     assert checked.kinds == {"flaky"}
     found = checked.one("flaky")
     assert found.level == "note"
@@ -413,7 +455,8 @@ def test_flaky_cases_are_named(look: Look, tmp_path: Path) -> None:
     assert "up to 12 runs" in found.hint
     assert "llm-judged" not in found.hint
     plain = look(
-        suite([1, 0, 1, 1, 0]), CASES, FLIP.format(tmp_path / "flips"), "judge.preset=default"
+        suite([1, 0, 1, 1, 0]),
+        *(CASES, FLIP.format(tmp_path / "flips"), "judge.preset=default", SHARED),
     )
     assert "`judge: {preset: suite}`" in plain.one("flaky").hint
 
@@ -439,7 +482,9 @@ def test_a_suite_says_in_cases_what_is_detectable(
     config = target.parent / "good.yaml"
     assert check_config(config, (CASES,), as_json=False) == 0
     assert "  detectable    any gain of a case: none is flaky\n" in capsys.readouterr().out
-    assert check_config(config, (CASES, FLIP.format(tmp_path / "flips")), as_json=False) == 0
+    assert (
+        check_config(config, (CASES, FLIP.format(tmp_path / "flips"), SHARED), as_json=False) == 0
+    )
     out = capsys.readouterr().out
     assert re.search(r"  a gain of about [01]\.\d of 5 cases by 12 \+ 12 runs, fewer by luck", out)
 
@@ -565,12 +610,12 @@ def test_slots_that_wait_for_each_other(look: Look, tmp_path: Path) -> None:
     print(f"METRIC loss={VALUE}")
     """
     lock = f"target.env.LOCK={tmp_path / 'lock'}"
-    checked = look({**GOOD, "measure.py": locked}, lock)
+    checked = look({**GOOD, "measure.py": locked}, lock, SHARED)
     assert checked.kinds == {"contention"}
     assert "s alone and" in checked.one("contention").message
     assert "window: 5" in checked.one("contention").hint
-    assert "window" not in look(GOOD, lock, "judge.window=5").one("contention").hint
-    assert look(GOOD, lock, "target.slot.count=1").kinds == set()
+    assert "window" not in look(GOOD, lock, "judge.window=5", SHARED).one("contention").hint
+    assert look(GOOD, lock, "target.slot.count=1", SHARED).kinds == set()
 
 
 def test_a_metric_that_is_another_one_beside_others(look: Look, tmp_path: Path) -> None:
@@ -588,7 +633,7 @@ def test_a_metric_that_is_another_one_beside_others(look: Look, tmp_path: Path) 
     """
     marks = tmp_path / "marks"
     marks.mkdir()
-    checked = look({**GOOD, "measure.py": crowd}, f"target.env.MARKS={marks}")
+    checked = look({**GOOD, "measure.py": crowd}, f"target.env.MARKS={marks}", SHARED)
     assert "contention" in checked.kinds
     assert "more than chance" in checked.one("contention").message
 
@@ -665,7 +710,7 @@ def test_a_first_measurement_that_warms_something_up(look: Look, tmp_path: Path)
         cache.touch()
     print(f"METRIC loss={VALUE}")
     """
-    checked = look({**GOOD, "measure.py": warm}, f"target.env.CACHE={tmp_path / 'cache'}")
+    checked = look({**GOOD, "measure.py": warm}, f"target.env.CACHE={tmp_path / 'cache'}", SHARED)
     assert checked.kinds == {"warm_up"}
     # The slow first one says nothing of an idle machine, so another is made.
     assert [t.alone for t in checked.seen.takes] == [True, False, False, True]
@@ -748,7 +793,7 @@ def test_the_json_is_all_of_stdout(target: Path, capsys: pytest.CaptureFixture[s
     assert found["ok"] is False
     assert found["baseline"] == {"mean": 10, "sd": 0, "n": 3, "values": [10, 10, 10]}
     assert found["slots"] == 2
-    assert {f["kind"] for f in found["findings"]} == {"bounds", "self_reported"}
+    assert {f["kind"] for f in found["findings"]} - {"sandbox"} == {"bounds", "self_reported"}
     assert set(found["findings"][0]) == {"kind", "level", "message", "hint"}
     wanted = {"config", "metric", "detectable", "seconds", "peak_memory_mb"}
     assert wanted | {"experiments_per_night"} <= set(found)
@@ -765,7 +810,10 @@ def test_a_signal_ends_it_and_nothing_is_left(target: Path, which: int, where: s
     before = snapshot(target)
     begun = target.parent / "begun"
     process = subprocess.Popen(
-        [*SWARM, "check", "good.yaml", "--set", f"target.{where}=touch '{begun}'; sleep 60"],
+        [
+            *(*SWARM, "check", "good.yaml", "--set", SHARED),
+            *("--set", f"target.{where}=touch '{begun}'; sleep 60"),
+        ],
         cwd=target.parent,
         stderr=subprocess.PIPE,
         text=True,

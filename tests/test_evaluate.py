@@ -9,18 +9,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import rungs
 from story import MACHINE, morning
 from targets import CONFIG, launch_inline, make_config, make_repo
 from world import config
 
 from swarm.actions import Propose
 from swarm.entities import FINAL_INDEX
-from swarm.evaluate import Harness, Result, environment, evaluate, log_tail
+from swarm.evaluate import Harness, Result, Room, Stage, environment, evaluate, log_tail
 from swarm.jobs import job_of
 from swarm.ledger import read
 from swarm.reading import MetricRule
 from swarm.records import Case, Failure, Measured, Measurement, Sealed
-from swarm.sandbox import Sandbox, probe
+from swarm.sandbox import WORK, Mount, Sandbox, View
 
 BPB = MetricRule("val_bpb", "minimize")
 SUITE = MetricRule("cases", "maximize")
@@ -57,15 +58,24 @@ def test_environment_is_an_allow_list() -> None:
 
 
 class Bench:
-    """An export, a sandbox, and a short way to measure."""
+    """An export for each stage, a sandbox, and a short way to measure."""
 
     def __init__(self, root: Path, box: Sandbox) -> None:
         self.box = box
         self.log = root / "logs" / "1" / "0.log"
-        self.export = root / "export"
-        self.guard = root / "guard"
-        for export in (self.export, self.guard):
+        self.export, self.guard, self.score = (root / n for n in ("export", "guard", "score"))
+        for export in (self.export, self.guard, self.score):
             (export / "sub").mkdir(parents=True)
+
+    def room(self, stage: Stage) -> Room:
+        """Give the directory of a stage; unlike a slot's, the same one each time."""
+        export = {"run": self.export, "guard": self.guard, "score": self.score}[stage]
+        return Room(export, View((Mount(export, WORK, writable=True),)))
+
+    def seen(self, stage: Stage) -> str:
+        """Give the working directory of a stage as its commands see it."""
+        room = self.room(stage)
+        return self.box.inside(room.export / "sub", room.view)
 
     def measure(
         self,
@@ -81,7 +91,7 @@ class Bench:
         fields["final"] = final_command
         return evaluate(
             Harness(**(fields | changes)),  # type: ignore[arg-type]
-            self.export,
+            self.room,
             "sub",
             sandbox=self.box,
             seed=42,
@@ -91,13 +101,12 @@ class Bench:
             cases=cases,
             final=final,
             cancel=cancel,
-            guard_export=lambda: self.guard,
         )
 
 
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    with Sandbox(probe("auto"), scratch=tmp_path / "scratch") as box:
+@pytest.fixture(params=rungs.NAMES)
+def bench(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bench]:
+    with Sandbox(rungs.rung(request.param), scratch=tmp_path / "scratch") as box:
         yield Bench(tmp_path, box)
     assert not (tmp_path / "scratch").exists()
 
@@ -110,7 +119,7 @@ def test_a_good_measurement(bench: Bench) -> None:
     assert result.peak_memory_mb > 0
     header, cwd, *_ = bench.log.read_text().splitlines()
     assert header == "=== swarm: run: pwd; echo val_bpb: 0.5; echo METRIC mem=3; sleep 0.1 ==="
-    assert cwd == str(bench.export / "sub")
+    assert cwd == bench.seen("run")
 
 
 def test_a_list_is_argv_and_the_result_file_counts(bench: Bench) -> None:
@@ -127,7 +136,8 @@ def test_a_list_is_argv_and_the_result_file_counts(bench: Bench) -> None:
     assert not path.exists()
     assert bench.export not in path.parents
     bench.measure((sys.executable, "-S", "-c", script))
-    assert bench.log.read_text().split()[-1] != str(path)
+    fixed = bench.box.rung.own_files
+    assert (bench.log.read_text().split()[-1] == str(path)) == fixed
 
 
 def test_what_a_candidate_sees(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,15 +155,18 @@ def test_what_a_candidate_sees(bench: Bench, monkeypatch: pytest.MonkeyPatch) ->
     assert seen["OMP_NUM_THREADS"] == "4"
     assert seen["LC_TIME"] == "C"
     assert seen["PATH"] == os.environ["PATH"]
-    for name in ("HOME", "TMPDIR"):
-        assert bench.box.scratch in Path(seen[name]).parents
+    if bench.box.rung.walls:
+        assert (seen["HOME"], seen["TMPDIR"]) == ("/tmp/home", "/tmp")
+    else:
+        for name in ("HOME", "TMPDIR"):
+            assert bench.box.scratch in Path(seen[name]).parents
 
 
 @pytest.mark.parametrize(
     ("run", "kind", "said", "tail"),
     [
         ("echo val_bpb: 1; echo oops >&2; exit 3", "crash", "exit status 3", "oops"),
-        ("kill -SEGV $$", "crash", "killed by SIGSEGV", ""),
+        ("ulimit -c 0; kill -SEGV $$", "crash", "killed by SIGSEGV", ""),
         ("kill -KILL $$", "crash", "killed by SIGKILL (out of memory?)", ""),
         ("sh -c 'kill -KILL $$'; exit $?", "crash", "exit status 137: killed by SIGKILL", ""),
         ("exit 200", "crash", "exit status 200", ""),
@@ -166,7 +179,6 @@ def test_what_a_candidate_sees(bench: Bench, monkeypatch: pytest.MonkeyPatch) ->
         ("echo val_bpb: 1; mkfifo $SWARM_RESULT", "invalid", "not a regular file", ""),
         ("echo val_bpb: 1; ln -s /etc/passwd $SWARM_RESULT", "invalid", "cannot be read", ""),
         ("echo val_bpb: 1; truncate -s 9M $SWARM_RESULT", "invalid", "larger than 8 MiB", ""),
-        ("kill -KILL $PPID; sleep 1000", "aborted", "supervisor died", ""),
     ],
 )
 def test_every_bad_ending_has_its_name(
@@ -178,6 +190,15 @@ def test_every_bad_ending_has_its_name(
     assert said in result.failure.reason
     assert tail in result.failure.tail
     assert result.values == {}
+
+
+def test_only_without_walls_a_command_can_kill_its_supervisor(bench: Bench) -> None:
+    result = bench.measure("kill -KILL $PPID; sleep 0.2; exit 7")
+    assert result.failure is not None
+    if bench.box.rung.walls:
+        assert (result.failure.kind, result.failure.reason) == ("crash", "exit status 7")
+    else:
+        assert (result.failure.kind, result.failure.reason) == ("aborted", "supervisor died")
 
 
 def test_a_cancelled_measurement_is_aborted(bench: Bench) -> None:
@@ -198,7 +219,7 @@ def test_guards_come_first_and_in_an_export_of_their_own(bench: Bench) -> None:
     assert result.failure.kind == "invalid"
     log = bench.log.read_text()
     assert log.index("=== swarm: guard: pwd") < log.index("=== swarm: run: test")
-    assert str(bench.guard / "sub") in log
+    assert bench.seen("guard") in log
 
 
 @pytest.mark.parametrize(
@@ -226,19 +247,52 @@ def test_a_guard_cannot_write_the_result(bench: Bench) -> None:
     assert result.failure.kind == "invalid"
 
 
-def test_a_guard_without_an_export_is_a_mistake(bench: Bench, tmp_path: Path) -> None:
-    harness = Harness(run="true", metric=BPB, guard=("true",))
-    with pytest.raises(ValueError, match="guard"):
-        evaluate(
-            harness,
-            bench.export,
-            "",
-            sandbox=bench.box,
-            seed=0,
-            label="",
-            log=tmp_path / "log",
-            gpus="",
-        )
+# --- two stages --------------------------------------------------------------------------------
+
+
+def test_a_score_is_all_that_counts(bench: Bench) -> None:
+    write = 'echo \'{"metrics": {"val_bpb": 0}, "feedback": "mine"}\' > $SWARM_RESULT'
+    run = f"echo 5 > answer; echo METRIC val_bpb=0; echo other: 1; {write}"
+    result = bench.measure(run, score="echo val_bpb: $(cat answer)")
+    assert (result.values, result.feedback, result.failure) == ({"val_bpb": 5}, "", None)
+    silent = bench.measure("echo METRIC val_bpb=0", score="true")
+    assert silent.failure is not None
+    assert (silent.failure.kind, silent.values) == ("invalid", {})
+
+
+def test_a_score_needs_a_run_that_went_well_and_has_its_own_endings(bench: Bench) -> None:
+    failed = bench.measure("exit 4", score="touch scored; echo val_bpb: 1")
+    assert failed.failure is not None
+    assert failed.failure.reason == "exit status 4"
+    assert not (bench.score / "sub" / "scored").exists()
+    bad = bench.measure("echo { > $SWARM_RESULT", score="exit 5")
+    assert bad.failure is not None
+    assert bad.failure.reason == "exit status 5"
+
+
+def test_what_a_scorer_gets_of_a_run(bench: Bench) -> None:
+    (bench.score / "sub" / "kept").write_text("base")
+    run = (
+        "mkdir -p out deep/er node_modules; echo 1 > out/data.json; echo 2 > deep/er/text; "
+        "echo x > json.py; echo x > out/lib.so; echo x > out/lib.so.1; echo x > a.pth; "
+        "echo x > conftest.py; echo x > pytest.ini; echo x > node_modules/x; echo x > kept; "
+        "ln -s /etc/passwd link; ln kept hard; cp /bin/true program; printf '#!/bin/sh' > script; "
+        "printf x > tool; chmod +x tool; mkfifo pipe; mkdir -p kept2; echo x > .npmrc"
+    )
+    result = bench.measure(
+        run, score="find . -type f | sort; echo val_bpb: 1", artefacts=("*", "out/", "deep/")
+    )
+    assert result.failure is None
+    found = bench.log.read_text().split("=== swarm: score", 1)[1].splitlines()[1:-1]
+    assert found == ["./deep/er/text", "./kept", "./out/data.json"]
+    assert (bench.score / "sub" / "kept").read_text() == "base"
+
+
+def test_artefacts_are_those_that_are_named(bench: Bench) -> None:
+    run = "mkdir out; touch out/a.json out/b.txt c.json"
+    result = bench.measure(run, score="find . -type f; echo val_bpb: 1", artefacts=("out/*.json",))
+    assert result.failure is None
+    assert bench.log.read_text().splitlines()[-2:] == ["./out/a.json", "val_bpb: 1"]
 
 
 # --- suites ------------------------------------------------------------------------------------
@@ -299,9 +353,10 @@ def test_several_values_and_bounds(bench: Bench) -> None:
 
 
 def test_the_final_command_is_only_run_when_asked_for(bench: Bench) -> None:
-    run = 'echo val_bpb: 1; echo \'{"metrics": {"val_bpb": 2}}\' > $SWARM_RESULT; pwd > here'
+    run = 'echo val_bpb: 1; echo \'{"metrics": {"val_bpb": 2}}\' > $SWARM_RESULT; echo it > here'
     final = (
-        'cat here; test ! -e "$SWARM_RESULT" && echo $SWARM_SEED $SWARM_EXPERIMENT; echo SCORE: 3'
+        'cat here; pwd; test ! -e "$SWARM_RESULT" && echo $SWARM_SEED $SWARM_EXPERIMENT; '
+        "echo SCORE: 3"
     )
     result = bench.measure(run, final_command=final)
     assert (result.values, result.sealed) == ({"val_bpb": 2}, None)
@@ -310,7 +365,7 @@ def test_the_final_command_is_only_run_when_asked_for(bench: Bench) -> None:
     assert (result.values, result.failure) == ({"val_bpb": 2}, None)
     assert result.sealed == Sealed(values={"val_bpb": 3})
     after = bench.log.read_text().split("=== swarm: final: cat here; ")[1].splitlines()
-    assert after[1:] == [str(bench.export / "sub"), "42 e7", "SCORE: 3"]
+    assert after[1:] == ["it", bench.seen("score"), "42 e7", "SCORE: 3"]
 
 
 @pytest.mark.parametrize(
@@ -345,10 +400,12 @@ def test_a_failed_final_command_voids_nothing(
 def test_the_final_command_comes_after_a_good_run_alone(bench: Bench) -> None:
     result = bench.measure("exit 1", final_command="touch ran; echo val_bpb: 1", final=True)
     assert result.sealed is None
-    assert not (bench.export / "sub" / "ran").exists()
+    assert not (bench.score / "sub" / "ran").exists()
 
 
 def test_a_final_command_that_swarm_itself_cut_off_is_made_again(bench: Bench) -> None:
+    if bench.box.rung.walls:
+        pytest.skip("no command reaches its supervisor there")
     kill = "kill -KILL $PPID; sleep 1000"
     result = bench.measure("echo val_bpb: 1", final_command=kill, final=True)
     assert result.failure is not None

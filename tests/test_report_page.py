@@ -329,7 +329,7 @@ def test_a_keep_beyond_max_gain_is_remarked_on() -> None:
     asked = config({"max_gain": 0.5})
     remark = "beyond max_gain (0.5), came again in every run: look at its diff"
     (target,) = find(told.state, asked).targets
-    assert [kept.remark for kept in target.kept] == [remark, None]
+    assert [kept.remarks for kept in target.kept] == [(remark,), ()]
     assert "  - **beyond max\\_gain (0.5), came again in every run" in page(told, asked)
     assert remark in grounds(told.state, one, asked).words
     assert remark not in grounds(told.state, two, asked).words

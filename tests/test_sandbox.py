@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import rungs
 
 from swarm.errors import PreconditionError
 from swarm.records import ProcessStamp
@@ -60,7 +61,7 @@ class Bench:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.log = root / "log"
-        self.box = Sandbox(probe("auto"), scratch=root / "scratch")
+        self.box = Sandbox(rungs.PROCESS, scratch=root / "scratch")
 
     def command(self, *argv: str, **changes: object) -> Command:
         fields: dict[str, object] = {
@@ -408,9 +409,9 @@ def test_300_commands_leave_no_process_and_no_descriptor(bench: Bench) -> None:
 OWNER = """
 import os, sys, threading
 from pathlib import Path
-from swarm.sandbox import Command, Sandbox, probe
+from swarm.sandbox import Command, Rung, Sandbox
 root = Path(sys.argv[1])
-box = Sandbox(probe("auto"), scratch=root / "scratch")
+box = Sandbox(Rung("process", ()), scratch=root / "scratch")
 (root / "supervisor").write_text(str(box.supervisor.pid))
 script = (
     "trap '' TERM; echo $$ >> pids; sleep 1000 & echo $! >> pids;"
@@ -440,7 +441,7 @@ def test_nothing_survives_the_death_of_the_owner(tmp_path: Path, number: signal.
 def test_a_command_that_attacks_its_supervisor(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    monkeypatch.setattr("swarm.sandbox._OVERDUE_S", 0.5)
+    monkeypatch.setattr("swarm.sandbox.box._OVERDUE_S", 0.5)
     (tmp_path / "daemon.py").write_text(DAEMON)
     first = bench.box.supervisor
     outcome = bench.sh(
@@ -507,21 +508,14 @@ def test_a_stamp_is_this_process() -> None:
 # --- the ladder --------------------------------------------------------------------------------
 
 
-def test_the_rung_says_what_is_open() -> None:
-    assert (probe("auto").name, probe("off").name) == ("process", "off")
-    warning = probe("auto").warning or ""
-    assert "files" in warning
-    assert "network" in warning
-
-
 def test_windows_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("swarm.sandbox.os.name", "nt")
+    monkeypatch.setattr("swarm.sandbox.ladder.os.name", "nt")
     with pytest.raises(PreconditionError, match="cannot run candidates"):
         probe("auto")
 
 
 def test_closing_removes_the_private_directories(tmp_path: Path) -> None:
-    with Sandbox(probe("auto"), scratch=tmp_path / "scratch") as box:
+    with Sandbox(rungs.PROCESS, scratch=tmp_path / "scratch") as box:
         command = Command(("/bin/true",), tmp_path, {}, 10, tmp_path / "log")
         times = [box.run(command).seconds for _ in range(20)]
     assert not (tmp_path / "scratch").exists()

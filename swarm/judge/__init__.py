@@ -2,12 +2,14 @@
 
 `compare` is the front: it takes the rule that the metric and the config ask for, one number
 (`scalar`), the cases of a suite (`suite`) or points (`points`). What must hold besides is in
-`limits`, whether the machine drifts in `drift`; what it all rests on, in `evidence`.
+`limits`, whether clocks agree in `clock`, whether the machine drifts in `drift`; what it all rests
+on, in `evidence`.
 """
 
 from __future__ import annotations
 
 from swarm.judge import suite
+from swarm.judge.clock import contradiction
 from swarm.judge.drift import drifted, parted
 from swarm.judge.evidence import Count, Noise, Record, Sample, Spread, complete, flaky
 from swarm.judge.fresh import difference
@@ -86,6 +88,11 @@ def compare(
         rule=rule,
         simpler=simpler,
     )
+    if plain.step in ("keep", "measure"):
+        doubt = contradiction(candidate, incumbent, metric)
+        if doubt is not None:
+            step: Step = "measure" if candidate.primary.n < 2 else "invalid"
+            return plain._replace(step=step, reason=f"{plain.reason}; {doubt}")
     if metric.name != CASES or plain.step == "invalid":
         return plain
     # Without spread there is nothing to weigh up case by case: a share that is higher is higher.

@@ -160,6 +160,8 @@ class Record:
     primary: Sample = field(default_factory=Sample)
     """Of a suite: the share of passed cases in each run of the whole suite."""
     others: dict[str, Sample] = field(default_factory=dict[str, Sample])
+    clock: Sample = field(default_factory=Sample)
+    """Wall seconds of the whole command by swarm's own clock, whatever the harness reports."""
     cases: dict[str, Count] = field(default_factory=dict[str, Count])
     attempts: int = 0
     """Measurements that ran, failed ones included; the next one's index."""

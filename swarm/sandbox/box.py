@@ -1,8 +1,8 @@
-"""One isolated process: a clean environment, a clock, capped output, and nobody left afterwards.
+"""One isolated process: walls, a clean environment, a clock, limits, and nobody left afterwards.
 
-Owns the ladder of isolation (one rung so far: `process`), the supervisor beside each slot
-(`supervisor.py`, which runs the commands) and the search for what a dead supervisor left behind.
-Knows no git, no harness and no metric: it is told what to run, where, for how long.
+Owns the supervisor beside each slot (`supervisor.py`, which runs the commands) and what it answers.
+Which walls there are is in `ladder`, how they are built in `walls`. Knows no git, no harness and no
+metric: it is told what to run, where, for how long, and what may be seen.
 
 No PR_SET_PDEATHSIG anywhere: it fires when the *thread* that forked ends, and commands are run
 from pool threads. The supervisor watches its end of a socket instead.
@@ -14,7 +14,6 @@ import json
 import os
 import secrets
 import select
-import signal
 import socket
 import stat
 import subprocess
@@ -22,20 +21,18 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 from typing import Any, Literal, Self
 
-import psutil
-
-from swarm.errors import PreconditionError, SwarmError
+from swarm.errors import SwarmError
 from swarm.records import ProcessStamp
 from swarm.removal import remove_tree
+from swarm.sandbox.ladder import Rung
+from swarm.sandbox.leftovers import MARKER, end_leftover, stamp, sweep
+from swarm.sandbox.walls import Mount, View, Walled, bubblewrap, landlock
 
-MARKER = "SWARM_MEASUREMENT"
-"""Variable in every command's environment: an unguessable token by which its processes are found
-when the supervisor that knew them is dead."""
 GRACE_S = 0.5
 """Between SIGTERM and SIGKILL when the owner is gone. Timeouts and cancellations kill at once."""
 _PROGRAM = Path(__file__).with_name("supervisor.py")
@@ -43,43 +40,21 @@ _START_S = 60.0
 _OVERDUE_S = 10.0
 """A supervisor this late was stopped by its command, or hangs: it is replaced."""
 _CANCEL_POLL_S = 0.025
-_SAME_START_S = 2.0
-"""Start times come from the boot time, which moves a little when the clock is set."""
+_TASKS = 8
+"""Threads that a process may have on average, where the kernel counts threads."""
 
 
 @dataclass(frozen=True)
-class Rung:
-    """One step of the ladder: how commands are isolated, and what that leaves open."""
+class Limits:
+    """What one command, with all its processes, may take. None is without limit."""
 
-    name: str
-    open: tuple[str, ...]
-
-    @property
-    def warning(self) -> str | None:
-        """One sentence for every start and every report, or None when nothing is open."""
-        if not self.open:
-            return None
-        return (
-            f"sandbox `{self.name}`: open to candidates are {', '.join(self.open)}; "
-            "run code that you do not trust in a container"
-        )
-
-
-_PROCESS_OPEN = ("files", "network", "/proc of others", "daemons that kill their supervisor")
-
-
-def probe(mode: Literal["auto", "off"]) -> Rung:
-    """Find the best rung that works here.
-
-    Raises:
-        PreconditionError: on Windows, which has none.
-    """
-    if os.name != "posix":
-        raise PreconditionError(
-            f"cannot run candidates on {sys.platform}: it has no process groups or signals",
-            hint="run swarm on Linux, or inside WSL 2",
-        )
-    return Rung("off" if mode == "off" else "process", _PROCESS_OPEN)
+    memory: int | None = None
+    """Bytes of all its processes together."""
+    processes: int | None = None
+    file_size: int | None = None
+    """Bytes of each file that it writes."""
+    tmp: int | None = None
+    """Bytes in /tmp, and as many in /dev/shm, where the rung has its own."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +63,7 @@ class Command:
 
     argv: tuple[str, ...]
     cwd: Path
+    """Its working directory: below one of the view's mounts."""
     env: Mapping[str, str]
     timeout_s: float
     log: Path
@@ -98,6 +74,8 @@ class Command:
     stdin: Path | None = None
     errors: Path | None = None
     """stderr apart from stdout; capped like the log."""
+    view: View | None = None
+    """What it sees of the machine; None is its working directory, writable, at its own path."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +91,8 @@ class Outcome:
     peak_memory_mb: float = 0.0
     """Largest resident memory of all its processes together, MiB; shared pages count each time."""
     truncated: bool = False
+    over: Literal["memory", "processes"] | None = None
+    """The limit that it was ended for."""
     error: str | None = None
     """Why there is no fair outcome: it could not be started, or the sandbox broke."""
     unstarted: bool = False
@@ -125,8 +105,8 @@ class Sandbox:
     supervisor: ProcessStamp | None = None
     """The process to end if this one dies without a trace; another after a breakdown."""
 
-    def __init__(self, rung: Rung, *, scratch: Path) -> None:
-        self.rung = rung
+    def __init__(self, rung: Rung, *, scratch: Path, limits: Limits | None = None) -> None:
+        self.rung, self.limits = rung, limits or Limits()
         self.scratch = scratch.absolute()
         self._home = self.scratch / "home"
         self._tmp = self.scratch / "tmp"
@@ -154,10 +134,8 @@ class Sandbox:
         except OSError as error:
             return Outcome(None, error=f"cannot empty the scratch directory: {error}")
         token = secrets.token_hex(16)
-        defaults = {"HOME": str(self._home), "TMPDIR": str(self._tmp)}
-        env = defaults | dict(command.env) | {MARKER: token}
-        argv, env = _enclose(self.rung, command.argv, env)
-        message = {"op": "run", "order": _order(command, argv, env)}
+        walled = self._wall_in(command, dict(command.env) | {MARKER: token})
+        message = {"op": "run", "order": self._order(command, walled)}
         try:
             answer = self._exchange(message, command.timeout_s, cancel)
         except BaseException:
@@ -166,7 +144,51 @@ class Sandbox:
         if answer is None:
             self._give_up(token)
             return Outcome(None, error="supervisor died")
-        return Outcome(**answer)
+        return self._outcome(answer, command)
+
+    def inside(self, path: Path, view: View) -> str:
+        """Give the path by which a command with this view knows a file."""
+        return view.inside(path) if self.rung.own_files else str(path)
+
+    def _wall_in(self, command: Command, env: dict[str, str]) -> Walled:
+        cwd = command.cwd.absolute()
+        view = command.view or View((Mount(cwd, writable=True),))
+        rung, tmp = self.rung, self.limits.tmp
+        match rung.name:
+            case "bubblewrap":
+                return bubblewrap(rung.program, rung.dropped, view, command.argv, env, cwd, tmp)
+            case "landlock":
+                return landlock(view, command.argv, env, cwd, tmp)
+            case _:
+                private = {"HOME": str(self._home), "TMPDIR": str(self._tmp)}
+                return Walled(command.argv, private | env, str(cwd))
+
+    def _order(self, command: Command, walled: Walled) -> dict[str, Any]:
+        return {
+            "argv": walled.argv,
+            "cwd": walled.cwd,
+            "env": walled.env,
+            "walls": self.rung.walls,
+            "timeout_s": command.timeout_s,
+            "log": str(command.log.absolute()),
+            "errors": None if command.errors is None else str(command.errors.absolute()),
+            "output_limit": command.output_limit,
+            "append": command.append,
+            "stdin": None if command.stdin is None else str(command.stdin.absolute()),
+            "memory": self.limits.memory,
+            "processes": self.limits.processes,
+            "file_size": self.limits.file_size,
+        }
+
+    def _outcome(self, answer: dict[str, Any], command: Command) -> Outcome:
+        said: str = answer.pop("walls")
+        outcome = Outcome(**answer)
+        if not self.rung.walls or outcome.error or outcome.timed_out or outcome.cancelled:
+            return outcome
+        reason, unstarted = _of_walls(said, outcome.status, command.errors or command.log)
+        if reason is None or outcome.over is not None:
+            return outcome
+        return replace(outcome, status=None, error=reason, unstarted=unstarted)
 
     def close(self) -> None:
         """End the supervisor, with everything below it, and remove the private directories."""
@@ -269,7 +291,7 @@ class Sandbox:
         if self.supervisor is not None:
             end_leftover(self.supervisor)
         self._disconnect()
-        _sweep(token)
+        sweep(token)
 
     def _disconnect(self) -> None:
         if self._link is not None:
@@ -278,26 +300,32 @@ class Sandbox:
         self.supervisor = None
 
 
-def _enclose(
-    rung: Rung, argv: tuple[str, ...], env: dict[str, str]
-) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Wrap a command for a rung. Higher rungs put their own program in front here."""
-    assert rung.name in ("process", "off")
-    return argv, env
+def _of_walls(said: str, status: int | None, log: Path) -> tuple[str | None, bool]:
+    """Tell why a command was never begun, and whether that is its own fault."""
+    for line in said.splitlines():
+        with suppress(ValueError):
+            found = json.loads(line)
+            if "unstarted" in found:
+                return found["unstarted"], True
+            if "error" in found:
+                return f"the sandbox cannot be set up: {found['error']}", False
+    last = _last_line(log) if status == 1 else ""
+    if last.startswith("bwrap: execvp "):
+        name, _, why = last.removeprefix("bwrap: execvp ").partition(": ")
+        return f"cannot run {name!r}: {why}", True
+    # Bubblewrap names its child before it has built anything, so what counts is how it ended.
+    if '"exit-code"' in said or '"stand"' in said or (status or 0) < 0:
+        return None, False
+    return f"the sandbox cannot be set up: {last.removeprefix('bwrap: ') or 'no reason'}", False
 
 
-def _order(command: Command, argv: tuple[str, ...], env: dict[str, str]) -> dict[str, Any]:
-    return {
-        "argv": argv,
-        "cwd": str(command.cwd.absolute()),
-        "env": env,
-        "timeout_s": command.timeout_s,
-        "log": str(command.log.absolute()),
-        "errors": None if command.errors is None else str(command.errors.absolute()),
-        "output_limit": command.output_limit,
-        "append": command.append,
-        "stdin": None if command.stdin is None else str(command.stdin.absolute()),
-    }
+def _last_line(log: Path) -> str:
+    try:
+        with open(log, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 2000))
+            return file.read().decode("utf-8", "replace").rstrip().rsplit("\n", 1)[-1]
+    except OSError:
+        return ""
 
 
 # --- private directories -----------------------------------------------------------------------
@@ -312,84 +340,3 @@ def _empty(directory: Path) -> None:
         pass
     remove_tree(directory)
     directory.mkdir(mode=0o700)
-
-
-# --- processes by their stamp ------------------------------------------------------------------
-
-
-def stamp(role: str, pid: int | None = None) -> ProcessStamp:
-    """Describe a living process (default: this one) so that it can be found again."""
-    process = psutil.Process(pid)
-    return ProcessStamp(
-        role=role, host=socket.gethostname(), pid=process.pid, started=process.create_time()
-    )
-
-
-def end_leftover(stamp: ProcessStamp) -> bool:
-    """Kill the stamped process and its descendants, if it is this host's and the very same."""
-    if stamp.host != socket.gethostname():
-        return False
-    try:
-        process = psutil.Process(stamp.pid)
-        if abs(process.create_time() - stamp.started) > _SAME_START_S:
-            return False
-        if not _lives(process):
-            return False
-    except psutil.NoSuchProcess:
-        return False
-    _end_trees([process])
-    return True
-
-
-def _end_trees(roots: list[psutil.Process]) -> None:
-    # What is below is stopped before it is killed, parents first: a tree that is killed leaf by
-    # leaf forks on. The roots are never stopped: should we be killed in the middle, a supervisor
-    # still ends what is left, and a stopped one would lie there for ever.
-    below: dict[int, psutil.Process] = {}
-    fresh = [child for root in roots for child in _below(root)]
-    while fresh:
-        for process in fresh:
-            below[process.pid] = process
-            with suppress(psutil.Error):
-                process.send_signal(signal.SIGSTOP)
-        found = [child for root in roots for child in _below(root)]
-        fresh = [process for process in found if process.pid not in below]
-    doomed = [*roots, *below.values()]
-    for process in doomed:
-        with suppress(psutil.Error):
-            process.send_signal(signal.SIGKILL)
-    until = time.monotonic() + 5
-    while any(_lives(p) for p in doomed) and time.monotonic() < until:
-        time.sleep(0.005)
-
-
-def _below(process: psutil.Process) -> list[psutil.Process]:
-    try:
-        return process.children(recursive=True)
-    except psutil.Error:
-        return []
-
-
-def _lives(process: psutil.Process) -> bool:
-    # Who collects an orphan, and when, is not ours to wait for.
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
-
-
-def _sweep(token: str) -> None:
-    """Kill every process that carries the token of a command, until none is found."""
-    until = time.monotonic() + 5
-    while time.monotonic() < until:
-        found = [p for p in psutil.process_iter() if _carries(p, token)]
-        if not found:
-            return
-        _end_trees(found)
-
-
-def _carries(process: psutil.Process, token: str) -> bool:
-    try:
-        return process.environ().get(MARKER) == token
-    except (psutil.Error, OSError):
-        return False

@@ -32,6 +32,8 @@ ALIGN = 64 * 1024
 """Cuts in a capped log are moved to a line end that is at most this far away."""
 STUBBORN_S = 5.0
 """A killed process can stay for ever in the kernel (a dead file server, a hung driver)."""
+STATUS_FD = 3
+STATUS_BYTES = 16 * 1024
 FIRST_SAMPLE_S = 0.02
 SLOWEST_SAMPLE_S = 0.25
 PAGE = resource.getpagesize()
@@ -51,6 +53,11 @@ class Order(TypedDict):
     output_limit: int
     append: bool
     stdin: str | None
+    walls: bool
+    """Whether the program around it says on `STATUS_FD` that its walls stand."""
+    memory: int | None
+    processes: int | None
+    file_size: int | None
 
 
 class OwnerGoneError(Exception):
@@ -96,8 +103,11 @@ def parents() -> dict[int, int]:
     return found
 
 
-def descendants() -> list[int]:
-    """List all processes below this one, parents first. Empty where there is no /proc."""
+def descendants(most: int | None = None) -> list[int]:
+    """List all processes below this one, parents first, about `most` of them at the most.
+
+    Empty where there is no /proc.
+    """
     if not LINUX:
         return []
     of: dict[int, list[int]] | None = None
@@ -107,7 +117,7 @@ def descendants() -> list[int]:
             of.setdefault(parent, []).append(pid)
     found: list[int] = []
     queue = [os.getpid()]
-    while queue:
+    while queue and (most is None or len(found) <= most):
         pid = queue.pop(0)
         below = children(pid) if of is None else of.get(pid, [])
         found += below
@@ -125,6 +135,16 @@ def resident(pids: list[int]) -> int:
         fields = read(f"/proc/{pid}/statm").split()
         if len(fields) > 1:
             total += int(fields[1]) * PAGE
+    return total
+
+
+def proportional(pids: list[int]) -> int:
+    """Sum the memory of processes in bytes, shared pages divided among those that share them."""
+    total = 0
+    for pid in pids:
+        rows = read(f"/proc/{pid}/smaps_rollup").splitlines()
+        found = next((row for row in rows if row.startswith(b"Pss:")), None)
+        total += resident([pid]) if found is None else int(found.split()[1]) * 1024
     return total
 
 
@@ -183,6 +203,17 @@ class Brood:
 
     def _main(self) -> list[int]:
         return [self.main] if self.main is not None and self.status is None else []
+
+
+def exceeded(order: Order, pids: list[int], resident_bytes: int) -> str | None:
+    """Name the limit that the processes of a command are over."""
+    if order["processes"] is not None and len(pids) > order["processes"]:
+        return "processes"
+    most = order["memory"]
+    # Pages that a thousand forks share are one page: looked at closely only when it matters.
+    if most is not None and resident_bytes > most and proportional(pids) > most:
+        return "memory"
+    return None
 
 
 # --- output ------------------------------------------------------------------------------------
@@ -288,6 +319,17 @@ class Outlet:
         self.spool.close()
 
 
+def said_on(status: int) -> str:
+    """Read what was said on a status descriptor whose writers are dead, and close it."""
+    os.set_blocking(status, False)
+    try:
+        return os.read(status, STATUS_BYTES).decode("utf-8", "replace")
+    except BlockingIOError:
+        return ""
+    finally:
+        os.close(status)
+
+
 def paths(order: Order) -> list[str]:
     """Give the log of stdout and that of stderr; one path if they are the same."""
     return [order["log"]] if order["errors"] is None else [order["log"], order["errors"]]
@@ -303,13 +345,13 @@ def widen(pipe: int) -> None:
 # --- starting a command ------------------------------------------------------------------------
 
 
-def spawn(order: Order, output: int, errors: int) -> tuple[int, str]:
+def spawn(order: Order, output: int, errors: int, status: int | None) -> tuple[int, str]:
     """Fork and execute; give the pid and, if the program could not be executed, the reason."""
     report, told = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
-            become(order, output, errors)
+            become(order, output, errors, status)
         except BaseException as error:
             os.write(told, str(error).encode("utf-8", "replace")[:4000])
         finally:
@@ -323,14 +365,15 @@ def spawn(order: Order, output: int, errors: int) -> tuple[int, str]:
     return pid, reason.decode("utf-8", "replace")
 
 
-def become(order: Order, output: int, errors: int) -> None:
+def become(order: Order, output: int, errors: int, status: int | None) -> None:
     """Turn this forked process into the command. Returns only by an exception.
 
     All other descriptors close on execution: Python opens everything that way.
     """
     os.setsid()
     signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(ignored, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     source = order["stdin"] or os.devnull
     try:
@@ -339,11 +382,24 @@ def become(order: Order, output: int, errors: int) -> None:
         raise RuntimeError(f"cannot open {source!r}: {error.strerror}") from None
     os.dup2(output, 1)
     os.dup2(errors, 2)
+    if status is not None:
+        # The pipe's own end may have this very number, and is closed on execution then.
+        os.dup2(os.dup(status), STATUS_FD)
     try:
         os.chdir(order["cwd"])
     except OSError as error:
         raise RuntimeError(f"cannot enter {order['cwd']!r}: {error.strerror}") from None
+    confine(order)
     execute(order["argv"], order["env"])
+
+
+def confine(order: Order) -> None:
+    """Set the limits that the kernel keeps for each process."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    limit, (_, hard) = order["file_size"], resource.getrlimit(resource.RLIMIT_FSIZE)
+    if limit is not None:
+        most = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 
 
 def execute(argv: list[str], env: dict[str, str]) -> None:
@@ -408,7 +464,7 @@ class Supervisor:
         self._brood = brood = Brood()
         # Memory that a forked child still shared with this process counts as its own maximum.
         self._own_rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_UNIT
-        answer: dict[str, Any] = {"status": None, "error": None, "unstarted": False}
+        answer: dict[str, Any] = {"status": None, "error": None, "unstarted": False, "walls": ""}
         outlets: list[Outlet] = []
         for path in paths(order):
             try:
@@ -418,18 +474,21 @@ class Supervisor:
                     os.close(outlet.inlet)
                     outlet.close()
                 return answer | {"error": f"cannot write the log {path!r}: {error.strerror}"}
+        told, tell = os.pipe() if order["walls"] else (None, None)
         start = time.monotonic()
         try:
-            brood.main, reason = spawn(order, outlets[0].inlet, outlets[-1].inlet)
+            brood.main, reason = spawn(order, outlets[0].inlet, outlets[-1].inlet, tell)
         except OSError as error:
             for outlet in outlets:
                 outlet.close()
+            if told is not None:
+                os.close(told)
             return answer | {"error": f"cannot fork: {error.strerror}"}
         finally:
-            for outlet in outlets:
-                os.close(outlet.inlet)
+            for inlet in (*(outlet.inlet for outlet in outlets), *((tell,) if tell else ())):
+                os.close(inlet)
         try:
-            ending, sampled = self._watch(brood, outlets, start + order["timeout_s"])
+            ending, sampled = self._watch(brood, outlets, order, start + order["timeout_s"])
             seconds = time.monotonic() - start
             stubborn = brood.end()
             for outlet in outlets:
@@ -445,6 +504,8 @@ class Supervisor:
             "status": None if reason else brood.status,
             "timed_out": ending == "timeout",
             "cancelled": ending == "cancel",
+            "over": ending if ending in ("memory", "processes") else None,
+            "walls": "" if told is None else said_on(told),
             "seconds": 0.0 if reason else seconds,
             "cpu_seconds": 0.0 if reason else brood.cpu_s,
             "peak_memory_mb": 0.0 if reason else self._peak(sampled) / 2**20,
@@ -453,7 +514,9 @@ class Supervisor:
             "unstarted": bool(reason),
         }
 
-    def _watch(self, brood: Brood, outlets: list[Outlet], deadline: float) -> tuple[str, int]:
+    def _watch(
+        self, brood: Brood, outlets: list[Outlet], order: Order, deadline: float
+    ) -> tuple[str, int]:
         """Wait for the end of the main process; say why it is over and the memory it took."""
         poll = select.poll()
         open_ends = {outlet.end: outlet for outlet in outlets}
@@ -466,10 +529,13 @@ class Supervisor:
             if now >= deadline:
                 return "timeout", sampled
             if now >= next_sample:
-                sampled = max(sampled, resident(descendants()))
+                below = descendants(order["processes"])
+                sampled = max(sampled, resident(below))
+                if (limit := exceeded(order, below, sampled)) is not None:
+                    return limit, sampled
                 cost = time.monotonic() - now
                 pace = max(FIRST_SAMPLE_S, (now - start) / 10, 20 * cost)
-                next_sample = now + min(pace, max(SLOWEST_SAMPLE_S, 20 * cost))
+                next_sample = now + min(pace, max(SLOWEST_SAMPLE_S, 5 * cost))
             ready = self._wait(poll, min(deadline, next_sample))
             for end in ready & open_ends.keys():
                 if not open_ends[end].pump():

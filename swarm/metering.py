@@ -1,0 +1,9 @@
+"""Placeholder, being written."""
+
+
+class Meter:
+    pass
+
+
+class Provider:
+    pass
