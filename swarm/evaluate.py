@@ -23,7 +23,7 @@ from typing import BinaryIO, Literal, NamedTuple
 from swarm.artefacts import TooManyError, carry
 from swarm.reading import Aggregate, Bounds, MetricRule, Reading, plain, read_metrics
 from swarm.records import Case, Failure, FailureKind, Sealed
-from swarm.sandbox import OUT, Command, Limits, Mount, Outcome, Sandbox, View
+from swarm.sandbox import OUT, Command, Door, Limits, Mount, Outcome, Sandbox, View
 from swarm.scope import Scope
 
 TAIL_LINES = 40
@@ -72,7 +72,8 @@ class Way(NamedTuple):
 
     url: str
     token: str
-    door: Path | None = None
+    door: Door | None = None
+    """Where the candidate has no network to reach it by."""
 
 
 class Result(NamedTuple):

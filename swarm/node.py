@@ -32,13 +32,14 @@ from swarm.evaluate import (
     log_tail,
     open_log,
 )
-from swarm.metering import Meter, Provider
+from swarm.metering import DOOR_PORT, Meter, Provider
 from swarm.records import Failure, Measurement, ProcessStamp, Purpose, SlotInfo
 from swarm.removal import remove_tree
 from swarm.repo import Mirror
 from swarm.sandbox import (
     WORK,
     Command,
+    Door,
     Limits,
     Mount,
     Rung,
@@ -364,10 +365,11 @@ class Bench:
         if provider is None:
             yield None, None
             return
-        # Where the candidate has no network it has one of its own, reached through the door.
+        # Where the candidate has no network it has a loopback of its own, reached by the door.
         apart = site.rung.walls and not site.network
-        with Meter(provider, door=self._dir / "door" if apart else None) as meter:
-            yield Way(meter.url, meter.token, self._dir / "door" if apart else None), meter
+        path = self._dir / "door"
+        with Meter(provider, door=path if apart else None) as meter:
+            yield Way(meter.url, meter.token, Door(path, DOOR_PORT) if apart else None), meter
 
     def _clean(self) -> None:
         """Leave nothing of what a candidate had, or has put beside it."""

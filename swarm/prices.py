@@ -67,6 +67,11 @@ def price_of(proposer: ProposerConfig, keys: Mapping[str, str]) -> Price | None:
             return Price()
 
 
+def price_at(model: str, base_url: str) -> Price | None:
+    """Look up what a model costs at a server; 0 on this machine, None if it is not known."""
+    return _by_server(model, base_url)
+
+
 def reports_usd(proposer: ProposerConfig) -> bool:
     """Tell whether a proposer's program says itself what it has cost."""
     return isinstance(proposer, HeadlessProposer) and proposer.cli in ("claude", "opencode")

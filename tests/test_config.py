@@ -482,7 +482,7 @@ def test_all_problems_at_once_in_the_order_of_the_file() -> None:
         "  metric: {name: loss, goal: min}\n"
         "  timeout: 1:30\n"
         "  timeout: 5m\n"
-        "sandbox: require\n"
+        "sandbox: strict\n"
         "agents:\n"
         "- {count: 2, proposer: {kind: messages}}\n"
     )
@@ -492,8 +492,7 @@ def test_all_problems_at_once_in_the_order_of_the_file() -> None:
         "run.yaml:4:30: target.metric.goal: one of minimize, maximize is wanted, not 'min'",
         "run.yaml:5:12: target.timeout: a duration such as 90s, 3m or 4h is wanted, not '1:30'",
         "run.yaml:6:3: target.timeout: the key is given twice, first on line 5",
-        "run.yaml:7:10: sandbox.mode: no rung above `process` exists yet, so `require` cannot be"
-        " met; use auto",
+        "run.yaml:7:10: sandbox.mode: one of auto, require, off is wanted, not 'strict'",
         "run.yaml:9:14: agents.0.proposer.model: this key is required",
     ]
 
@@ -534,7 +533,12 @@ def test_all_problems_at_once_in_the_order_of_the_file() -> None:
         ("judge: {keep_above: 4}\n", "run.yaml:5:21: judge.keep_above: `keep_above` (4) must not"),
         ("judge: {baseline: 1}\n", "judge.baseline: 2 or more is wanted, not 1"),
         ("lookahead: 2\n", "lookahead: 1 or less is wanted, not 2"),
-        ("sandbox: false\n", "run.yaml:5:10: sandbox.mode: one of auto, off is wanted, not false"),
+        ("sandbox: false\n", "sandbox.mode: one of auto, require, off is wanted, not false"),
+        ("sandbox: {network: yes}\n", "sandbox.network: one of off, on is wanted, not 'yes'"),
+        ("sandbox: {memory: much}\n", "sandbox.memory: a size such as 512M or 8G is wanted"),
+        ("sandbox: {processes: 1}\n", "sandbox.processes: 4 or more is wanted, not 1"),
+        ("sandbox: {file_size: 0}\n", "sandbox.file_size: a size such as 512M or 8G is wanted"),
+        ("sandbox: {strict: 1}\n", "sandbox.strict: unknown key"),
         ("cluster: {address: h:99999}\n", "`local` or `host:port` is wanted, not 'h:99999'"),
         ("budget: {experiments: 0.5}\n", "a whole number above 0 such as 100, 10k or 5M is wanted"),
         ("budget: {time: -3}\n", "a duration such as 90s, 3m or 4h is wanted, not -3"),
@@ -594,7 +598,14 @@ def test_refused_proposers(proposer: str, message: str) -> None:
     ("text", "message"),
     [
         ("name: best", "run.yaml:5:9: target.name: a target cannot be called `best`"),
-        ("hide: [x]", "run.yaml:5:3: target.hide: this key is not supported yet"),
+        ("weight: 2", "run.yaml:5:3: target.weight: this key is not supported yet"),
+        ("hide: [../x]", "target.hide.0: '../x' must lie below `repo`: relative, with `/`"),
+        ("read_only: [/no/such]", "target.read_only: no such file or directory: /no/such"),
+        ("read_only: [1]", "target.read_only: a path is wanted, not 1"),
+        ("score: ''", "target.score: a command is wanted"),
+        ("artefacts: []", "target.artefacts: at least one is needed"),
+        ("provider: {base_url: x}", "target.provider.base_url: an address such as http://"),
+        ("provider: {usd: 0}", "target.provider.usd: a number above 0 is wanted, not 0"),
         ("env: {SWARM_X: 1}", "run.yaml:5:9: target.env.SWARM_X: swarm sets this variable itself"),
         ("env: {CUDA_VISIBLE_DEVICES: 1}", "swarm sets this variable itself"),
         ("env: {a b: 1}", "an environment variable's name is made of letters, digits and `_`"),

@@ -14,6 +14,7 @@ from hashlib import sha1
 from pathlib import Path
 
 import pytest
+import rungs
 from targets import CONFIG, git, launch_inline, make_config, make_patches, make_repo
 
 from swarm import config as configs
@@ -31,7 +32,6 @@ from swarm.reading import MetricRule
 from swarm.records import AnyEvent, Promoted, Proposed, SlotInfo, Stacked
 from swarm.repo import Hub, create_hub, inspect
 from swarm.runtime import Inline, Lost, Post, _gpus_of, slot_count
-from swarm.sandbox import probe
 
 
 def countdown(tmp_path: Path, wins: int, *sets: str) -> tuple[Path, RunConfig]:
@@ -121,7 +121,7 @@ def bench_of(tmp_path: Path, run: str) -> tuple[Bench, MeasureJob]:
     harness = Harness(run=run, metric=MetricRule(name="loss", goal="minimize"), timeout_s=10)
     target = TargetSite("main", source.base, source.base_tree, "", ("v.txt",), harness)
     bundle = Hub(tmp_path / "hub.git", "toy").bundle([source.base])
-    node = Node(NodeSite("toy", "toy-1", target, bundle, (source.base,), probe("auto")))
+    node = Node(NodeSite("toy", "toy-1", target, bundle, (source.base,), rungs.PROCESS))
     node.prepare()
     job = MeasureJob("s1", source.base, source.base_tree, 0, 1, "cpu", "baseline", None)
     return Bench(node, SlotInfo(name="s1", node="local", machine="cpu")), job
@@ -148,7 +148,7 @@ def test_a_candidate_that_puts_a_link_in_place_of_its_directory(tmp_path: Path, 
     (target / "private").mkdir(parents=True, mode=0o500)
     (target / "private" / "file").write_text("mine")
     (target / "private").chmod(0o500)
-    move = f"mv ../export ../moved; ln -s '{tmp_path / to}' ../export; echo METRIC loss=1"
+    move = f"mv ../run ../moved; ln -s '{tmp_path / to}' ../run; echo METRIC loss=1"
     bench, job = bench_of(tmp_path, move)
     try:
         for _ in range(2):

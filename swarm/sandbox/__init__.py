@@ -5,7 +5,7 @@ from swarm.sandbox.ladder import INSTALL, Mode, Rung, holds, probe
 from swarm.sandbox.ladder import ORDER as RUNGS
 from swarm.sandbox.leftovers import MARKER, end_leftover, stamp
 from swarm.sandbox.system import program_at, system, tools_of
-from swarm.sandbox.walls import OUT, WORK, Mount, View
+from swarm.sandbox.walls import OUT, WORK, Door, Mount, View
 
 __all__ = [
     "INSTALL",
@@ -14,6 +14,7 @@ __all__ = [
     "RUNGS",
     "WORK",
     "Command",
+    "Door",
     "Limits",
     "Mode",
     "Mount",

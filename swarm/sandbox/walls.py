@@ -24,10 +24,18 @@ OUT = "/swarm/out"
 HOME, TMP, SHM = "/tmp/home", "/tmp", "/dev/shm"
 STATUS_FD = 3
 """On which the walls say that they stand; closed before the command begins."""
-DOOR_PROGRAM = Path(__file__).with_name("door.py")
+_DOOR, _DOOR_INSIDE = Path(__file__).with_name("door.py"), "/swarm/door.py"
 _CONFINE = Path(__file__).with_name("confine.py")
 _GPUS = ("/dev/nvidia*", "/dev/nvidia-caps", "/dev/dri", "/dev/kfd", "/dev/dxg")
 _RESOLVERS = ("/run/systemd/resolve", "/run/resolvconf", "/run/NetworkManager")
+
+
+class Door(NamedTuple):
+    """Where a command without a network hands out a listening socket of its own loopback."""
+
+    path: Path
+    """A unix socket."""
+    port: int
 
 
 class Mount(NamedTuple):
@@ -53,8 +61,7 @@ class View:
     gpus: bool = False
     shielded: tuple[str, ...] = ()
     """Directories that are shown by no rule of the system's: repositories, runs, scratch."""
-    door: Path | None = None
-    """A socket at which a listening socket of the command's own network is handed out."""
+    door: Door | None = None
     home: str = HOME
     """Its HOME; below /tmp it is made empty."""
 
@@ -106,7 +113,7 @@ def bubblewrap(
         *("--chdir", view.inside(cwd)),
     ]
     kept = [flag for flag in flags if flag not in dropped]
-    words = _through_door(view, argv)
+    words = _through_door(view, argv, program=_DOOR_INSIDE, door=f"{OUT}.door")
     return Walled((program, *kept, "--", *words), _at_home(view, env), "/")
 
 
@@ -129,7 +136,8 @@ def _places(seen: System, view: View, tmp: int | None) -> list[str]:
         how = "--bind" if mount.writable else "--ro-bind"
         rows.append((mount.inside, [how, str(mount.source), mount.inside]))
     if view.door is not None:
-        rows.append((f"{OUT}.door", ["--ro-bind", str(view.door), f"{OUT}.door"]))
+        for source, place in ((view.door.path, f"{OUT}.door"), (_DOOR, _DOOR_INSIDE)):
+            rows.append((place, ["--ro-bind", str(source), place]))
     rows.sort(key=lambda row: len(Path(row[0]).parts))
     return [word for _, words in rows for word in words]
 
@@ -146,11 +154,12 @@ def _at_home(view: View, env: Mapping[str, str]) -> dict[str, str]:
     return {"HOME": view.home, "TMPDIR": TMP, **env}
 
 
-def _through_door(view: View, argv: Sequence[str], door: str = f"{OUT}.door") -> tuple[str, ...]:
-    """Have the command hand out a listening socket before it begins."""
-    if view.door is None or view.network:
+def _through_door(view: View, argv: Sequence[str], *, program: str, door: str) -> tuple[str, ...]:
+    """Have the command hand out a listening socket before it begins, if it has a door."""
+    if view.door is None:
         return tuple(argv)
-    return (sys.executable, "-S", "-E", "-I", str(DOOR_PROGRAM), door, "--", *argv)
+    python = (sys.executable, "-S", "-E", "-I", program)
+    return (*python, door, str(view.door.port), "--", *argv)
 
 
 def landlock(
@@ -162,11 +171,11 @@ def landlock(
     read += [p for place in seen.shown for p in _without(place, seen.masked)]
     read += [p for p in _RESOLVERS if view.network]
     devices = _devices() if view.gpus else []
-    door = [] if view.door is None else [str(view.door)]
+    door = "" if view.door is None else str(view.door.path)
     spec = {
-        "argv": _through_door(view, argv, *door),
+        "argv": _through_door(view, argv, program=str(_DOOR), door=door),
         "cwd": str(cwd.absolute()),
-        "read": [*read, *door, str(_CONFINE.parent)],
+        "read": [*read, *([door, str(_DOOR)] if door else [])],
         "write": [str(m.source) for m in view.mounts if m.writable],
         "devices": devices,
         "tmp": tmp,
