@@ -60,7 +60,6 @@ def page() -> str:
     parts = [HEAD, *_section("Top level", whole, whole["$defs"])]
     parts.append("## Not yet\n\nThese keys are planned, and refused until then:\n")
     parts += [f"- {_keys(words)}{where}" for where, words in _later(RunConfig, "")]
-    parts.append("- `require` for `sandbox`\n")
     return "\n".join(parts)
 
 
@@ -109,6 +108,8 @@ def _default(value: dict[str, Any], defs: dict[str, Any]) -> str:
     if isinstance(default, dict):
         word = _shorthand(default)
         return f"`{word}`" if word else ""
+    if isinstance(default, list) and all(isinstance(item, str) for item in default):
+        return f"`[{', '.join(repr(item) for item in default)}]`"
     if isinstance(default, list):
         groups = [f"{{count: {g['count']}, proposer: {g['proposer']['kind']}}}" for g in default]
         return f"`[{', '.join(groups)}]`"

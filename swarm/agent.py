@@ -21,7 +21,7 @@ from swarm.briefing import Briefing, Crash, Directive, Idea, Repeat, Suite
 from swarm.errors import SwarmError
 from swarm.formats.text import printable, sanitise
 from swarm.keys import blot
-from swarm.node import Node
+from swarm.node import Node, scratch_root
 from swarm.novelty import only_seeds
 from swarm.proposers import (
     Draft,
@@ -274,6 +274,9 @@ class Hands:
             self._scope,
             worktree.files(job.start or job.base, prefix, self._scope),
             measured,
+            hidden=self._node.hidden,
+            rung=self._node.site.rung,
+            shielded=(*self._node.site.shielded, str(scratch_root())),
             scratch=scratch,
             spent=partial(self._journal.note, job.ordinal),
         )

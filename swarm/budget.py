@@ -17,7 +17,14 @@ from swarm.entities import Agent, Target
 from swarm.errors import BudgetRefusedError
 from swarm.formats.text import count, duration
 from swarm.groups import AgentBudget, AgentGroup, HeadlessProposer
-from swarm.prices import price_of, reports_tokens, reports_usd
+from swarm.prices import (
+    ANTHROPIC,
+    ANTHROPIC_URL,
+    price_at,
+    price_of,
+    reports_tokens,
+    reports_usd,
+)
 from swarm.state import RunState
 
 NEARLY = 0.8
@@ -366,7 +373,11 @@ def check(config: RunConfig, keys: Mapping[str, str]) -> None:
     Raises:
         BudgetRefusedError: it limits USD or tokens, and of some proposer they are never known.
     """
-    troubles = [*_without_price(config, keys), *_without_tokens(config)]
+    troubles = [
+        *_without_price(config, keys),
+        *_without_tokens(config),
+        *_measuring_without_price(config, keys),
+    ]
     if troubles:
         messages = [message for message, _ in troubles]
         hints = dict.fromkeys(hint for _, hint in troubles)
@@ -385,6 +396,25 @@ def _without_price(config: RunConfig, keys: Mapping[str, str]) -> Iterator[tuple
             f"agents.{i}: what {_called(group)} costs is not known, so `{limit}` cannot be kept to",
             f"give the proposer {prices}, or drop `{limit}`",
         )
+
+
+def _measuring_without_price(
+    config: RunConfig, keys: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
+    """Look at the models that the harness may ask, as far as the config names them."""
+    for target in config.targets:
+        provider = target.provider
+        if provider is None or provider.prices is not None or config.budget.usd is None:
+            continue
+        url = provider.base_url or keys.get(ANTHROPIC_URL) or ANTHROPIC
+        named = [m for m in provider.models if not any(c in m for c in "*?[")]
+        unknown = [m for m in named if price_at(m, url) is None]
+        if unknown:
+            yield (
+                f"target.provider: what `{unknown[0]}` costs is not known, so `budget.usd` cannot "
+                "be kept to",
+                "give the provider `prices: {input: ..., output: ...}` (USD for a million tokens)",
+            )
 
 
 def _has_price(group: AgentGroup, keys: Mapping[str, str]) -> bool:

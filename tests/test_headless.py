@@ -31,7 +31,8 @@ from swarm.proposers import (
     make,
 )
 from swarm.proposers import clis as known
-from swarm.proposers.headless import OUTPUT, login_of
+from swarm.proposers.headless import OUTPUT
+from swarm.proposers.homes import login_of
 from swarm.proposers.ready import Lack, check, key_names, lack
 from swarm.records import Usage
 from swarm.scope import Scope

@@ -21,6 +21,7 @@ from swarm.groups import (
     ScriptedProposer,
 )
 from swarm.records import Usage
+from swarm.sandbox import PROCESS, Rung
 from swarm.scope import Scope
 
 
@@ -42,6 +43,10 @@ class Workspace:
     or None when nobody has tried it. Costs a few milliseconds."""
     hidden: Scope = field(default_factory=partial(Scope, ()))
     """Files that a proposer must not read."""
+    rung: Rung = PROCESS
+    """How a program that makes the change is kept from the machine."""
+    shielded: tuple[str, ...] = ()
+    """Directories of which such a program sees nothing but its worktree."""
     scratch: Path | None = None
     """A private directory for the proposer's own files, empty at every proposal; None: make one."""
     spent: Callable[[Usage], None] = _forget

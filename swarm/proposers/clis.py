@@ -60,6 +60,8 @@ class HomePath(NamedTuple):
     """The variable that names another place for it."""
     copied: bool = False
     """Copied, not linked: it is replaced, not written into, and the change need not last."""
+    shown: tuple[str, ...] | None = None
+    """Of a directory, what is shown where the rest can be covered; None is all of it."""
 
 
 class Call(NamedTuple):
@@ -72,6 +74,8 @@ class Call(NamedTuple):
     files: tuple[str, ...]
     """The tracked files in scope."""
     keys: Mapping[str, str]
+    walled: bool = False
+    """Whether swarm's own walls are around it: a sandbox inside another cannot be built."""
 
 
 @dataclass(frozen=True)
@@ -124,10 +128,11 @@ def _claude(call: Call) -> list[str]:
 
 
 def _codex(call: Call) -> list[str]:
-    # It reads files by running commands, so it keeps its shell, inside its own sandbox.
+    # It reads files by running commands, so it keeps its shell, inside its own sandbox or ours.
     base = call.keys.get("OPENAI_BASE_URL")
+    sandbox = "danger-full-access" if call.walled else "workspace-write"
     return [
-        *("codex", "exec", "--json", "--sandbox", "workspace-write", "--skip-git-repo-check"),
+        *("codex", "exec", "--json", "--sandbox", sandbox, "--skip-git-repo-check"),
         *("--ephemeral", "--color", "never"),
         *(() if base is None else ("-c", f"openai_base_url={json.dumps(base)}")),
         *_model(call),
@@ -461,7 +466,7 @@ TABLE: Mapping[CliName, Cli] = {
         parse=parse_claude,
         env={"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "DISABLE_AUTOUPDATER": "1"},
         home=(
-            HomePath(".claude", "CLAUDE_CONFIG_DIR"),
+            HomePath(".claude", "CLAUDE_CONFIG_DIR", shown=(".credentials.json", "settings.json")),
             HomePath(".claude.json", copied=True),
             HomePath("Library/Keychains"),
         ),
@@ -478,7 +483,7 @@ TABLE: Mapping[CliName, Cli] = {
         install="npm install -g @openai/codex",
         argv=_codex,
         parse=parse_codex,
-        home=(HomePath(".codex", "CODEX_HOME"),),
+        home=(HomePath(".codex", "CODEX_HOME", shown=("auth.json", "config.toml")),),
         logins=(".codex/auth.json",),
         login="run `codex login`",
         unlocking=("CODEX_API_KEY", "OPENAI_API_KEY"),
@@ -490,7 +495,15 @@ TABLE: Mapping[CliName, Cli] = {
         install="npm install -g @google/gemini-cli",
         argv=_gemini,
         parse=parse_gemini,
-        home=(HomePath(".gemini"),),
+        home=(
+            HomePath(
+                ".gemini",
+                shown=(
+                    *("oauth_creds.json", "google_accounts.json", "settings.json"),
+                    "installation_id",
+                ),
+            ),
+        ),
         logins=(".gemini/oauth_creds.json",),
         login="run `gemini` once and log in",
         unlocking=("GEMINI_API_KEY", "GOOGLE_API_KEY", "GOOGLE_GENAI_USE_VERTEXAI"),
@@ -505,7 +518,7 @@ TABLE: Mapping[CliName, Cli] = {
         env={"OPENCODE_CONFIG_CONTENT": json.dumps(_OPENCODE), "OPENCODE_DISABLE_AUTOUPDATE": "1"},
         home=(
             HomePath(".config/opencode", "XDG_CONFIG_HOME"),
-            HomePath(".local/share/opencode", "XDG_DATA_HOME"),
+            HomePath(".local/share/opencode", "XDG_DATA_HOME", shown=("auth.json",)),
         ),
         logins=(".local/share/opencode/auth.json", ".config/opencode/opencode.json"),
         login="run `opencode auth login`",

@@ -2,8 +2,8 @@
 
 Owns one call: the briefing on its way in, the environment and home of the process, its end, and
 what is made of its output. `clis` knows the programs, `sandbox` how a process is run and ended.
-The program sees its own files of the user's home and its own keys, no GPU, nothing else of the
-launcher's environment.
+The program sees the worktree, its own files of the user's home and its own keys, no GPU, nothing
+else of the launcher's environment, and of the machine what the sandbox shows to all.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from swarm.proposers import (
 from swarm.proposers.clis import (
     TABLE,
     Call,
-    Cli,
     Report,
     diagnose,
     last_line,
@@ -41,9 +40,10 @@ from swarm.proposers.clis import (
     summary_of,
     wait_of,
 )
+from swarm.proposers.homes import XDG, Lent, furnish, login_of
 from swarm.records import Usage
 from swarm.removal import remove_tree
-from swarm.sandbox import Command, Outcome, Sandbox, probe
+from swarm.sandbox import Command, Limits, Mount, Outcome, Rung, Sandbox, View, program_at
 
 OUTPUT = 32 * 2**20
 """Bytes that are kept of stdout and of stderr: the first and the last half of it."""
@@ -51,6 +51,9 @@ RATIONALE = 4000
 """Characters that are kept of the last words."""
 TAIL = 600
 """Characters of stderr in the reason of a failure."""
+
+LIMITS = Limits(processes=1024, file_size=2 * 2**30)
+"""Of a program with all that it starts; what it may take of memory is its own affair."""
 
 _CONTRACT = """
 # How to hand in
@@ -99,17 +102,20 @@ class Headless:
     def _run(self, workspace: Workspace, briefing: Briefing, scratch: Path) -> _Ending:
         told = scratch / "briefing.md"
         told.write_text(self._words(briefing), encoding="utf-8")
+        home = scratch / "home"
+        lent = self._home(home, workspace.rung)
         command = Command(
             argv=self._argv(told, workspace),
             cwd=workspace.root,
-            env=self._environment(told, self._home(scratch / "home")),
+            env=self._environment(told, home),
             timeout_s=self.config.timeout,
             log=scratch / "stdout",
             errors=scratch / "stderr",
             output_limit=OUTPUT,
             stdin=told if self._cli is None or self._cli.stdin else None,
+            view=self._view(workspace, told, home, lent),
         )
-        with Sandbox(probe("auto"), scratch=scratch / "box") as box:
+        with Sandbox(workspace.rung, scratch=scratch / "box", limits=LIMITS) as box:
             outcome = box.run(command)
         # Before anything is cut: half a key would be found no more.
         output, errors = (self._blot(_text(f)) for f in (command.log, scratch / "stderr"))
@@ -127,13 +133,16 @@ class Headless:
         if self._cli is None:
             return tuple(self.config.cli)
         given, files = self.config, workspace.files
-        return tuple(self._cli.argv(Call(str(told), given.model, given.args, files, self.keys)))
+        call = Call(
+            str(told), given.model, given.args, files, self.keys, walled=workspace.rung.walls
+        )
+        return tuple(self._cli.argv(call))
 
     def _environment(self, told: Path, home: Path) -> dict[str, str]:
         env = {n: v for n, v in os.environ.items() if _PASSED.fullmatch(n)}
         env.setdefault("PATH", os.defpath)
         env |= {"TERM": "dumb", "NO_COLOR": "1", "CUDA_VISIBLE_DEVICES": "", "HOME": str(home)}
-        for name, below in _XDG.items():
+        for name, below in XDG.items():
             env[name] = str(home / below)
         env["SWARM_BRIEFING"] = str(told)
         if self._cli is not None:
@@ -145,25 +154,31 @@ class Headless:
             env.setdefault("CODEX_API_KEY", key)
         return env
 
-    def _home(self, home: Path) -> Path:
+    def _home(self, home: Path, rung: Rung) -> Lent:
         """Make a home that holds the program's own files of the user's, and nothing else."""
         home.mkdir(mode=0o700)
         cli = self._cli
         if cli is None or (cli.key_suffices and any(name in self.keys for name in cli.unlocking)):
-            return home
-        for item in cli.home:
-            source = located(item.path, item.moved_by)
-            if not source.exists():
-                continue
-            place = home / item.path
-            place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if item.copied:
-                shutil.copyfile(source, place)
-                place.chmod(0o600)
-            else:
-                # Not a copy: a login that is renewed here must be the user's own from then on.
-                place.symlink_to(source, target_is_directory=source.is_dir())
-        return home
+            return Lent()
+        return furnish(home, cli, rung)
+
+    def _view(self, workspace: Workspace, told: Path, home: Path, lent: Lent) -> View:
+        """Show the worktree, the briefing, its home, and the files that its own words name."""
+        own = self.config.cli if self._cli is None else self.config.args
+        mounts = (
+            *(Mount(Path(path)) for word in own for path in _named(word, workspace.shielded)),
+            Mount(workspace.root, writable=True),
+            Mount(told),
+            Mount(home, writable=True),
+            *lent.mounts,
+        )
+        return View(
+            mounts,
+            network=True,
+            shielded=workspace.shielded,
+            home=str(home),
+            covered=lent.covered,
+        )
 
     def _litter(self, workspace: Workspace) -> Iterator[Path]:
         """Find what the program itself leaves beside the files, deepest first.
@@ -296,38 +311,6 @@ _PASSED = re.compile(
     r"SSL_CERT_(?:FILE|DIR)|NODE_EXTRA_CA_CERTS|REQUESTS_CA_BUNDLE"
 )
 """What a program needs of the launcher's environment to find files, words and the network."""
-_XDG = {
-    "XDG_CONFIG_HOME": ".config",
-    "XDG_DATA_HOME": ".local/share",
-    "XDG_STATE_HOME": ".local/state",
-    "XDG_CACHE_HOME": ".cache",
-}
-
-
-# --- the user's files --------------------------------------------------------------------------
-
-
-def located(path: str, moved_by: str | None, environ: Mapping[str, str] = os.environ) -> Path:
-    """Say where something below the user's home is, which a variable may have moved."""
-    home = Path(environ.get("HOME") or Path.home())
-    place = environ.get(moved_by) if moved_by else None
-    if not place:
-        return home / path
-    # An XDG variable names the directory of all programs, another the program's own.
-    return Path(place) / Path(path).name if moved_by in _XDG else Path(place)
-
-
-def login_of(cli: Cli, environ: Mapping[str, str]) -> Path | None:
-    """Find a file that says that somebody has logged in to a program."""
-    for login in cli.logins:
-        for item in cli.home:
-            if login == item.path or login.startswith(f"{item.path}/"):
-                below = login[len(item.path) :].lstrip("/")
-                place = located(item.path, item.moved_by, environ)
-                place = place / below if below else place
-                if place.is_file():
-                    return place
-    return None
 
 
 # --- the worktree ------------------------------------------------------------------------------
@@ -363,6 +346,13 @@ def _hidden(workspace: Workspace, shelf: Path) -> Generator[None]:
             path.parent.mkdir(parents=True, exist_ok=True)
             remove_tree(path)
             shutil.move(place, path)
+
+
+def _named(word: str, shielded: tuple[str, ...]) -> list[str]:
+    """Give what has to be seen of a program, or of a file, that a command names in full."""
+    if os.access(word, os.X_OK):
+        return program_at(word, shielded)
+    return [word] if os.path.isabs(word) and os.path.isfile(word) else []
 
 
 def _stand(workspace: Workspace) -> dict[str, tuple[int, int, int, int]]:

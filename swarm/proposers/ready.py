@@ -20,7 +20,7 @@ from swarm.errors import PreconditionError
 from swarm.groups import HeadlessProposer, MessagesProposer, ProposerConfig
 from swarm.keys import is_local, wanted
 from swarm.proposers.clis import TABLE, Cli
-from swarm.proposers.headless import login_of
+from swarm.proposers.homes import login_of
 
 KNOCK_S = 2.0
 _OFFLINE = "or use `proposer: mutate`, which needs no key"

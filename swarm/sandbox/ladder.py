@@ -80,6 +80,10 @@ class Rung:
         return f"{words}; {INSTALL if self.name == 'process' else 'see docs/sandbox.md'}"
 
 
+PROCESS = Rung("process", OPEN["process"])
+"""The lowest, which every machine has."""
+
+
 def probe(mode: Mode, *, gpus: bool = False) -> Rung:
     """Find the best rung that works here.
 
