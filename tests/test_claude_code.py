@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rungs
 from messages_server import Fault, MessagesServer, Reply, blocks, conversation, tool_names
 from proposer_contract import brief, plant, snapshot
 from targets import processes_with
@@ -70,6 +71,8 @@ class Desk:
                 monkeypatch.delenv(name)
         self.told: list[Usage] = []
 
+    rung = rungs.PROCESS
+
     def space(self) -> Workspace:
         scope = Scope(("train.py",))
         return Workspace(
@@ -77,6 +80,7 @@ class Desk:
             scope,
             ("train.py",),
             lambda: None,
+            rung=self.rung,
             scratch=self.scratch,
             spent=self.told.append,
         )
@@ -88,9 +92,11 @@ class Desk:
         return make(config, agent="a1", index=0, count=1, keys=keys)
 
 
-@pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
-    return Desk(tmp_path, monkeypatch)
+@pytest.fixture(params=["bubblewrap", "landlock", "process"])
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Desk:
+    desk = Desk(tmp_path, monkeypatch)
+    desk.rung = rungs.rung(request.param)
+    return desk
 
 
 def test_it_edits_a_file_and_its_tokens_are_counted(desk: Desk) -> None:

@@ -164,7 +164,7 @@ def test_a_login_is_lent_and_one_that_is_renewed_is_the_users(
     held, argv = json.loads((room.root / "found.json").read_text())
     private = {"sessions/other.jsonl", "history.jsonl"}
     assert {"auth.json", "config.toml"} <= set(held)
-    assert (set(held) & private == set()) == room.rung.own_files
+    assert (set(held) & private == set()) == room.rung.walls
     assert (room.home / ".codex" / "auth.json").read_text() == "renewed"
     assert (room.home / ".codex" / "sessions" / "other.jsonl").read_text() == "of other work"
     # Two sandboxes cannot be built into each other.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rungs
 import targets
 from proposer_contract import ProposerContract, brief, plant, snapshot
 from targets import processes_with
@@ -35,6 +36,8 @@ from swarm.proposers.headless import OUTPUT
 from swarm.proposers.homes import login_of
 from swarm.proposers.ready import Lack, check, key_names, lack
 from swarm.records import Usage
+from swarm.sandbox import PROCESS, Rung
+from swarm.sandbox.ladder import RungName
 from swarm.scope import Scope
 
 FAKES = Path(__file__).with_name("fake_clis")
@@ -78,6 +81,8 @@ class Stage:
         config = HeadlessProposer(kind="headless", cli=cli, **fields)
         return make(config, agent="a1", index=0, count=1, keys=keys or {})
 
+    rung: Rung = PROCESS
+
     def space(self, patterns: tuple[str, ...] = ("train.py",), hidden: str = "") -> Workspace:
         files = tuple(n for n in sorted(snapshot(self.root)) if n in Scope(patterns))
         return Workspace(
@@ -86,6 +91,8 @@ class Stage:
             files,
             lambda: None,
             hidden=Scope((hidden,) if hidden else ()),
+            rung=self.rung,
+            shielded=(str(self.root.parent / "repo"),),
             scratch=self.scratch,
             spent=self.told.append,
         )
@@ -441,6 +448,154 @@ def test_whoever_changes_nothing_has_given_up(stage: Stage) -> None:
     assert "cannot be mended" in stage.seen["stdin"]
     assert "changed nothing" in stage.refusal(["propose"]).reason
     assert type(stage.refusal("claude")) is NoProposalError
+
+
+# --- behind walls ------------------------------------------------------------------------------
+
+ON_EACH = pytest.mark.parametrize("name", rungs.NAMES)
+WALLED = pytest.mark.parametrize("name", ["bubblewrap", "landlock"])
+CODEX = """#!{python} -SE
+import json, os, pathlib
+home = pathlib.Path(os.environ["HOME"])
+{body}
+pathlib.Path("train.py").write_text("LEARNING_RATE = 0.003\\n")
+message = {{"type": "item.completed", "item": {{"type": "agent_message", "text": "SUMMARY: x"}}}}
+print(json.dumps(message))
+print(json.dumps({{"type": "turn.completed", "usage": {{"input_tokens": 1, "output_tokens": 1}}}}))
+"""
+
+
+def codex(stage: Stage, name: RungName, body: str) -> None:
+    """Have a Codex that does something of its own first."""
+    stage.rung = rungs.rung(name)
+    (stage.bin / "codex").write_text(CODEX.format(python=sys.executable, body=body))
+
+
+@ON_EACH
+def test_a_planted_link_does_not_lead_the_cleaning_up_astray(stage: Stage, name: RungName) -> None:
+    theirs = plant(stage.home / "theirs", {"key.txt": "mine", "deep/b.txt": "mine"})
+    plant(stage.root, {"answers/key.txt": "42"})
+    gone = "import shutil; shutil.rmtree('answers', ignore_errors=True)\n"
+    codex(stage, name, gone + f"for n in ('.codex', 'answers'): os.symlink({str(theirs)!r}, n)")
+    stage.proposer("codex").propose(stage.space(hidden="answers/"), brief())
+    assert snapshot(theirs) == {"key.txt": b"mine", "deep/b.txt": b"mine"}
+    assert (stage.root / "answers/key.txt").read_text() == "42"
+    assert not (stage.root / "answers").is_symlink()
+    assert not os.path.lexists(stage.root / ".codex")
+
+
+@ON_EACH
+def test_hidden_files_come_back_where_a_file_is_in_the_way(stage: Stage, name: RungName) -> None:
+    plant(stage.root, {"answers/deep/key.txt": "42"})
+    gone = "import shutil; shutil.rmtree('answers', ignore_errors=True)\n"
+    codex(stage, name, gone + "pathlib.Path('answers').write_text('in the way')")
+    stage.proposer("codex").propose(stage.space(hidden="answers/"), brief())
+    assert (stage.root / "answers/deep/key.txt").read_text() == "42"
+
+
+@WALLED
+def test_settings_are_copies_and_other_work_is_not_seen(stage: Stage, name: RungName) -> None:
+    files = {".codex/config.toml": "x = 1", ".codex/auth.json": "old", ".codex/history.jsonl": "h"}
+    before = snapshot(plant(stage.home, files))
+    body = """
+assert (home / ".codex/config.toml").read_text() == "x = 1"
+assert sorted(os.listdir(home / ".codex")) == ["auth.json", "config.toml"]
+for place in (home, pathlib.Path(USERS)):
+    for name in (".codex/config.toml", ".codex/AGENTS.md", ".codex/history.jsonl"):
+        try:
+            (place / name).write_text("notify = ['sh', '-c', 'evil']")
+        except OSError:
+            pass
+"""
+    codex(stage, name, body.replace("USERS", repr(str(stage.home))))
+    stage.propose("codex")
+    assert snapshot(stage.home) == before
+
+
+@ON_EACH
+@pytest.mark.parametrize("how", ["write", "replace"])
+def test_a_renewed_login_is_the_users(stage: Stage, name: RungName, how: str) -> None:
+    plant(stage.home, {".codex/auth.json": "old"})
+    (stage.home / ".codex/auth.json").chmod(0o600)
+    renew = {
+        "write": "(home / '.codex/auth.json').write_text('new')",
+        "replace": "(home / '.codex/n').write_text('new')\n"
+        "(home / '.codex/n').replace(home / '.codex/auth.json')",
+    }
+    codex(stage, name, "assert (home / '.codex/auth.json').read_text() == 'old'\n" + renew[how])
+    stage.propose("codex")
+    assert (stage.home / ".codex/auth.json").read_text() == "new"
+    if stage.rung.walls:
+        assert snapshot(stage.home) == {".codex/auth.json": b"new"}
+        assert (stage.home / ".codex/auth.json").stat().st_mode & 0o777 == 0o600
+
+
+@WALLED
+def test_no_file_of_the_users_is_taken_for_a_renewed_login(stage: Stage, name: RungName) -> None:
+    plant(stage.home, {".codex/auth.json": "old", "other/auth.json": "of another"})
+    body = "import shutil; shutil.rmtree(home / '.codex')\n"
+    codex(stage, name, body + f"os.symlink({str(stage.home / 'other')!r}, home / '.codex')")
+    stage.propose("codex")
+    assert (stage.home / ".codex/auth.json").read_text() == "old"
+
+
+@ON_EACH
+def test_of_what_claude_remembers_only_the_account_is_handed_over(
+    stage: Stage, name: RungName
+) -> None:
+    stage.rung = rungs.rung(name)
+    told: dict[str, Any] = {
+        "oauthAccount": {"a": 1},
+        "projects": {"/x": {"y": 2}},
+        "mcpServers": {"key": KEY},
+    }
+    plant(stage.home, {".claude/.credentials.json": "{}", ".claude.json": json.dumps(told)})
+    body = """
+held = json.loads((home / ".claude.json").read_text())
+assert held == {"oauthAccount": {"a": 1}}, held
+"""
+    program = stage.bin / "claude"
+    body = f"import json, os, pathlib\nhome = pathlib.Path(os.environ['HOME']){body}"
+    program.write_text(f"#!{sys.executable} -SE\n{body}raise SystemExit('seen as it should be')\n")
+    assert "seen as it should be" in stage.refusal("claude").reason
+
+
+@WALLED
+def test_a_file_named_in_full_is_seen_and_nothing_beside_it(stage: Stage, name: RungName) -> None:
+    stage.rung = rungs.rung(name)
+    text = '#!/bin/sh\ncat "$(dirname $0)"/../lib/other "$(dirname $0)"/other 2>&1 | grep mine\n'
+    text += "echo changed > train.py; cat $1; echo done\n"
+    for top in ("repo", "own"):
+        files = {
+            "bin/mine": text,
+            "bin/other": "mine",
+            "lib/other": "mine",
+            "notes": "from notes\n",
+        }
+        folder = plant(stage.root.parent / top, files)
+        (folder / "bin/mine").chmod(0o755)
+        draft = stage.propose([str(folder / "bin/mine"), str(folder / "notes")])
+        assert draft.rationale == "from notes\ndone"
+        (stage.root / "train.py").write_text("again\n")
+
+
+def test_walls_that_cannot_be_built_do_not_lock_a_group_out(stage: Stage) -> None:
+    rungs.rung("bubblewrap")
+    broken = stage.bin / "broken-bwrap"
+    broken.write_text("#!/bin/sh\necho 'bwrap: Cannot mkdir /x/login: Unauthorized' >&2; exit 1\n")
+    broken.chmod(0o755)
+    stage.rung = Rung("bubblewrap", (), program=str(broken))
+    error = stage.refusal("claude")
+    assert type(error) is NoProposalError
+    assert "the sandbox cannot be set up" in error.reason
+
+
+@WALLED
+def test_a_program_that_is_not_seen_says_where_it_would_be(stage: Stage, name: RungName) -> None:
+    stage.rung = rungs.rung(name)
+    error = stage.refusal(["no/such/propose"])
+    assert type(error) is LockedOutError
+    assert "on PATH" in error.hint
 
 
 # --- the words of refusals ---------------------------------------------------------------------

@@ -60,8 +60,12 @@ class HomePath(NamedTuple):
     """The variable that names another place for it."""
     copied: bool = False
     """Copied, not linked: it is replaced, not written into, and the change need not last."""
-    shown: tuple[str, ...] | None = None
-    """Of a directory, what is shown where the rest can be covered; None is all of it."""
+    fields: tuple[str, ...] = ()
+    """Of a copied JSON object, what is copied; the rest tells of the user's other work."""
+    logins: tuple[str, ...] = ()
+    """Behind walls, its files that are the user's own there, to be read and renewed."""
+    settings: tuple[str, ...] = ()
+    """Behind walls, its files that are copied. Never lent: what is written there is run later."""
 
 
 class Call(NamedTuple):
@@ -155,6 +159,10 @@ def _opencode(call: Call) -> list[str]:
     return ["opencode", "run", "--format", "json", *_model(call), *call.args]
 
 
+_CLAUDE_JSON = (
+    *("oauthAccount", "primaryApiKey", "userID", "hasCompletedOnboarding"),
+    *("lastOnboardingVersion", "installMethod"),
+)
 _OPENCODE = {
     "autoupdate": False,
     "share": "disabled",
@@ -466,8 +474,13 @@ TABLE: Mapping[CliName, Cli] = {
         parse=parse_claude,
         env={"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "DISABLE_AUTOUPDATER": "1"},
         home=(
-            HomePath(".claude", "CLAUDE_CONFIG_DIR", shown=(".credentials.json", "settings.json")),
-            HomePath(".claude.json", copied=True),
+            HomePath(
+                ".claude",
+                "CLAUDE_CONFIG_DIR",
+                logins=(".credentials.json",),
+                settings=("settings.json",),
+            ),
+            HomePath(".claude.json", copied=True, fields=_CLAUDE_JSON),
             HomePath("Library/Keychains"),
         ),
         logins=(".claude/.credentials.json",),
@@ -483,7 +496,7 @@ TABLE: Mapping[CliName, Cli] = {
         install="npm install -g @openai/codex",
         argv=_codex,
         parse=parse_codex,
-        home=(HomePath(".codex", "CODEX_HOME", shown=("auth.json", "config.toml")),),
+        home=(HomePath(".codex", "CODEX_HOME", logins=("auth.json",), settings=("config.toml",)),),
         logins=(".codex/auth.json",),
         login="run `codex login`",
         unlocking=("CODEX_API_KEY", "OPENAI_API_KEY"),
@@ -498,10 +511,8 @@ TABLE: Mapping[CliName, Cli] = {
         home=(
             HomePath(
                 ".gemini",
-                shown=(
-                    *("oauth_creds.json", "google_accounts.json", "settings.json"),
-                    "installation_id",
-                ),
+                logins=("oauth_creds.json",),
+                settings=("google_accounts.json", "installation_id", "settings.json"),
             ),
         ),
         logins=(".gemini/oauth_creds.json",),
@@ -517,8 +528,12 @@ TABLE: Mapping[CliName, Cli] = {
         parse=parse_opencode,
         env={"OPENCODE_CONFIG_CONTENT": json.dumps(_OPENCODE), "OPENCODE_DISABLE_AUTOUPDATE": "1"},
         home=(
-            HomePath(".config/opencode", "XDG_CONFIG_HOME"),
-            HomePath(".local/share/opencode", "XDG_DATA_HOME", shown=("auth.json",)),
+            HomePath(
+                ".config/opencode",
+                "XDG_CONFIG_HOME",
+                settings=("config.json", "opencode.json", "opencode.jsonc"),
+            ),
+            HomePath(".local/share/opencode", "XDG_DATA_HOME", logins=("auth.json",)),
         ),
         logins=(".local/share/opencode/auth.json", ".config/opencode/opencode.json"),
         login="run `opencode auth login`",

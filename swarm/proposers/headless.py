@@ -40,7 +40,7 @@ from swarm.proposers.clis import (
     summary_of,
     wait_of,
 )
-from swarm.proposers.homes import XDG, Lent, furnish, login_of
+from swarm.proposers.homes import XDG, Login, bring_home, furnish, login_of
 from swarm.records import Usage
 from swarm.removal import remove_tree
 from swarm.sandbox import Command, Limits, Mount, Outcome, Rung, Sandbox, View, program_at
@@ -66,6 +66,10 @@ _LAST_WORDS = {
     True: "End your answer with one line that says what you changed: `SUMMARY: lr 1e-3 -> 2e-3`.\n",
     False: "Print one line at the end that says what was changed.\n",
 }
+_OWN_HINT = (
+    "correct `cli` in the config; in the sandbox a program finds what is on PATH, and files that "
+    "`cli` names in full"
+)
 _GIVE_UP = "If it cannot be mended, change nothing and say why.\n"
 
 
@@ -103,7 +107,7 @@ class Headless:
         told = scratch / "briefing.md"
         told.write_text(self._words(briefing), encoding="utf-8")
         home = scratch / "home"
-        lent = self._home(home, workspace.rung)
+        logins = self._home(home, workspace.rung)
         command = Command(
             argv=self._argv(told, workspace),
             cwd=workspace.root,
@@ -113,10 +117,11 @@ class Headless:
             errors=scratch / "stderr",
             output_limit=OUTPUT,
             stdin=told if self._cli is None or self._cli.stdin else None,
-            view=self._view(workspace, told, home, lent),
+            view=self._view(workspace, told, home, logins),
         )
         with Sandbox(workspace.rung, scratch=scratch / "box", limits=LIMITS) as box:
             outcome = box.run(command)
+        bring_home(logins)
         # Before anything is cut: half a key would be found no more.
         output, errors = (self._blot(_text(f)) for f in (command.log, scratch / "stderr"))
         report = Report(output.strip()) if self._cli is None else self._cli.parse(output)
@@ -154,15 +159,17 @@ class Headless:
             env.setdefault("CODEX_API_KEY", key)
         return env
 
-    def _home(self, home: Path, rung: Rung) -> Lent:
+    def _home(self, home: Path, rung: Rung) -> tuple[Login, ...]:
         """Make a home that holds the program's own files of the user's, and nothing else."""
         home.mkdir(mode=0o700)
         cli = self._cli
         if cli is None or (cli.key_suffices and any(name in self.keys for name in cli.unlocking)):
-            return Lent()
+            return ()
         return furnish(home, cli, rung)
 
-    def _view(self, workspace: Workspace, told: Path, home: Path, lent: Lent) -> View:
+    def _view(
+        self, workspace: Workspace, told: Path, home: Path, logins: tuple[Login, ...]
+    ) -> View:
         """Show the worktree, the briefing, its home, and the files that its own words name."""
         own = self.config.cli if self._cli is None else self.config.args
         mounts = (
@@ -170,15 +177,9 @@ class Headless:
             Mount(workspace.root, writable=True),
             Mount(told),
             Mount(home, writable=True),
-            *lent.mounts,
+            *(login.mount for login in logins),
         )
-        return View(
-            mounts,
-            network=True,
-            shielded=workspace.shielded,
-            home=str(home),
-            covered=lent.covered,
-        )
+        return View(mounts, network=True, shielded=workspace.shielded, home=str(home))
 
     def _litter(self, workspace: Workspace) -> Iterator[Path]:
         """Find what the program itself leaves beside the files, deepest first.
@@ -192,7 +193,9 @@ class Headless:
         for entry in sorted(workspace.root.iterdir()) if globs else ():
             if not any(fnmatchcase(entry.name, glob) for glob in globs):
                 continue
-            for folder, folders, names in os.walk(entry, topdown=False):
+            # A link that it has planted leads out: it goes, what it leads to does not.
+            inside = () if entry.is_symlink() else os.walk(entry, topdown=False)
+            for folder, folders, names in inside:
                 for name in (*names, *folders):
                     path = Path(folder, name)
                     if entry.name not in named or _relative(path, workspace) not in workspace.scope:
@@ -207,7 +210,7 @@ class Headless:
         if outcome.unstarted:
             raise LockedOutError(
                 self._blot(f"{self._name} cannot be started: {outcome.error}"),
-                f"install it: {self._cli.install}" if self._cli else "correct `cli` in the config",
+                f"install it: {self._cli.install}" if self._cli else _OWN_HINT,
                 usage,
             )
         failure = self._failure(ending)
@@ -246,7 +249,7 @@ class Headless:
     def _refused(self, ending: _Ending, usage: Usage) -> None:
         """Tell a refusal of the provider from a failure of the program."""
         cli, report = self._cli, ending.report
-        if cli is None:
+        if cli is None or ending.outcome.error is not None:
             return
         if report.error is None and ending.outcome.timed_out:
             return
@@ -343,16 +346,27 @@ def _hidden(workspace: Workspace, shelf: Path) -> Generator[None]:
         yield
     finally:
         for path, place in moved:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            remove_tree(path)
+            _make_way(path, workspace.root)
             shutil.move(place, path)
+
+
+def _make_way(path: Path, root: Path) -> None:
+    """Remove what lies at a path, and make directories of all above it; no link is followed."""
+    for parent in reversed(path.relative_to(root).parents):
+        folder = root / parent
+        if folder.is_symlink() or not folder.is_dir():
+            remove_tree(folder)
+            folder.mkdir(parents=True)
+    remove_tree(path)
 
 
 def _named(word: str, shielded: tuple[str, ...]) -> list[str]:
     """Give what has to be seen of a program, or of a file, that a command names in full."""
-    if os.access(word, os.X_OK):
-        return program_at(word, shielded)
-    return [word] if os.path.isabs(word) and os.path.isfile(word) else []
+    if not os.path.isabs(word) or not os.path.isfile(word):
+        return []
+    # The interpreter of a virtual environment is nothing without it.
+    environment = Path(word).parent.parent / "pyvenv.cfg"
+    return program_at(word, shielded) if environment.is_file() else [word]
 
 
 def _stand(workspace: Workspace) -> dict[str, tuple[int, int, int, int]]:

@@ -62,8 +62,6 @@ class View:
     shielded: tuple[str, ...] = ()
     """Directories that are shown by no rule of the system's: repositories, runs, scratch."""
     door: Door | None = None
-    covered: tuple[str, ...] = ()
-    """Places below the mounts that are empty, where the rung can do that."""
     home: str = HOME
     """Its HOME; below /tmp it is made empty."""
 
@@ -123,7 +121,7 @@ def _places(seen: System, view: View, tmp: int | None) -> list[str]:
     """Give the flags that build the file system, parents before what lies in them."""
     rows: list[tuple[str, list[str]]] = [(p, ["--symlink", to, p]) for p, to in seen.links]
     rows += [(p, ["--ro-bind", p, p]) for p in seen.shown]
-    rows += [(p, _mask(p, view)) for p in seen.masked]
+    rows += [(p, _mask(p)) for p in seen.masked]
     size = [] if tmp is None else ["--size", str(tmp)]
     rows.append(("/dev", ["--dev", "/dev"]))
     rows.append(("/proc", ["--proc", "/proc"]))
@@ -137,7 +135,6 @@ def _places(seen: System, view: View, tmp: int | None) -> list[str]:
     for mount in view.mounts:
         how = "--bind" if mount.writable else "--ro-bind"
         rows.append((mount.inside, [how, str(mount.source), mount.inside]))
-    rows += [(p, _mask(p, view)) for p in view.covered]
     if view.door is not None:
         for source, place in ((view.door.path, f"{OUT}.door"), (_DOOR, _DOOR_INSIDE)):
             rows.append((place, ["--ro-bind", str(source), place]))
@@ -145,17 +142,8 @@ def _places(seen: System, view: View, tmp: int | None) -> list[str]:
     return [word for _, words in rows for word in words]
 
 
-def _mask(place: str, view: View) -> list[str]:
-    """Cover a place; what lies there, seen from outside, says with what."""
-    source = next(
-        (
-            m.source / os.path.relpath(place, m.inside)
-            for m in reversed(view.mounts)
-            if place.startswith(f"{m.inside}/")
-        ),
-        Path(place),
-    )
-    return ["--tmpfs", place] if source.is_dir() else ["--ro-bind", "/dev/null", place]
+def _mask(path: str) -> list[str]:
+    return ["--tmpfs", path] if os.path.isdir(path) else ["--ro-bind", "/dev/null", path]
 
 
 def _devices() -> list[str]:
