@@ -26,9 +26,12 @@ from pathlib import Path
 from threading import Event
 from typing import Any, Literal, Self
 
+import psutil
+
 from swarm.errors import SwarmError
 from swarm.records import ProcessStamp
 from swarm.removal import remove_tree
+from swarm.sandbox import cgroup
 from swarm.sandbox.ladder import Rung
 from swarm.sandbox.leftovers import MARKER, end_leftover, stamp, sweep
 from swarm.sandbox.walls import Mount, View, Walled, bubblewrap, landlock
@@ -40,8 +43,9 @@ _START_S = 60.0
 _OVERDUE_S = 10.0
 """A supervisor this late was stopped by its command, or hangs: it is replaced."""
 _CANCEL_POLL_S = 0.025
-_TASKS = 8
-"""Threads that a process may have on average, where the kernel counts threads."""
+_TASKS, _SLACK = 8, 2048
+"""Threads that a process may have on average, where the kernel counts threads; and those that this
+user may start elsewhere in the meantime."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,11 @@ class Sandbox:
         self._tmp = self.scratch / "tmp"
         self._link: socket.socket | None = None
         self.scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+        bounded = self.limits.memory is not None or self.limits.processes is not None
+        self._cgroup = cgroup.make(self.scratch.parent.name) if bounded else None
+        # The kernel counts a user's threads all together, and not at all those of root.
+        own = self._cgroup is None and os.geteuid() != 0 and self.limits.processes is not None
+        self._tasks = _own_tasks() + _TASKS * (self.limits.processes or 0) + _SLACK if own else None
         self._start()
 
     def __enter__(self) -> Self:
@@ -136,6 +145,9 @@ class Sandbox:
         token = secrets.token_hex(16)
         walled = self._wall_in(command, dict(command.env) | {MARKER: token})
         message = {"op": "run", "order": self._order(command, walled)}
+        if self._cgroup is not None:
+            processes = self.limits.processes
+            self._cgroup.begin(self.limits.memory, processes and processes * _TASKS)
         try:
             answer = self._exchange(message, command.timeout_s, cancel)
         except BaseException:
@@ -178,11 +190,18 @@ class Sandbox:
             "memory": self.limits.memory,
             "processes": self.limits.processes,
             "file_size": self.limits.file_size,
+            "joins": [] if self._cgroup is None else self._cgroup.joins,
+            "tasks": self._tasks,
         }
 
     def _outcome(self, answer: dict[str, Any], command: Command) -> Outcome:
         said: str = answer.pop("walls")
         outcome = Outcome(**answer)
+        if self._cgroup is not None and outcome.over is None and outcome.status != 0:
+            if self._cgroup.over_memory():
+                outcome = replace(outcome, over="memory")
+            elif self._cgroup.over_tasks():
+                outcome = replace(outcome, over="processes")
         if not self.rung.walls or outcome.error or outcome.timed_out or outcome.cancelled:
             return outcome
         reason, unstarted = _of_walls(said, outcome.status, command.errors or command.log)
@@ -201,6 +220,8 @@ class Sandbox:
             self._link.close()
             self._link = None
         self.supervisor = None
+        if self._cgroup is not None:
+            self._cgroup.close()
         for directory in (self._home, self._tmp):
             with suppress(OSError):
                 remove_tree(directory)
@@ -288,6 +309,8 @@ class Sandbox:
 
     def _give_up(self, token: str) -> None:
         """Part with a supervisor that is dead or stuck, and end what it leaves."""
+        if self._cgroup is not None:
+            self._cgroup.kill()
         if self.supervisor is not None:
             end_leftover(self.supervisor)
         self._disconnect()
@@ -317,6 +340,16 @@ def _of_walls(said: str, status: int | None, log: Path) -> tuple[str | None, boo
     if '"exit-code"' in said or '"stand"' in said or (status or 0) < 0:
         return None, False
     return f"the sandbox cannot be set up: {last.removeprefix('bwrap: ') or 'no reason'}", False
+
+
+def _own_tasks() -> int:
+    """Count the threads of this user."""
+    found = 0
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.uids().real == os.getuid():
+                found += process.num_threads()
+    return found
 
 
 def _last_line(log: Path) -> str:

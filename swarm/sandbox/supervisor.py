@@ -58,6 +58,10 @@ class Order(TypedDict):
     memory: int | None
     processes: int | None
     file_size: int | None
+    tasks: int | None
+    """Most threads of this user, where the kernel is to keep to it by user."""
+    joins: list[str]
+    """Files of a cgroup to which the command writes itself."""
 
 
 class OwnerGoneError(Exception):
@@ -394,7 +398,15 @@ def become(order: Order, output: int, errors: int, status: int | None) -> None:
 
 
 def confine(order: Order) -> None:
-    """Set the limits that the kernel keeps for each process."""
+    """Set the limits that the kernel keeps for each process, and for all of them together."""
+    for path in order["joins"]:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        os.write(fd, b"0")
+        os.close(fd)
+    if order["tasks"] is not None:
+        hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+        most = order["tasks"] if hard == resource.RLIM_INFINITY else min(order["tasks"], hard)
+        resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     limit, (_, hard) = order["file_size"], resource.getrlimit(resource.RLIMIT_FSIZE)
     if limit is not None:

@@ -109,7 +109,8 @@ def bubblewrap(
         *("--hostname", "swarm", "--json-status-fd", str(STATUS_FD)),
         *(() if view.network else ("--unshare-net",)),
         *_places(seen, view, None if "--size" in dropped else tmp),
-        *("--remount-ro", "/dev", "--remount-ro", "/"),
+        # A root's candidate is a root to /proc/sys, whatever it may do elsewhere.
+        *("--remount-ro", "/dev", "--remount-ro", "/proc", "--remount-ro", "/"),
         *("--chdir", view.inside(cwd)),
     ]
     kept = [flag for flag in flags if flag not in dropped]

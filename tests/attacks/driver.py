@@ -5,6 +5,8 @@ inline on the given rung, and writes what it has seen from outside to PLACE/resu
 a process of its own, so that it can be an ordinary user's.
 """
 
+# ruff: noqa: E402
+
 from __future__ import annotations
 
 import json
