@@ -14,9 +14,9 @@ help:
 	@echo "make test-all  the tests that take longer too"
 	@echo "make check     lint, format, types, layers"
 	@echo "make fix       mend what the linter can mend"
-	@echo "make bench     overhead, slot use, models as proposers; as ratios; verdicts in known worlds"
+	@echo "make bench     overhead, slot use, the sandbox, models as proposers; verdicts in known worlds"
 	@echo "make claude    install Claude Code into .npm: the tests then try the real one"
-	@echo "make schema    write configs/schema.json and docs/config.md anew"
+	@echo "make schema    write configs/schema.json, docs/config.md and docs/attacks.md anew"
 
 setup: $(READY)
 
@@ -50,12 +50,13 @@ fix: setup
 bench: setup
 	$(BIN)/python scripts/bench_overhead.py
 	$(BIN)/python scripts/bench_slots.py
+	$(BIN)/python scripts/bench_sandbox.py
 	$(BIN)/python scripts/bench_proposers.py
 	$(BIN)/python scripts/bench_judge.py --quick
 
 schema: setup
-	$(BIN)/swarm schema > configs/schema.json
 	$(BIN)/python scripts/make_config_docs.py
+	$(BIN)/python scripts/make_attack_docs.py
 
 # A pinned version: its output is what the parser was tried on.
 claude:

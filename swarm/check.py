@@ -114,6 +114,8 @@ def _tell(
     if found is not None:
         for name, words in _rows(found, config):
             emit(f"  {name:12}  {words}")
+    if seen.sandbox is not None:
+        emit(f"  {'sandbox':12}  {seen.sandbox}")
     for finding in findings:
         lines = sanitise(finding.message).splitlines()
         emit(f"{finding.level:8} {finding.kind}: {lines[0]}")
@@ -202,6 +204,7 @@ def _json(
         "usd": found and found.usd,
         "tokens": found and found.tokens,
         "slots": seen.slots,
+        "sandbox": seen.sandbox,
         "measurements_per_experiment": found and found.per_experiment,
         "experiments_per_night": found and found.per_night,
         "findings": [asdict(finding) for finding in findings],

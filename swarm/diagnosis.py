@@ -160,7 +160,7 @@ def _absent(case: _Case) -> Iterator[Finding]:
         "missing_file",
         "error" if broken else "warning",
         f"not found in the export: {names}; your working tree has it, the base commit does not",
-        "commit it, have `setup` make it (and git ignore it), or name it by an absolute path",
+        "commit it, have `setup` make it (and git ignore it), or name it in `target.read_only`",
     )
 
 

@@ -75,10 +75,7 @@ def command(user: int | None, place: Path) -> tuple[list[str], dict[str, str]]:
     return [python, str(DRIVER), str(place)], env
 
 
-@pytest.fixture(
-    scope="session",
-    params=[pytest.param(s, marks=pytest.mark.xdist_group(f"attacks on {s}")) for s in SETTINGS],
-)
+@pytest.fixture(scope="session", params=SETTINGS)
 def heist(request: pytest.FixtureRequest) -> Iterator[Heist]:
     """Play all attacks on a rung, outside of /tmp, which walled rungs have of their own."""
     name, _, as_user = str(request.param).partition(" as ")
@@ -115,6 +112,7 @@ def heist(request: pytest.FixtureRequest) -> Iterator[Heist]:
 pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux"),
     pytest.mark.timeout(400),
+    pytest.mark.xdist_group("attacks"),
 ]
 
 

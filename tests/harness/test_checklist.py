@@ -647,7 +647,7 @@ def test_the_example_runs_alone_and_leaves_nothing_behind(tmp_path: Path) -> Non
 def test_the_second_example_asks_its_judge(tmp_path: Path, server: MessagesServer) -> None:
     top = example(tmp_path) / "example"
     text = (top / "checklist-llm.yaml").read_text()
-    done = call(top, text.replace("http://localhost:11434", server.url))
+    done = call(top, text, SWARM_MODEL_URL=server.url)
     assert done.status == 0, done.stderr
     assert done.stderr == ""
     assert {i: p for i, p in done.passed.items() if i.endswith("late")} == {
@@ -664,6 +664,19 @@ def test_the_checklist_of_the_page_runs(tmp_path: Path, server: MessagesServer) 
     done = call(example(tmp_path) / "example", block.replace("http://localhost:11434", server.url))
     assert (done.status, done.stderr) == (0, "")
     assert len(done.passed) == 4 * 5
+
+
+def test_the_judge_is_asked_through_swarm(tmp_path: Path, server: MessagesServer) -> None:
+    top = example(tmp_path)
+    text = (TOP / "configs" / "checklist-llm.yaml").read_text()
+    here = text.replace("../harness/checklist", json.dumps(str(top)))
+    sets = [
+        *("agents=[{count: 1, proposer: mutate}]", "budget.experiments=1", "judge.baseline=2"),
+        f"target.provider.base_url={server.url}",
+    ]
+    _, state = launch_inline(configs.parse(here, tmp_path / "checklist-llm.yaml", sets))
+    assert state.phase == "finished"
+    assert state.spend.tokens == server.usage.tokens > 0
 
 
 def test_the_example_config_runs_through_swarm(tmp_path: Path) -> None:
