@@ -57,7 +57,7 @@ def _lines(diff: str) -> Iterator[_Line]:
 
 
 _SEED = re.compile(r"seed|random_state|\brng\b", re.IGNORECASE)
-_DIGITS = re.compile(r"[0-9][0-9_.]*|0x[0-9a-fA-F]+")
+_DIGITS = re.compile(r"0x[0-9a-fA-F]+|[0-9][0-9_.]*")
 
 
 def only_seeds(diff: str) -> bool:

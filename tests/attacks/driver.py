@@ -51,7 +51,7 @@ target:
   run: python3 -S solution/solve.py
   score: python3 score.py
   metric: {name: right, goal: maximize}
-  timeout: 4s
+  timeout: 8s
   slot: {count: 1}
 agents: [{count: 1, proposer: mutate}]
 lookahead: 0
