@@ -32,10 +32,10 @@ demo: setup
 	$(BIN)/swarm demo
 
 test: setup
-	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadgroup
+	$(BIN)/python -m pytest -m "not slow" -n $(JOBS)
 
 test-all: setup
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+	$(BIN)/python -m pytest -n $(JOBS)
 
 check: setup
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -11,6 +12,27 @@ from hypothesis import settings
 # The same examples every time: a change is judged by its own failures, not by luck.
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.load_profile("steady")
+
+
+TOGETHER = {
+    "tests/attacks/test_attacks.py": "attacks",
+    "tests/test_ray.py": "ray",
+    "tests/test_keys.py": "ray",
+    "tests/test_search.py": "ray",
+}
+"""Files whose tests run in one worker: they share a run, or start a cluster."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Group by file. (Of pytest 9.2 the marks of `--dist loadgroup` are not seen.)"""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Grouped(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return TOGETHER.get(nodeid.partition("::")[0], nodeid)
+
+    return Grouped(config, log)
 
 
 @pytest.fixture(autouse=True)

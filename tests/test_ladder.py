@@ -325,6 +325,30 @@ def test_tools_on_the_path_are_shown_and_homes_are_not(
     assert shown == {str(home / name) for name in names}
 
 
+@pytest.mark.parametrize("name", WALLED)
+def test_tools_are_found_by_way_of_a_link(
+    tmp_path: Path, name: ladder.RungName, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where `/home` is a link, or an environment is named by one."""
+    for folder in ("true/env/bin", "true/env/lib", "work"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "true/env/pyvenv.cfg").write_text("")
+    tool = tmp_path / "true/env/bin/tool"
+    tool.write_text(f"#!/bin/sh\nls {tmp_path}/linked/pyvenv.cfg {tmp_path}/home/env/lib/..\n")
+    tool.chmod(0o755)
+    (tmp_path / "linked").symlink_to(tmp_path / "true/env")
+    (tmp_path / "home").symlink_to(tmp_path / "true")
+    for path in ("linked/bin", "home/env/bin"):
+        with Sandbox(rungs.rung(name), scratch=tmp_path / "s") as box:
+            env = {"PATH": f"{tmp_path}/{path}{os.pathsep}{os.defpath}"}
+            work = tmp_path / "work"
+            command = Command(("/bin/sh", "-c", "tool; exit 0"), work, env, 5, tmp_path / "log")
+            assert box.run(command).status == 0
+        said = (tmp_path / "log").read_text()
+        assert "not found" not in said
+        assert "pyvenv.cfg" in said
+
+
 def test_of_a_repository_only_environments_on_the_path_are_shown(tmp_path: Path) -> None:
     repo = tmp_path / "repo"
     for folder in ("bin", ".venv/bin", "node_modules/.bin"):
@@ -333,6 +357,17 @@ def test_of_a_repository_only_environments_on_the_path_are_shown(tmp_path: Path)
     path = os.pathsep.join(str(repo / f) for f in ("bin", ".venv/bin", "node_modules/.bin"))
     shown = {p for p in system(path, (str(repo),)).shown if p.startswith(str(repo))}
     assert shown == {str(repo / ".venv"), str(repo / "node_modules")}
+
+
+def test_an_environment_below_a_mask_is_shown_again(tmp_path: Path) -> None:
+    repo = tmp_path / "prefix" / "lib" / "repo"
+    for folder in (tmp_path / "prefix" / "bin", repo / ".venv" / "bin"):
+        folder.mkdir(parents=True)
+    (repo / ".venv" / "pyvenv.cfg").write_text("")
+    path = os.pathsep.join(str(p) for p in (tmp_path / "prefix/bin", repo / ".venv/bin"))
+    found = system(path, (str(repo),))
+    assert str(repo) in found.masked
+    assert str(repo / ".venv") in found.shown
 
 
 def test_a_repository_below_the_system_is_masked(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from swarm.ledger import read
 from swarm.records import AnyEvent, Decided, Launched, Proposed, Started
 from swarm.rundir import RunDir
 
-pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray"), pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(280)]
 
 EXPERIMENTS = 14
 RUN_CONFIG = CONFIG.replace("timeout: 20s", "timeout: 20s\n  env: {SLEEP: '0.3'}").replace(

@@ -255,7 +255,6 @@ class Freeze:
 
 
 @pytest.mark.ray
-@pytest.mark.xdist_group("ray")
 @pytest.mark.timeout(280)
 @pytest.mark.usefixtures("gone")
 @pytest.mark.parametrize("inline", [True, False], ids=["inline", "ray"])

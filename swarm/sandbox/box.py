@@ -43,7 +43,7 @@ _START_S = 60.0
 _OVERDUE_S = 10.0
 """A supervisor this late was stopped by its command, or hangs: it is replaced."""
 _CANCEL_POLL_S = 0.025
-_TASKS, _SLACK = 8, 2048
+_TASKS, _SLACK = 8, 256
 """Threads that a process may have on average, where the kernel counts threads; and those that this
 user may start elsewhere in the meantime."""
 

@@ -2,12 +2,13 @@
 
 Started by path, `python -S -E -I confine.py SPEC`, with the command's own environment; uses the
 standard library only. SPEC is JSON: `argv`, `cwd`, `read` and `write` (paths), `devices`, `tmp`
-(bytes or null), `network`, `home`, and `status`, a descriptor on which `{"stand": true}` is
-written once all walls do. Its exit status is the command's, or 128 + the signal that ended it.
+(bytes or null), `network`, `home`, `locale` (whether `LC_CTYPE` is the command's own), and `status`,
+a descriptor on which `{"stand": true}` is written once all walls do. Its exit status is the
+command's, or 128 + the signal that ended it.
 
 Three processes: the outermost waits; the first of the new pid namespace reaps, and takes everybody
 along when it ends; the third becomes the command. It cannot do away with file names: what may not
-be read can still be asked for by `stat`.
+be read can still be asked for by `stat`. Nor with sockets that have one.
 """
 
 from __future__ import annotations
@@ -188,7 +189,9 @@ def become(spec: dict[str, Any]) -> NoReturn:
     os.chdir(spec["cwd"])
     restrict(spec)
     drop_capabilities()
-    # What Python ignores would be ignored by the command.
+    # What Python ignores would be ignored by the command; what it has set is not the command's.
+    if not spec["locale"]:
+        os.environ.pop("LC_CTYPE", None)
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     status: int = spec["status"]

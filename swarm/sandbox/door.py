@@ -45,7 +45,10 @@ def main() -> None:
         hand_out(door, port)
     except OSError as error:
         print(f"swarm: no way to the models: {error}", file=sys.stderr, flush=True)
-    # What Python ignores would be ignored by the command.
+    # What Python ignores would be ignored by the command; what it has set is not the command's.
+    with open("/proc/self/environ", "rb") as given:
+        if b"LC_CTYPE=" not in given.read():
+            os.environ.pop("LC_CTYPE", None)
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         with suppress(OSError):
             signal.signal(number, signal.SIG_DFL)

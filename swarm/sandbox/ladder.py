@@ -25,13 +25,13 @@ RungName = Literal["bubblewrap", "landlock", "process", "off"]
 ORDER: tuple[RungName, ...] = ("bubblewrap", "landlock", "process", "off")
 """The strongest first."""
 
-FILE_NAMES = "names of files"
+FILE_NAMES, SOCKETS = "names of files", "sockets that have a file"
 FILES, NETWORK, PROC, SIGNALS = "files", "network", "/proc of others", "signals to others"
 LEFTOVERS, DAEMONS = "leftovers outside the export", "daemons that kill their supervisor"
 SIZES = "the size of /tmp"
 OPEN: dict[RungName, tuple[str, ...]] = {
     "bubblewrap": (),
-    "landlock": (FILE_NAMES,),
+    "landlock": (FILE_NAMES, SOCKETS),
     "process": (FILES, NETWORK, PROC, SIGNALS, LEFTOVERS, SIZES, DAEMONS),
     "off": (FILES, NETWORK, PROC, SIGNALS, LEFTOVERS, SIZES, DAEMONS),
 }

@@ -53,11 +53,23 @@ def system(path: str, shielded: tuple[str, ...] = ()) -> System:
     roots = [root for root in _ROOTS if os.path.isdir(root)]
     links = [(root, os.readlink(root)) for root in roots if os.path.islink(root)]
     plain = [root for root in roots if not os.path.islink(root)]
-    tools = _tools(path, [os.path.realpath(s) for s in shielded])
-    shown = [*plain, *dict.fromkeys(t for t in tools if not _below_any(t, plain))]
+    tools = list(dict.fromkeys(_tools(path, [os.path.realpath(s) for s in shielded])))
     private = [*shielded, os.path.expanduser("~")]
-    masked = [p for p in dict.fromkeys(private) if os.path.isdir(p) and _below_any(p, shown)]
-    return System(tuple(shown), tuple(links), (*masked, *_secret("/etc")))
+    folders = dict.fromkeys(p for p in private if os.path.isdir(p))
+    masked = [p for p in folders if _below_any(p, [*plain, *tools])]
+    # What lies below something shown is seen already, unless a mask lies between.
+    seen = [*roots, *(os.path.realpath(root) for root in roots)]
+    fresh = [
+        t
+        for t in tools
+        if not (_below_any(t, seen) or _strictly_below(t, tools)) or _strictly_below(t, masked)
+    ]
+    return System((*plain, *fresh), tuple(links), (*masked, *_secret("/etc")))
+
+
+def _strictly_below(path: str, places: list[str]) -> bool:
+    """Tell whether a path lies below one of the places other than itself."""
+    return any(path.startswith(f"{place}/") for place in places)
 
 
 def _tools(path: str, shielded: list[str]) -> Iterator[str]:
@@ -69,6 +81,8 @@ def _tools(path: str, shielded: list[str]) -> Iterator[str]:
         if not os.path.isabs(entry) or not os.path.isdir(folder):
             continue
         yield from _admitted(_around(Path(folder)), shielded)
+        if folder != entry:  # programs look for each other by the path that they were called by
+            yield from _admitted(_around(Path(os.path.normpath(entry))), shielded)
         if not _below_any(folder, list(_ROOTS)):
             with suppress(OSError):
                 yield from _admitted(_behind_links(folder), shielded)
@@ -123,18 +137,20 @@ def _admitted(places: Iterable[str], shielded: list[str]) -> Iterator[str]:
             continue
         if _below_any(real, shielded) and _whole(Path(real)) is None:
             continue
-        yield real
+        yield place
 
 
 def program_at(path: str, shielded: tuple[str, ...] = ()) -> list[str]:
     """Give what a program that a command names in full needs to be seen."""
     if not os.path.isabs(path) or not os.access(path, os.X_OK) or not os.path.isfile(path):
         return []
-    program = Path(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
-    around = program.parent.name in ("bin", "sbin") or _whole(program.parent) is not None
-    places = [*_around(program.parent)] if around else [str(program)]
-    if program.is_symlink():
-        places.append(str(_home_of(Path(os.path.realpath(program)))))
+    real = Path(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+    places: list[str] = []
+    for program in dict.fromkeys((real, Path(os.path.normpath(path)))):
+        around = program.parent.name in ("bin", "sbin") or _whole(program.parent) is not None
+        places += _around(program.parent) if around else [str(program)]
+    if real.is_symlink():
+        places.append(str(_home_of(Path(os.path.realpath(real)))))
     found = _admitted(places, [os.path.realpath(s) for s in shielded])
     return [place for place in found if not _below_any(place, list(_ROOTS))]
 

@@ -182,6 +182,7 @@ def landlock(
         "tmp": tmp,
         "network": view.network,
         "home": view.home,
+        "locale": "LC_CTYPE" in env,
         "status": STATUS_FD,
     }
     program = (sys.executable, "-S", "-E", "-I", str(_CONFINE), json.dumps(spec))

@@ -45,6 +45,8 @@ class Outcome:
     verdict: str
     says: str = ""
     """What its reason, or the end of its log, holds."""
+    late: bool = False
+    """Whether it may be found out by its timeout first, on a machine that is hard pressed."""
 
 
 FAIR = Outcome("discard")
@@ -369,6 +371,46 @@ WRITING = [
         opens={"process": "network"},
     ),
     Attack(
+        *(
+            "calls a socket that has a file",
+            16,
+            "connects to a socket in a directory of the user's",
+        ),
+        code="try:\n    s = socket.socket(socket.AF_UNIX)\n    s.connect(WORLD['socket'])\n"
+        "    loot('connected')\nexcept OSError as error: print(error)",
+        opens={"landlock": "sockets that have a file", "process": "files"},
+    ),
+    Attack(
+        *("remembers in a keyring", 7, "keeps a note in the kernel's session keyring"),
+        code="import ctypes\n"
+        "number = {'x86_64': (248, 250), 'aarch64': (217, 219)}[os.uname().machine]\n"
+        "call, note = ctypes.CDLL(None).syscall, WORLD['mark'].encode()\n"
+        "if call(number[1], 10, -3, b'user', note, 0) > 0: loot('remembered')\n"
+        "call(number[0], b'user', note, b'x', 1, -3)",
+    ),
+    Attack(
+        *(
+            "speaks for its walls",
+            2,
+            "writes to every descriptor that it finds open that all is well",
+        ),
+        code="for fd in range(3, 256):\n"
+        '    try: os.write(fd, b\'{"exit-code": 0}\\n{"stand": true}\\n\'); loot(fd)\n'
+        "    except OSError: pass",
+    ),
+    Attack(
+        *("kills everybody", 9, "ends all processes that it may signal"),
+        after="os.kill(-1, signal.SIGKILL)\ntime.sleep(1)",
+        outcome=Outcome("crash", "SIGKILL"),
+        not_on=("process",),
+    ),
+    Attack(
+        *("reads the hub", 5, "looks for other agents' commits where the run keeps them"),
+        code="found = glob.glob(WORLD['repo'] + '/.swarm/runs/*/hub.git/objects/*')\n"
+        "if found: loot(len(found))",
+        opens={"process": "files"},
+    ),
+    Attack(
         *("kills a process", 9, "ends another process of the user's"),
         code="try:\n    os.kill(WORLD['victim'], signal.SIGKILL)\n    loot('killed')\n"
         "except OSError as error: print(error)",
@@ -419,7 +461,7 @@ TOO_MUCH = [
     Attack(
         *("forks without end", 9, "multiplies until nothing else runs"),
         after="while True:\n    try: os.fork()\n    except OSError: pass",
-        outcome=Outcome("crash", "(sandbox."),
+        outcome=Outcome("crash", "(sandbox.", late=True),
     ),
     Attack(
         *("takes all memory", 9, "allocates ten gigabytes"),
@@ -478,6 +520,9 @@ TOO_MUCH = [
     ),
 ]
 
-AGAIN = ("remembers in /tmp", "remembers in /dev/shm", "remembers at home")
+AGAIN = (
+    *("remembers in /tmp", "remembers in /dev/shm", "remembers at home"),
+    "remembers in a keyring",
+)
 """Tried twice: the second one finds what the first one has left."""
 ATTACKS: list[Attack] = [*NEVER_RUN, *NUMBERS, *READING, *WRITING, *TOO_MUCH]

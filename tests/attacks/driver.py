@@ -121,8 +121,12 @@ class World:
         self.abstract = socket.socket(socket.AF_UNIX)
         self.abstract.bind("\0" + self.mark)
         self.abstract.listen()
+        self.named = socket.socket(socket.AF_UNIX)
+        self.named.bind(str(place / "socket"))
+        self.named.listen()
         self.called: list[str] = []
-        for name, sock in (("tcp", self.server), ("abstract", self.abstract)):
+        servers = (("tcp", self.server), ("abstract", self.abstract), ("named", self.named))
+        for name, sock in servers:
             threading.Thread(target=self._listen, args=(name, sock), daemon=True).start()
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         self.victim = subprocess.Popen(["sleep", "600"], **quiet)
@@ -146,6 +150,7 @@ class World:
                 "hooks": str(self.place / "hooks"),
                 "answer": self.answer,
                 "mark": self.mark,
+                "socket": str(self.place / "socket"),
                 "port": self.server.getsockname()[1],
                 "victim": self.victim.pid,
             }
@@ -160,7 +165,7 @@ class World:
         if alive:
             self.victim.kill()
         self.victim.wait()
-        for sock in (self.server, self.abstract):
+        for sock in (self.server, self.abstract, self.named):
             sock.close()
         return {
             "called": self.called,
