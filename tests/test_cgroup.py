@@ -7,11 +7,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
+import rungs
 
-from swarm.sandbox import cgroup
+from swarm.sandbox import Command, Limits, Sandbox, cgroup
 from swarm.sandbox.cgroup import Cgroup
 
 EAT = "held = bytearray(b'x' * 300_000_000)"
@@ -67,6 +70,55 @@ def test_tasks_are_kept_to_and_everybody_can_be_ended(group: Cgroup) -> None:
     assert all(Path(join).read_text() == "" for join in group.joins)
     group.begin(None, None)
     assert not group.over_tasks()
+
+
+def test_two_of_one_name_are_apart_and_both_below_our_own(group: Cgroup) -> None:
+    again = cgroup.make("test")
+    assert again is not None
+    try:
+        assert not set(again.joins) & set(group.joins)
+        assert [Path(j).parent.parent for j in again.joins] == [
+            Path(j).parent.parent for j in group.joins
+        ]
+    finally:
+        again.close()
+
+
+def test_daemons_are_ended(group: Cgroup) -> None:
+    group.begin(None, None)
+    process = run(
+        group,
+        "import os, time\nif not os.fork():\n os.setsid()\n"
+        " if not os.fork(): print(os.getpid(), flush=True); time.sleep(60)",
+    )
+    assert process.stdout is not None
+    pid = int(process.stdout.readline())
+    group.kill()
+    process.communicate()
+    with suppress(psutil.NoSuchProcess):
+        assert psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_the_commands_of_a_sandbox_are_born_in_it(tmp_path: Path) -> None:
+    limits = Limits(memory=100 * 2**20, processes=50)
+    with Sandbox(rungs.PROCESS, scratch=tmp_path / "s", limits=limits) as box:
+        if box._cgroup is None:
+            pytest.skip("NO CGROUP CAN BE MADE HERE")
+        names = {Path(join).parent.name for join in box._cgroup.joins}
+        script = "cat /proc/self/cgroup /proc/self/oom_score_adj"
+        command = Command(("/bin/sh", "-c", script), tmp_path, {}, 5, tmp_path / "log")
+        assert box.run(command).status == 0
+        said = (tmp_path / "log").read_text()
+        assert all(name in said for name in names)
+        own = Path("/proc/self/oom_score_adj").read_text().strip()
+        assert said.splitlines()[-1] == own
+        # A child that is ended for memory is the command's doing, however it ends itself.
+        eat = f"{sys.executable} -S -c 'x = bytearray(b\"x\" * 300_000_000)'; exit 0"
+        env = {"PATH": os.environ["PATH"]}
+        command = Command(("/bin/sh", "-c", eat), tmp_path, env, 20, tmp_path / "log")
+        first = box.supervisor
+        assert box.run(command).over == "memory"
+        assert box.supervisor == first
 
 
 def test_what_a_dead_maker_left_is_swept(group: Cgroup) -> None:

@@ -190,17 +190,18 @@ class Sandbox:
             "memory": self.limits.memory,
             "processes": self.limits.processes,
             "file_size": self.limits.file_size,
-            "joins": [] if self._cgroup is None else self._cgroup.joins,
+            "oom_score_adj": None if self._cgroup is None else _own_oom_score(),
             "tasks": self._tasks,
         }
 
     def _outcome(self, answer: dict[str, Any], command: Command) -> Outcome:
         said: str = answer.pop("walls")
         outcome = Outcome(**answer)
-        if self._cgroup is not None and outcome.over is None and outcome.status != 0:
+        if self._cgroup is not None and outcome.over is None:
+            # Whoever lives on when one of its processes is ended for memory has taken too much.
             if self._cgroup.over_memory():
                 outcome = replace(outcome, over="memory")
-            elif self._cgroup.over_tasks():
+            elif outcome.status != 0 and self._cgroup.over_tasks():
                 outcome = replace(outcome, over="processes")
         if not self.rung.walls or outcome.error or outcome.timed_out or outcome.cancelled:
             return outcome
@@ -258,6 +259,8 @@ class Sandbox:
             launcher.wait()
         ours.settimeout(_OVERDUE_S)
         self.supervisor = stamp("supervisor", hello["pid"])
+        if self._cgroup is not None:
+            self._cgroup.take(self.supervisor.pid)
 
     def _exchange(
         self, message: dict[str, Any], timeout_s: float, cancel: Event | None
@@ -340,6 +343,13 @@ def _of_walls(said: str, status: int | None, log: Path) -> tuple[str | None, boo
     if '"exit-code"' in said or '"stand"' in said or (status or 0) < 0:
         return None, False
     return f"the sandbox cannot be set up: {last.removeprefix('bwrap: ') or 'no reason'}", False
+
+
+def _own_oom_score() -> int:
+    try:
+        return int(Path("/proc/self/oom_score_adj").read_text())
+    except (OSError, ValueError):
+        return 0
 
 
 def _own_tasks() -> int:

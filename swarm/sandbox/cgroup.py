@@ -7,6 +7,7 @@ bomb can be thousands of processes ahead of it.
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ _ROOT = Path("/")
 _WANTED = ("memory", "pids")
 _PREFIX = "swarm-"
 _KILL_S = 2.0
+_numbers = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,17 @@ class Cgroup:
 
     @property
     def joins(self) -> list[str]:
-        """Files to which a process writes `0` to be in it, with all that come of it."""
+        """Files to which the pid of a process is written to put it in, with all that come of it."""
         return [str(f.path / "cgroup.procs") for f in self._folders]
+
+    def take(self, pid: int) -> None:
+        """Put a supervisor in, so that its commands are born there: to move a process takes the
+        kernel ten milliseconds, and once is enough. The kernel is to spare it.
+        """
+        for folder in self._folders:
+            folder.write("cgroup.procs", str(pid))
+        with suppress(OSError):
+            Path(f"/proc/{pid}/oom_score_adj").write_text("-1000")
 
     def begin(self, memory: int | None, tasks: int | None) -> None:
         """Set the limits of the next command; None is without."""
@@ -101,7 +112,8 @@ class Cgroup:
             if not found:
                 return
             if not any(f.unified and f.write("cgroup.kill", "1") for f in self._folders):
-                for pid in found:
+                # 0 is a process that our namespace has no number for; to kill it would be suicide.
+                for pid in found - {0}:
                     with suppress(OSError):
                         os.kill(pid, 9)
             time.sleep(0.005)
@@ -121,7 +133,7 @@ def make(name: str, root: Path = _ROOT) -> Cgroup | None:
         name: of the slot, for whoever lists cgroups.
         root: of the file system, for tests.
     """
-    own = f"{_PREFIX}{name}-{os.getpid()}-{int(psutil.Process().create_time())}"
+    own = f"{_PREFIX}{name}.{next(_numbers)}-{os.getpid()}-{int(psutil.Process().create_time())}"
     made: list[_Folder] = []
     missing = set(_WANTED)
     for place in _places(root):
@@ -159,7 +171,11 @@ def _places(root: Path) -> Iterator[_Folder]:
             if not place.is_relative_to(top):
                 break
             if controllers:
-                yield _Folder(place, unified=False, controllers=controllers)
+                # A mount may show only part of the tree, and then our own place is its top. What
+                # is above our own place would let a command out of the limits that we have.
+                if place.is_dir():
+                    yield _Folder(place, unified=False, controllers=controllers)
+                    break
                 continue
             with suppress(OSError):
                 given = (place / "cgroup.subtree_control").read_text().split()

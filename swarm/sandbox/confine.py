@@ -2,7 +2,7 @@
 
 Started by path, `python -S -E -I confine.py SPEC`, with the command's own environment; uses the
 standard library only. SPEC is JSON: `argv`, `cwd`, `read` and `write` (paths), `devices`, `tmp`
-(bytes or null), `network`, `home`, `locale` (whether `LC_CTYPE` is the command's own), and `status`,
+(bytes or null), `network`, `home`, `locale` (whether `LC_CTYPE` is the command's), and `status`,
 a descriptor on which `{"stand": true}` is written once all walls do. Its exit status is the
 command's, or 128 + the signal that ended it.
 

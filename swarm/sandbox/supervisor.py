@@ -34,6 +34,8 @@ ALIGN = 64 * 1024
 """Cuts in a capped log are moved to a line end that is at most this far away."""
 STUBBORN_S = 5.0
 """A killed process can stay for ever in the kernel (a dead file server, a hung driver)."""
+OURS = "cannot set the limits"
+"""How a reason begins that is no fault of the command."""
 STATUS_FD = 3
 STATUS_BYTES = 16 * 1024
 FIRST_SAMPLE_S = 0.02
@@ -62,8 +64,8 @@ class Order(TypedDict):
     file_size: int | None
     tasks: int | None
     """Most threads of this user, where the kernel is to keep to it by user."""
-    joins: list[str]
-    """Files of a cgroup to which the command writes itself."""
+    oom_score_adj: int | None
+    """That of the command, where this process has one of its own."""
 
 
 class OwnerGoneError(Exception):
@@ -396,7 +398,10 @@ def become(order: Order, output: int, errors: int, status: int | None) -> None:
         os.chdir(order["cwd"])
     except OSError as error:
         raise RuntimeError(f"cannot enter {order['cwd']!r}: {error.strerror}") from None
-    confine(order)
+    try:
+        confine(order)
+    except (OSError, ValueError) as error:
+        raise RuntimeError(f"{OURS} of the command: {error}") from None
     execute(order["argv"], order["env"])
 
 
@@ -411,10 +416,9 @@ def leave_keyring() -> None:
 
 def confine(order: Order) -> None:
     """Set the limits that the kernel keeps for each process, and for all of them together."""
-    for path in order["joins"]:
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        os.write(fd, b"0")
-        os.close(fd)
+    if order["oom_score_adj"] is not None:
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write(str(order["oom_score_adj"]))
     if order["tasks"] is not None:
         hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
         most = order["tasks"] if hard == resource.RLIM_INFINITY else min(order["tasks"], hard)
@@ -535,7 +539,7 @@ class Supervisor:
             "peak_memory_mb": 0.0 if reason else self._peak(sampled) / 2**20,
             "truncated": any(outlet.spool.dropped for outlet in outlets),
             "error": error,
-            "unstarted": bool(reason),
+            "unstarted": bool(reason) and not reason.startswith(OURS),
         }
 
     def _watch(
