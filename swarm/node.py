@@ -211,7 +211,9 @@ class Node:
         done.write_text(key)
 
     def _record_left_by_setup(self, mirror: Mirror, checkout: Path) -> None:
-        left = mirror.ignored(checkout, self.target.base)
+        # Python makes its caches anew; each would be a mount of its own.
+        found = mirror.ignored(checkout, self.target.base)
+        left = [p for p in found if not p.endswith(("__pycache__", ".pyc"))]
         (self.root / "setup.left").write_bytes(b"\0".join(os.fsencode(p) for p in left))
 
     def left_by_setup(self) -> list[str]:

@@ -110,8 +110,7 @@ def test_the_commands_of_a_sandbox_are_born_in_it(tmp_path: Path) -> None:
         assert box.run(command).status == 0
         said = (tmp_path / "log").read_text()
         assert all(name in said for name in names)
-        own = Path("/proc/self/oom_score_adj").read_text().strip()
-        assert said.splitlines()[-1] == own
+        assert int(said.splitlines()[-1]) >= 900  # before its supervisor, and before others
         # A child that is ended for memory is the command's doing, however it ends itself.
         eat = f"{sys.executable} -S -c 'x = bytearray(b\"x\" * 300_000_000)'; exit 0"
         env = {"PATH": os.environ["PATH"]}

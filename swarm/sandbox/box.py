@@ -190,7 +190,6 @@ class Sandbox:
             "memory": self.limits.memory,
             "processes": self.limits.processes,
             "file_size": self.limits.file_size,
-            "oom_score_adj": None if self._cgroup is None else _own_oom_score(),
             "tasks": self._tasks,
         }
 
@@ -343,13 +342,6 @@ def _of_walls(said: str, status: int | None, log: Path) -> tuple[str | None, boo
     if '"exit-code"' in said or '"stand"' in said or (status or 0) < 0:
         return None, False
     return f"the sandbox cannot be set up: {last.removeprefix('bwrap: ') or 'no reason'}", False
-
-
-def _own_oom_score() -> int:
-    try:
-        return int(Path("/proc/self/oom_score_adj").read_text())
-    except (OSError, ValueError):
-        return 0
 
 
 def _own_tasks() -> int:

@@ -21,6 +21,8 @@ _ROOT = Path("/")
 _WANTED = ("memory", "pids")
 _PREFIX = "swarm-"
 _KILL_S = 2.0
+_OWN = 64 * 2**20
+"""Bytes for the supervisor, which is in it too, and must never wait for memory."""
 _numbers = itertools.count()
 
 
@@ -59,18 +61,16 @@ class Cgroup:
 
     def take(self, pid: int) -> None:
         """Put a supervisor in, so that its commands are born there: to move a process takes the
-        kernel ten milliseconds, and once is enough. The kernel is to spare it.
+        kernel ten milliseconds, and once is enough.
         """
         for folder in self._folders:
             folder.write("cgroup.procs", str(pid))
-        with suppress(OSError):
-            Path(f"/proc/{pid}/oom_score_adj").write_text("-1000")
 
     def begin(self, memory: int | None, tasks: int | None) -> None:
         """Set the limits of the next command; None is without."""
         for folder in self._folders:
             if "memory" in folder.controllers:
-                self._limit_memory(folder, memory)
+                self._limit_memory(folder, None if memory is None else memory + _OWN)
             if "pids" in folder.controllers:
                 folder.write("pids.max", "max" if tasks is None else str(tasks))
         self._kills, self._refusals = self._count("oom_kill"), self._count("max")

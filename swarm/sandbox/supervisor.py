@@ -36,6 +36,7 @@ STUBBORN_S = 5.0
 """A killed process can stay for ever in the kernel (a dead file server, a hung driver)."""
 OURS = "cannot set the limits"
 """How a reason begins that is no fault of the command."""
+OOM_SCORE_ADJ = 900
 STATUS_FD = 3
 STATUS_BYTES = 16 * 1024
 FIRST_SAMPLE_S = 0.02
@@ -64,8 +65,6 @@ class Order(TypedDict):
     file_size: int | None
     tasks: int | None
     """Most threads of this user, where the kernel is to keep to it by user."""
-    oom_score_adj: int | None
-    """That of the command, where this process has one of its own."""
 
 
 class OwnerGoneError(Exception):
@@ -416,9 +415,11 @@ def leave_keyring() -> None:
 
 def confine(order: Order) -> None:
     """Set the limits that the kernel keeps for each process, and for all of them together."""
-    if order["oom_score_adj"] is not None:
-        with open("/proc/self/oom_score_adj", "w") as file:
-            file.write(str(order["oom_score_adj"]))
+    if LINUX:
+        # When memory runs out, the kernel is to end the command and neither us nor others.
+        with suppress(OSError), open("/proc/self/oom_score_adj", "r+") as file:
+            if int(file.read()) < OOM_SCORE_ADJ:
+                file.write(str(OOM_SCORE_ADJ))
     if order["tasks"] is not None:
         hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
         most = order["tasks"] if hard == resource.RLIM_INFINITY else min(order["tasks"], hard)
