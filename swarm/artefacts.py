@@ -42,7 +42,7 @@ def carry(left: Path, into: Path, wanted: Scope) -> int:
         TooManyError: there are more than `MOST`.
     """
     moved = 0
-    for number, path in enumerate(_files(left, ""), start=1):
+    for number, path in enumerate(_files(left), start=1):
         if number > MOST:
             raise TooManyError(f"`run` left more than {MOST:,} files")
         if path in wanted and _harmless(left / path) and _place(into, path):
@@ -53,8 +53,8 @@ def carry(left: Path, into: Path, wanted: Scope) -> int:
     return moved
 
 
-def _files(root: Path, below: str) -> Iterator[str]:
-    pending = [below]
+def _files(root: Path) -> Iterator[str]:
+    pending = [""]
     while pending:
         folder = pending.pop()
         try:

@@ -235,10 +235,7 @@ class Coordinator:
             bundle=self._hub.bundle(sorted(tips)),
             tips=tuple(sorted(tips)),
             rung=rung,
-            limits=mustering.limits_of(self._config),
-            network=self._config.sandbox.network == "on",
-            gpus=bool(config.slot.gpus),
-            shielded=mustering.shielded(self._config, Path(target.info.repo)),
+            **mustering.terms_of(self._config, Path(target.info.repo)),
         )
         infos = mustering.agent_infos(self._config)
         posts = mustering.posts(self._config, infos, target, self._keys)

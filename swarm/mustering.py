@@ -10,6 +10,7 @@ import logging
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypedDict
 
 from swarm.config import RunConfig, TargetConfig
 from swarm.entities import Target
@@ -72,15 +73,25 @@ def program(config: TargetConfig) -> str:
     return _LAST.get(path, "")
 
 
-def limits_of(config: RunConfig) -> Limits:
-    """Give what one command of a measurement may take."""
-    box, gpus = config.sandbox, config.targets[0].slot.gpus
-    return Limits(box.memory_for(gpus), box.processes, box.file_size, box.tmp)
+class Terms(TypedDict):
+    """The part of a node's site that says how candidates are kept; the same for run and check."""
+
+    limits: Limits
+    network: bool
+    gpus: bool
+    shielded: tuple[str, ...]
 
 
-def shielded(config: RunConfig, top: Path) -> tuple[str, ...]:
-    """Give the directories that no candidate sees anything of: the repository, runs in it."""
-    return tuple(dict.fromkeys((str(top), str(config.targets[0].repo))))
+def terms_of(config: RunConfig, top: Path) -> Terms:
+    """Give how candidates are kept; of the repository at `top` none of them sees a thing."""
+    box, target = config.sandbox, config.targets[0]
+    gpus = target.slot.gpus
+    return Terms(
+        limits=Limits(box.memory_for(gpus), box.processes, box.file_size, box.tmp),
+        network=box.network == "on",
+        gpus=bool(gpus),
+        shielded=tuple(dict.fromkeys((str(top), str(target.repo)))),
+    )
 
 
 def provider_of(config: TargetConfig, keys: Mapping[str, str]) -> Provider | None:

@@ -231,10 +231,7 @@ class _Lab:
             bundle=Hub(root / "hub.git", config.name).bundle([source.base]),
             tips=(source.base,),
             rung=probe(config.sandbox.mode, gpus=bool(config.target.slot.gpus)),
-            limits=mustering.limits_of(config),
-            network=config.sandbox.network == "on",
-            gpus=bool(config.target.slot.gpus),
-            shielded=mustering.shielded(config, source.top),
+            **mustering.terms_of(config, source.top),
         )
 
     def work(self, seen: Observations) -> Observations:

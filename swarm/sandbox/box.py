@@ -4,8 +4,9 @@ Owns the supervisor beside each slot (`supervisor.py`, which runs the commands) 
 Which walls there are is in `ladder`, how they are built in `walls`. Knows no git, no harness and no
 metric: it is told what to run, where, for how long, and what may be seen.
 
-No PR_SET_PDEATHSIG anywhere: it fires when the *thread* that forked ends, and commands are run
-from pool threads. The supervisor watches its end of a socket instead.
+No PR_SET_PDEATHSIG between us and the supervisor: it fires when the *thread* that forked ends, and
+commands are run from pool threads. The supervisor watches its end of a socket instead. It has one
+thread, so the walls that it starts may die with it.
 """
 
 from __future__ import annotations
