@@ -14,7 +14,7 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-import swarm
+from swarm.bundled import bundled
 from swarm.errors import PreconditionError
 from swarm.repo import init_repository
 
@@ -41,7 +41,7 @@ def prepare(directory: Path) -> Path:
             hint="name another directory: swarm demo DIR",
             path=directory,
         )
-    harness, config = _bundled("harness") / "gpt", _bundled("configs") / CONFIG
+    harness, config = bundled("harness") / "gpt", bundled("configs") / CONFIG
     if not (harness / "train.py").exists() or not config.exists():
         raise PreconditionError(
             f"this installation of swarm lacks the demo's files ({harness}, {config})",
@@ -78,9 +78,3 @@ def _fill(top: Path, harness: Path, config: Path) -> None:
     (top / CONFIG).write_text(text, encoding="utf-8")
     (top / MARK).write_text("Made by `swarm demo`; it may be changed and removed.\n")
     init_repository(top, "The demo target of swarm")
-
-
-def _bundled(name: str) -> Path:
-    package = Path(swarm.__file__).resolve().parent
-    inside = package / "_bundled" / name
-    return inside if inside.exists() else package.parent / name

@@ -21,6 +21,7 @@ from threading import Event
 from typing import BinaryIO, Literal, NamedTuple
 
 from swarm.artefacts import TooManyError, carry
+from swarm.bundled import HARNESS, bundled
 from swarm.reading import Aggregate, Bounds, MetricRule, Reading, plain, read_metrics
 from swarm.records import Case, Failure, FailureKind, Sealed
 from swarm.sandbox import OUT, Command, Door, Limits, Mount, Outcome, Sandbox, View
@@ -55,6 +56,12 @@ class Harness:
     """What of it `score` and `final` get."""
     final: str | tuple[str, ...] | None = None
     """Confirms the result at the end of a run."""
+
+    @property
+    def commands(self) -> tuple[str | tuple[str, ...], ...]:
+        """All that is run of it."""
+        found = (self.run, *self.guard, self.score, self.final)
+        return tuple(command for command in found if command is not None)
 
 
 Stage = Literal["guard", "run", "score"]
@@ -207,7 +214,12 @@ def evaluate(
         launcher: the environment to pass on from.
         way: how models are reached, if they may be.
     """
-    own = {"SWARM_SEED": str(seed), "SWARM_EXPERIMENT": label, "CUDA_VISIBLE_DEVICES": gpus}
+    own = {
+        "SWARM_SEED": str(seed),
+        "SWARM_EXPERIMENT": label,
+        HARNESS: str(bundled("harness")),
+        "CUDA_VISIBLE_DEVICES": gpus,
+    }
     env = environment(os.environ if launcher is None else launcher, harness.env, own)
     bench = _Bench(harness, rooms, prefix, sandbox, env, log, cancel, way)
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from swarm.bundled import HARNESS, bundled
 from swarm.errors import HarnessError, PreconditionError, SwarmError
 from swarm.evaluate import (
     Harness,
@@ -255,11 +256,11 @@ class Node:
 
     @cached_property
     def _programs(self) -> list[str]:
-        """What the commands name in full, an interpreter say, that PATH does not lead to."""
-        harness = self.target.harness
-        commands = (harness.run, *harness.guard, harness.score, harness.final)
-        words = (w for c in commands if c is not None for w in command_words(c))
-        found = (p for word in words for p in program_at(word, self.site.shielded))
+        """What the commands name that PATH does not lead to: interpreters, swarm's harnesses."""
+        words = [w for c in self.target.harness.commands for w in command_words(c)]
+        found = [p for word in words for p in program_at(word, self.site.shielded)]
+        if any(HARNESS in word for word in words):
+            found.append(str(bundled("harness")))
         return list(dict.fromkeys(found))
 
     def room(self, commit: str, dest: Path, stage: Stage) -> Room:

@@ -11,6 +11,7 @@ import rungs
 from targets import git, launch_inline, make_config, make_patches, make_repo
 
 from swarm import coordinator
+from swarm.bundled import bundled
 from swarm.coordinator import Coordinator
 from swarm.errors import ConfigError, PreconditionError
 from swarm.launch import open_run
@@ -196,3 +197,21 @@ def test_a_node_that_lacks_the_rung_says_so(place: Path, monkeypatch: pytest.Mon
     with pytest.raises(PreconditionError, match="does not hold on") as caught:
         launch_inline(make_config(place, CONFIG))
     assert "swarm doctor" in (caught.value.hint or "")
+
+
+@ON_EACH
+def test_the_harnesses_that_came_with_swarm_are_there_to_be_read_and_not_to_be_changed(
+    place: Path, name: RungName, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on(name, monkeypatch)
+    write = 'echo "# mine" >> "$SWARM_HARNESS/toy/measure.py"'
+    run = f'grep -q METRIC "$SWARM_HARNESS/toy/measure.py" && echo METRIC loss=$(cat x.txt); {write}'
+    if name == "process":  # nothing keeps a root from writing here, and it must not be tried
+        run = run.removesuffix(f"; {write}")
+    else:
+        run += " 2>/dev/null; true"
+    before = (bundled("harness") / "toy" / "measure.py").read_text()
+    config = make_config(place, CONFIG, f"target.run={run!r}")
+    _, state = launch_inline(config)
+    assert state.experiments[1].verdict == "keep"
+    assert (bundled("harness") / "toy" / "measure.py").read_text() == before
