@@ -154,7 +154,7 @@ def test_a_difference_between_repeats_ends_determinism_and_completes_the_baselin
     landscape = Shaky(worths={(0, 1): 5.0})
     run = World(config(agents=1), landscape, machines=("cpu",), orders={"a1": [(0, 1)]}).live()
     check_end(run)
-    assert len(run.measured("baseline")) == run.config.judge.baseline
+    assert len(run.measured("baseline")) == run.config.rule().baseline
     baselines = [m.seq for m in run.measured("baseline")]
     assert run.of(Decided)[0].seq > max(baselines), "it is judged when the baseline is complete"
     assert not run.target.spread("cpu").deterministic
@@ -306,7 +306,7 @@ def test_a_prepared_proposal_that_was_overtaken_is_rebased_or_redone_unnumbered(
         run = World(config(agents=1), landscape, machines=("cpu",), orders=orders)
         while run.over is None:
             run.drive()
-            waiting = run.state.agents["a1"].prepared is None and run.crew.proposing
+            waiting = run.state.agents["a1"].loops["main"].prepared is None and run.crew.proposing
             if run.over is None:
                 # Proposing is quick here, so that the second is prepared on the old base.
                 run.finish(next(iter(run.crew.proposing if waiting else run.crew.measuring)))
@@ -539,7 +539,7 @@ def test_a_draining_run_measures_base_and_best_afresh_by_turns() -> None:
     run = World(config(agents=1), landscape, machines=("cpu",), orders={"a1": [(0, 1)]}).live()
     check_end(run)
     finals = [m.measurement for m in run.measured("final")]
-    assert [m.commit for m in finals] == [BASE, run.target.best] * run.config.judge.confirm
+    assert [m.commit for m in finals] == [BASE, run.target.best] * run.config.rule().confirm
     assert [m.index - FINAL_INDEX for m in finals] == [i for i in range(5) for _ in range(2)]
     record = run.target.record(BASE, "cpu").primary
     assert record.n < len(run.measured("baseline")) + len(finals), "never pooled with the record"
@@ -773,7 +773,7 @@ def test_a_crash_is_not_held_open_for_a_proposer_that_has_to_wait_long() -> None
         run.happen()
     for wait, verdict in ((60.0, None), (3600.0, "crash")):
         until = run.now + timedelta(seconds=wait)
-        run.record(Waiting(agent="a1", until=until, reason="later"))
+        run.record(Waiting(agent="a1", target="main", until=until, reason="later"))
         run.crew.proposing.clear()
         run.drive()
         assert run.state.experiments[1].verdict == verdict

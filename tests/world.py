@@ -49,6 +49,7 @@ from swarm.records import (
     Draining,
     Dropped,
     Event,
+    Exhausted,
     Failed,
     Failure,
     FailureKind,
@@ -367,8 +368,8 @@ class World:
                 self.asked.append(action)
                 if action.port is not None:
                     self.crew.offered.add(action.port)
-            case Number(agent):
-                prepared = self.state.agents[agent].prepared
+            case Number(agent, target):
+                prepared = self.state.agents[agent].loops[target].prepared
                 assert prepared is not None
                 self._number(agent, prepared)
             case Stack(_, number):
@@ -404,14 +405,16 @@ class World:
             self.over = written
 
     def _number(self, agent_name: str, proposal: Proposal) -> None:
-        agent = self.state.agents[agent_name]
-        onto = agent.incumbent
+        loop = self.state.agents[agent_name].loops["main"]
+        onto = loop.incumbent
         if proposal.commit is not None and self.name(proposal.base) != self.name(onto):
             tree = self.merge(proposal.commit, proposal.base, onto)
             if tree is None or tree == self.trees[onto]:
-                if agent.prepared is None:
-                    self.record(Prepared(agent=agent_name, proposal=proposal))
-                self.record(Dropped(agent=agent_name, reason="it does not apply any more"))
+                if loop.prepared is None:
+                    self.record(Prepared(agent=agent_name, target="main", proposal=proposal))
+                self.record(
+                    Dropped(agent=agent_name, target="main", reason="it does not apply any more")
+                )
                 return
             commit = self.commit(tree, onto)
             update = {"base": onto, "commit": commit, "tree": repr(tree)}
@@ -541,31 +544,31 @@ class World:
             return
         made = self.state.agents[place].proposals
         if self.habits.exhausted_after is not None and made >= self.habits.exhausted_after:
-            self.record(Parked(agent=place, reason="nothing left", exhausted=True))
+            self.record(Exhausted(agent=place, target="main", reason="nothing left"))
             return
         if self.orders is not None and order.port is None and not self.orders.get(place):
-            self.record(Parked(agent=place, reason="nothing left", exhausted=True))
+            self.record(Exhausted(agent=place, target="main", reason="nothing left"))
             return
         proposal = self.propose(order)
-        agent = self.state.agents[place]
-        twin = twin_of(self.state, place, proposal) if self.habits.thinks else None
-        if twin is not None and agent.returned is None:
-            self.record(Returned(agent=place, proposal=proposal, twin=twin))
+        loop = self.state.agents[place].loops["main"]
+        twin = twin_of(self.state, place, "main", proposal) if self.habits.thinks else None
+        if twin is not None and loop.returned is None:
+            self.record(Returned(agent=place, target="main", proposal=proposal, twin=twin))
             return
         if twin is not None:
             proposal = proposal.model_copy(update={"twin": twin})
-        idle = not agent.open and not self.crew.interrupted
+        idle = not loop.open and not self.crew.interrupted
         if idle and self.state.phase == "running":
             self._number(place, proposal)
         else:
-            self.record(Prepared(agent=place, proposal=proposal))
+            self.record(Prepared(agent=place, target="main", proposal=proposal))
 
     def _comes_to_nothing(self, order: Propose) -> bool:
         """Let a provider say that it will not serve."""
         roll, agent = self.random.random(), self.state.agents[order.agent]
         if roll < self.habits.waits:
             until = self.now + timedelta(seconds=self.random.choice((0.0, 1.0, 20.0)))
-            self.record(Waiting(agent=order.agent, until=until, reason="overloaded"))
+            self.record(Waiting(agent=order.agent, target="main", until=until, reason="overloaded"))
         elif roll < self.habits.waits + self.habits.locked_out:
             group = [n for n, a in self.state.agents.items() if a.info.group == agent.info.group]
             self.record(Spent(agent=order.agent, usage=Usage(), reason="wrong key"))
@@ -742,16 +745,17 @@ class World:
             assert crashed.repairs < self.config.repair
             assert action.base == crashed.base
             return
-        assert agent.prepared is None
-        assert len(agent.open) <= self.config.lookahead
+        loop = agent.loops["main"]
+        assert loop.prepared is None
+        assert len(loop.open) <= self.config.lookahead
         waiting = [state.experiments[n] for n in target.queue]
         queued = [e for e in waiting if e.agent == action.agent and e.conflict_onto is None]
         if self.config.merge.sync == "best" and not queued:
             assert action.base == target.best, "nothing of its own waits: it goes on from best"
-        assert action.base == agent.incumbent
+        assert action.base == loop.incumbent
         limit = self.config.budget.experiments
         if limit is not None:
-            prepared = sum(a.prepared is not None for a in state.agents.values())
+            prepared = sum(a.prepared for a in state.agents.values())
             making = sum(p.repair is None for p in crew.proposing.values())
             assert state.spend.experiments + prepared + making < limit
         if action.port is not None:
@@ -809,18 +813,18 @@ class World:
                 assert valid, "no verdict on a gain without a measurement of it"
                 assert any(m.measurement.machine == machine for m in valid)
                 exact = self._exact(machine)
-                wanted = 2 if exact else self.config.judge.baseline
+                wanted = 2 if exact else self.config.rule().baseline
                 assert self.target.record(BASE, machine).primary.n >= wanted
                 assert self.target.record(experiment.base, machine).primary.n
                 record = self.target.record(experiment.proposal.commit or "", machine)
-                clear = event.z is not None and event.z >= self.config.judge.once
+                clear = event.z is not None and event.z >= self.config.rule().once
                 if not (exact or clear):
                     assert experiment.controls >= record.runs - 1, "its incumbent beside it"
                 if event.verdict == "keep":
                     assert record.primary.n >= 2
-                    assert record.whole_last or self.config.judge.points is not None
+                    assert record.whole_last or self.config.rule().points is not None
                 here = [m for m in valid if m.measurement.machine == machine]
-                assert len(here) <= self.config.judge.runs + 1
+                assert len(here) <= self.config.rule().runs + 1
                 assert experiment.controls <= max(MAX_ABORTS + 1, len(here) + 1, record.runs)
             case "duplicate":
                 assert not mine, "a duplicate costs no measurement"
@@ -828,7 +832,7 @@ class World:
                 assert not mine
             case "invalid" if "is not believed" in event.reason:
                 assert not real
-                assert self.config.judge.max_gain is not None
+                assert self.config.rule().max_gain is not None
             case "aborted":
                 assert len(kinds) > 2 or "compared with cannot be measured" in event.reason
                 assert not real
@@ -840,7 +844,7 @@ class World:
 
     def _exact(self, machine: str) -> bool:
         """Tell whether no repeat has ever differed in what is compared."""
-        points, noise = self.config.judge.points, self.target.noise(machine)
+        points, noise = self.config.rule().points, self.target.noise(machine)
         costs = [] if points is None else [p.name for p in points.of if p != "cases"]
         names = [self.target.info.metric.name, *costs]
         return all(name in noise and noise[name].deterministic for name in names)
@@ -853,7 +857,7 @@ def check_end(world: World) -> None:
     assert not target.open
     assert not target.queue
     assert target.stack is None
-    assert all(a.prepared is None for a in state.agents.values())
+    assert all(not a.prepared for a in state.agents.values())
     decided = [e.number for e in world.of(Decided)]
     assert sorted(decided) == list(state.experiments) == list(range(1, len(decided) + 1))
     limit = world.config.budget.experiments
@@ -869,7 +873,7 @@ def check_end(world: World) -> None:
         else:
             assert experiment.merged is None
     land = world.landscape
-    if land.sigma == 0.0 and not land.flaky and world.config.judge.points is None:
+    if land.sigma == 0.0 and not land.flaky and world.config.rule().points is None:
         values = [world.truth(c) for c in reversed(line)]
         assert all(a < b for a, b in pairwise(values)), "best is never worse"
     check_finals(world)
@@ -886,7 +890,7 @@ def check_finals(world: World) -> None:
     made = [m for m in finals if m.failure is None or m.failure.kind != "aborted"]
     sides = [{m.index for m in made if m.commit == c} for c in (BASE, target.best)]
     assert sides[0] == sides[1], "the same fresh seeds on both sides"
-    rounds = world.config.judge.confirm
+    rounds = world.config.rule().confirm
     assert len(sides[0]) in (min(2, rounds), rounds)
     assert len(made) == 2 * len(sides[0])
     assert target.result is not None
