@@ -120,6 +120,37 @@ def test_every_run_ends_and_everything_in_it_adds_up(run: World) -> None:
     assert world.same(run.state, RunState(run.events)), "nothing but the ledger was needed"
 
 
+@settings(max_examples=150, deadline=None)
+@given(any_world(), st.data())
+def test_with_several_targets_too(run: World, data: st.DataObject) -> None:
+    """Targets that begin with the same tree, with budgets and weights of their own."""
+    limits = data.draw(st.lists(st.sampled_from([None, 2, 9]), min_size=2, max_size=3))
+    targets = [
+        {"name": f"t{i}", "weight": 1 + i, "budget": {"experiments": limit, "stale": 8}}
+        for i, limit in enumerate(limits)
+    ]
+    metric = run.config.target.metric
+    settled = config(
+        agents=sum(g.count for g in run.config.agents),
+        experiments=run.config.budget.experiments,
+        lookahead=run.config.lookahead,
+        sync=run.config.merge.sync,
+        goal=metric.goal,
+        metric=metric.name,
+        targets=targets,
+    )
+    several = World(
+        settled, run.landscape, run.habits, seed=run.seed, machines=run.machines, goal=run.goal
+    ).live()
+    for _ in range(30):
+        if isinstance(several.over, Finished):
+            break
+        several.launch()
+        several.live()
+    check_end(several)
+    assert world.same(several.state, RunState(several.events)), "nothing but the ledger was needed"
+
+
 # --- what it costs ------------------------------------------------------------------------------
 
 
