@@ -214,9 +214,10 @@ def _test(path: Path, n: int, item: Mapping[str, Any], offered: bool) -> dict[st
 def evals(text: str) -> dict[str, dict[str, str]]:
     """Read `EVAL n: name` blocks as questions for the judge, by their names."""
     heads = list(HEAD.finditer(text))
+    ends = [*(head.start() for head in heads[1:]), len(text)]
     found: dict[str, dict[str, str]] = {}
-    for head, following in zip(heads, [*heads[1:], None], strict=True):
-        block = text[head.end() : following.start() if following else len(text)]
+    for head, end in zip(heads, ends, strict=False):  # without heads there is one end too many
+        block = text[head.end() : end]
         parts = {name: _part(block, name) for name in PARTS}
         question = parts["question"] or head[2].strip()
         if parts["pass"]:
@@ -244,18 +245,28 @@ def _of_blocks(path: Path) -> dict[str, Any]:
     questions = evals(text)
     if not questions:
         raise FormError(f"{path}: it has no `EVAL 1: ...` block")
-    listed = re.search(
-        r"^\W*test inputs?\W*:?\W*$((?:\n\s*|\n\s*(?:[-*]|\d+[.)])\s.*)+)", text, re.M | re.I
-    )
-    inputs = re.findall(r"^\s*(?:[-*]|\d+[.)])\s+(.+)$", listed[1], re.M) if listed else []
+    inputs = _inputs(text)
     if not inputs:
         raise FormError(
             f"{path}: no inputs to ask about: list them below a line `Test inputs:`, or name this "
             f"file in a suite, `questions: {path.name}`"
         )
-    cases = [{"id": str(n), "request": text.strip("\"'` ")} for n, text in enumerate(inputs, 1)]
+    cases = [{"id": str(n), "request": text} for n, text in enumerate(inputs, start=1)]
     skill = {"kind": "skill", "path": _skill(path)}
     return {"under": skill, "questions": questions, "cases": cases}
+
+
+def _inputs(text: str) -> list[str]:
+    """Read the list below a line `Test inputs:`."""
+    found: list[str] = []
+    inside = False
+    for line in text.splitlines():
+        item = re.match(r"\s*(?:[-*]|\d+[.)])\s+(.+)", line)
+        if inside and item:
+            found.append(item[1].strip("\"'` "))
+        elif line.strip():
+            inside = re.fullmatch(r"\W*test inputs?\W*", line, re.IGNORECASE) is not None
+    return found
 
 
 # --- written down -----------------------------------------------------------------------------

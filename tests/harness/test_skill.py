@@ -152,24 +152,25 @@ def test_what_is_hidden_is_not_needed_to_run(tmp_path: Path) -> None:
         ({"steps": {"a": {"input": float("nan")}}}, "a number from 0 up is wanted"),
         ({"answer": 3}, "a text is wanted"),
         ({"stopped": "well"}, "`stopped` is none of the words"),
-        (None, "no outcome"),
     ],
 )
 def test_an_outcome_of_a_stranger_is_checked(
-    tmp_path: Path, change: dict[str, Any] | None, why: str
+    tmp_path: Path, change: dict[str, Any], why: str
 ) -> None:
     with MessagesServer(editor) as server:
         path = tried(tmp_path, SUITE, server.url)
         skill("run", path, "--out", tmp_path / "out")
     (file,) = (tmp_path / "out").glob("greet*.json")
-    if change is None:
-        file.unlink()
-    else:
-        file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
     done = skill("score", path, "--out", tmp_path / "out")
     assert done.passed == {"greet": False, "answer": True}
     assert why in done.feedback
     assert not (tmp_path / "out.txt").exists()
+    file.unlink()
+    done = skill("score", path, "--out", tmp_path / "out")
+    assert (done.status, done.result) == (1, {})
+    assert "case `greet` has no outcome" in done.stderr
+    assert "say `artefacts: [" in done.stderr
 
 
 # --- what is under test -------------------------------------------------------------------------
