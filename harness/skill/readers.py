@@ -120,7 +120,10 @@ def _of_evals(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
         case: dict[str, Any] = {
             "id": str(item.get("id", n)),
             "request": item.get("prompt"),
-            "checks": [{"ask": f"Is this true of the text? {text}"} for text in expectations],
+            "checks": [
+                {"ask": f"Is this true of the text? {text}", "with_files": True}
+                for text in expectations
+            ],
         }
         if item.get("files"):
             case["files"] = [_near(here, str(name)) for name in item["files"]]
@@ -203,7 +206,8 @@ def _test(path: Path, n: int, item: Mapping[str, Any], offered: bool) -> dict[st
     if rubric := cast("dict[str, Any]", item.get("rubric") or {}):
         _only(path, f"{at}.rubric", rubric, ("prompt", "min_score"))
         least = rubric.get("min_score", 70)
-        checks.append({"ask": RUBRIC.format(least=least, prompt=rubric.get("prompt", ""))})
+        asked = RUBRIC.format(least=least, prompt=rubric.get("prompt", ""))
+        checks.append({"ask": asked, "with_files": True})
     case = {"id": item.get("name"), "request": item.get("input"), "checks": checks}
     return {**case, "group": item["category"]} if item.get("category") else case
 

@@ -20,6 +20,8 @@ from form import FormError, ModelForm, Question, Reader
 Kind = Literal["skill", "prompt", "harness"]
 INPUT = "{{input}}"
 """Where a prompt wants the request."""
+REQUEST = "{{request}}"
+"""Where a question for the judge wants the request of the case."""
 ID_LIMIT = 200
 STEPS = 12
 """Each brings four metrics, and swarm records a hundred."""
@@ -107,6 +109,8 @@ class Says:
 
     question: Question
     file: str | None
+    with_files: bool = False
+    """The answer, and after it all text files that the run has changed."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +193,7 @@ class Check(NamedTuple):
     def of_files(self) -> bool:
         """Whether it looks at what the run left, and at nothing else of it."""
         match self.what:
-            case Says(question, file):
+            case Says(question, file, _):
                 return file is not None and not isinstance(question.check, form.Asks)
             case Exact(_, file):
                 return file is not None
@@ -615,7 +619,7 @@ class _Suites(Reader):
             self.wrong(at, f"one kind is wanted, not {' and '.join(kinds)}; make two checks")
             return None
         kind = kinds[0]
-        options = OPTIONS.get(kind, ("file", "expect", "timeout"))
+        options = OPTIONS.get(kind, ("file", "with_files", "expect", "timeout"))
         self.known(given, (*kinds, *options), at)
         what = self.what(kind, kinds, given, at)
         if what is None:
@@ -665,7 +669,11 @@ class _Suites(Reader):
             self.wrong(f"{at}.expect", f"yes or no is wanted, not {form.shown(expect)}")
         check = self.check(kinds, given, at)
         seconds = self.seconds(given, "timeout", at, Question.timeout_s)
-        return Says(Question(at, check, expect is not False, seconds), file) if check else None
+        both = self.flag(given, "with_files", at)
+        if both and file is not None:
+            self.wrong(form.key_at(at, "with_files"), "that is for the answer, not for one `file`")
+        question = Question(at, check, expect is not False, seconds) if check else None
+        return Says(question, file, both) if question else None
 
     def calls_of(self, kind: str, given: dict[str, Any], at: str) -> Calls:
         names = self.texts(given[kind], form.key_at(at, kind))

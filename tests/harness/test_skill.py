@@ -565,6 +565,24 @@ def test_a_model_does_not_judge_itself(tmp_path: Path) -> None:
     assert measure(tmp_path, same, saying("yes")).status == 0
 
 
+def test_the_judge_may_see_the_request_and_the_files(tmp_path: Path) -> None:
+    ask = "{ask: 'Is this done? {{request}}', with_files: true}"
+    suite = JUDGED.replace("JUDGE", "large").replace('{ask: "Does it greet?", expect: no}', ask)
+    suite = suite[: suite.index("questions:")] + suite[suite.index("cases:") :]
+    seen: list[str] = []
+
+    def script(body: Json) -> Reply:
+        if body["model"] == "small":
+            return doing(write("a.txt", "Hi you"), run("printf '\\377' > b.bin"))(body)
+        seen.append(conversation(body))
+        return Reply.saying("yes")
+
+    assert measure(tmp_path, suite, script).passed == {"a": True}
+    (told,) = seen
+    assert "Is this done? greet me" in told
+    assert "Done.\n\n--- the file a.txt ---\nHi you\n\n--- the file b.bin ---\n(1 bytes" in told
+
+
 def test_a_judge_without_an_answer_is_no_failed_case(tmp_path: Path) -> None:
     done = measure(tmp_path, JUDGED.replace("JUDGE", "large"), saying("well, perhaps"))
     assert done.status == 1
