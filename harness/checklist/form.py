@@ -107,11 +107,13 @@ class Prices(NamedTuple):
 
     input: float
     output: float
+    cache_read: float | None = None
+    """None: as `input`."""
 
 
 @dataclass(frozen=True)
-class JudgeForm:
-    """The model that answers `ask` questions."""
+class ModelForm:
+    """A model, and the server that has it; the defaults are a judge's."""
 
     base_url: str | None = None
     key_env: str | None = None
@@ -137,7 +139,7 @@ class Checklist:
     timeout_s: float = 60.0
     jobs: int = 4
     repeats: int = 1
-    judge: JudgeForm = field(default_factory=JudgeForm)
+    judge: ModelForm = field(default_factory=ModelForm)
 
     @property
     def asks(self) -> bool:
@@ -145,6 +147,10 @@ class Checklist:
         return any(isinstance(question.check, Asks) for question in self.questions)
 
 
+MODEL_KEYS = (
+    "base_url", "key_env", "model", "temperature", "max_tokens", "timeout", "retries",
+    "usd_per_mtok",
+)  # fmt: skip
 LENGTHS = ("min_words", "max_words", "min_chars", "max_chars")
 KINDS = (
     "contains", "not_contains", "regex", "not_regex", *LENGTHS,
@@ -158,8 +164,9 @@ def load(path: Path) -> Checklist:
     Raises:
         FormError: all that is wrong with it.
     """
-    reader = _Reader(path)
-    given = reader.mapping(_parse(path), "")
+    value, places = parse(path)
+    reader = Reader(path, places)
+    given = reader.mapping(value, "")
     reader.known(
         given, ("questions", "inputs", "generate", "timeout", "jobs", "repeats", "judge"), ""
     )
@@ -181,20 +188,33 @@ def load(path: Path) -> Checklist:
     return checklist
 
 
-def _parse(path: Path) -> Any:
+class Parsed(NamedTuple):
+    """What a file says, and where it says it."""
+
+    value: Any
+    places: Mapping[str, int]
+    """The line of each key, written as in a complaint: `questions.short`, `inputs.1.file`."""
+
+
+def parse(path: Path) -> Parsed:
+    """Read a YAML or JSON file.
+
+    Raises:
+        FormError: there is none, or it is neither.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise FormError(f"{path}: cannot be read: {error}") from None
     if path.suffix == ".json":
         try:
-            return json.loads(text)
+            return Parsed(json.loads(text), _places_in_json(text))
         except ValueError as error:
             raise FormError(f"{path}: not JSON: {error}") from None
     try:
         import yaml
     except ImportError:
-        remedy = "pip install PyYAML, or write the checklist as a .json file"
+        remedy = "pip install PyYAML, or write it as a .json file"
         raise FormError(f"{path}: this Python has no PyYAML; {remedy}") from None
 
     class Loader(yaml.SafeLoader):
@@ -212,8 +232,12 @@ def _parse(path: Path) -> Any:
                 seen.add(name)
             return super().construct_mapping(node, deep)
 
+    loader: Any = Loader(text)
     try:
-        return yaml.load(text, Loader)
+        node = loader.get_single_node()
+        if node is None:
+            return Parsed(None, {})
+        return Parsed(loader.construct_document(node), _places(node))
     except yaml.MarkedYAMLError as error:
         place = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         # The mistake that everybody makes once, in a file of questions.
@@ -223,15 +247,47 @@ def _parse(path: Path) -> Any:
         raise FormError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
 
 
-class _Reader:
+def _places_in_json(text: str) -> dict[str, int]:
+    """Find the lines of JSON, which is YAML too, but for tabs at a line's beginning."""
+    try:
+        import yaml
+
+        return _places(yaml.compose(text.replace("\t", " "), yaml.SafeLoader))  # pyright: ignore[reportUnknownMemberType]
+    except Exception:  # no PyYAML, or something that is not quite YAML: no lines, then
+        return {}
+
+
+def _places(node: Any, at: str = "", inside: tuple[Any, ...] = ()) -> dict[str, int]:
+    entries: object = node.value
+    if node in inside or not isinstance(entries, list):  # an alias may lead in a circle
+        return {}
+    found: dict[str, int] = {}
+    for n, entry in enumerate(cast("list[Any]", entries), start=1):
+        pair = cast("tuple[Any, Any]", entry) if isinstance(entry, tuple) else (None, entry)
+        key, below = pair
+        name = key_at(at, str(n) if key is None else str(key.value))
+        found[name] = (key or below).start_mark.line + 1
+        found |= _places(below, name, (*inside, node))
+    return found
+
+
+class Reader:
     """Turns parsed YAML into the nouns above and gathers what is wrong."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, places: Mapping[str, int] | None = None) -> None:
         self.path, self.folder = path, path.absolute().parent
+        self.places = places or {}
         self.problems: list[str] = []
 
     def wrong(self, key: str, message: str) -> None:
-        self.problems.append(f"{self.path}: {key}: {message}" if key else f"{self.path}: {message}")
+        where = self.where(key)
+        self.problems.append(f"{where}: {key}: {message}" if key else f"{where}: {message}")
+
+    def where(self, key: str) -> str:
+        """Give the file, and the line of a key or of what it stands in."""
+        while key and key not in self.places:
+            key = key.rpartition(".")[0]
+        return f"{self.path}:{self.places[key]}" if key else str(self.path)
 
     # --- plain values -------------------------------------------------------------------------
 
@@ -242,7 +298,7 @@ class _Reader:
                 if not isinstance(name, str):
                     self.wrong(key, f"the key {name!r} is not a text; put it in quotes")
             return {name: v for name, v in given.items() if isinstance(name, str)}
-        self.wrong(key, f"a mapping (`key: value`) is wanted, not {_shown(value)}")
+        self.wrong(key, f"a mapping (`key: value`) is wanted, not {shown(value)}")
         return {}
 
     def known(self, given: Iterable[str], keys: tuple[str, ...], at: str) -> None:
@@ -250,12 +306,12 @@ class _Reader:
             if name not in keys:
                 near = difflib.get_close_matches(name, keys, 1)
                 hint = f"did you mean `{near[0]}`?" if near else f"known are {', '.join(keys)}"
-                self.wrong(_at(at, name), f"unknown key; {hint}")
+                self.wrong(key_at(at, name), f"unknown key; {hint}")
 
     def text(self, value: Any, key: str) -> str:
         if isinstance(value, str) and value.strip():
             return value
-        self.wrong(key, f"a text is wanted, not {_shown(value)}")
+        self.wrong(key, f"a text is wanted, not {shown(value)}")
         return ""
 
     def whole(
@@ -264,13 +320,15 @@ class _Reader:
         value = given.get(name, default)
         if type(value) is int and value >= least:
             return value
-        self.wrong(_at(at, name), f"a whole number from {least} up is wanted, not {_shown(value)}")
+        self.wrong(
+            key_at(at, name), f"a whole number from {least} up is wanted, not {shown(value)}"
+        )
         return default
 
     def number(self, value: Any, key: str) -> float:
         if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e9:
             return float(value)
-        self.wrong(key, f"a number from 0 up is wanted, not {_shown(value)}")
+        self.wrong(key, f"a number from 0 up is wanted, not {shown(value)}")
         return 0.0
 
     def seconds(self, given: Mapping[str, Any], name: str, at: str, default: float) -> float:
@@ -278,7 +336,7 @@ class _Reader:
         found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h)?", str(value))
         if found and not isinstance(value, bool) and float(found[1]) > 0:
             return float(found[1]) * {"s": 1, "m": 60, "h": 3600, None: 1}[found[2]]
-        self.wrong(_at(at, name), f"seconds, or a text such as 90s or 2m, not {_shown(value)}")
+        self.wrong(key_at(at, name), f"seconds, or a text such as 90s or 2m, not {shown(value)}")
         return default
 
     def command(self, value: Any, key: str) -> str | tuple[str, ...]:
@@ -289,7 +347,7 @@ class _Reader:
         elif isinstance(value, str) and value.strip():
             return value
         if value is not None or key != "generate":
-            self.wrong(key, f"a text for the shell or a list of texts, not {_shown(value)}")
+            self.wrong(key, f"a text for the shell or a list of texts, not {shown(value)}")
         return ()
 
     def texts(self, value: Any, key: str) -> tuple[str, ...]:
@@ -317,7 +375,7 @@ class _Reader:
         kinds = [key for key in given if key in KINDS]
         expect = {"yes": True, "no": False}.get(str(given.get("expect")), given.get("expect", True))
         if not isinstance(expect, bool):
-            self.wrong(f"{at}.expect", f"yes or no is wanted, not {_shown(expect)}")
+            self.wrong(f"{at}.expect", f"yes or no is wanted, not {shown(expect)}")
         if not kinds:
             if isinstance(value, dict):
                 self.wrong(at, f"asks nothing; give one of {', '.join(KINDS)}")
@@ -377,7 +435,7 @@ class _Reader:
             self.wrong(key, "this Python has no jsonschema; pip install jsonschema")
             return Schema(True)
         if not isinstance(value, dict):
-            self.wrong(key, f"a schema or the path of its file is wanted, not {_shown(value)}")
+            self.wrong(key, f"a schema or the path of its file is wanted, not {shown(value)}")
             return Schema(True)
         schema = cast("dict[str, Any]", value)
         default = validators.Draft202012Validator
@@ -390,7 +448,7 @@ class _Reader:
     def calls(self, value: Any, key: str) -> Calls | None:
         name, colon, function = self.text(value, key).rpartition(":")
         if not colon or not function.isidentifier() or not name:
-            self.wrong(key, f"`file.py:function` is wanted, not {_shown(value)}")
+            self.wrong(key, f"`file.py:function` is wanted, not {shown(value)}")
             return None
         file = self.folder / name
         try:
@@ -411,7 +469,7 @@ class _Reader:
         if value is None:
             return ()
         if not isinstance(value, list) or not value:
-            self.wrong("inputs", f"a list of texts and files is wanted, not {_shown(value)}")
+            self.wrong("inputs", f"a list of texts and files is wanted, not {shown(value)}")
             return ()
         listed = enumerate(cast("list[Any]", value), start=1)
         found = [entry for n, item in listed for entry in self.entries(n, item)]
@@ -457,47 +515,50 @@ class _Reader:
 
     # --- the judge ----------------------------------------------------------------------------
 
-    def judge(self, value: Any) -> JudgeForm:
+    def judge(self, value: Any) -> ModelForm:
         if value is None:
-            return JudgeForm()
-        at = "judge"
-        given = self.mapping(value, at)
-        keys = (
-            "base_url", "key_env", "model", "temperature", "max_tokens", "timeout", "retries",
-            "usd_per_mtok",
-        )  # fmt: skip
-        self.known(given, keys, at)
-        base_url = self.text(given["base_url"], "judge.base_url") if "base_url" in given else None
+            return ModelForm()
+        given = self.mapping(value, "judge")
+        self.known(given, MODEL_KEYS, "judge")
+        return self.model(given, "judge", ModelForm())
+
+    def model(self, given: Mapping[str, Any], at: str, default: ModelForm) -> ModelForm:
+        """Read the keys of `MODEL_KEYS` from a mapping that may have others."""
+        base_url = self.text(given["base_url"], f"{at}.base_url") if "base_url" in given else None
         if base_url and not re.fullmatch(r"https?://[^\s/]\S*", base_url):
-            self.wrong("judge.base_url", "an address such as http://localhost:11434 is wanted")
-        temperature = given.get("temperature", 0.0)
-        return JudgeForm(
+            self.wrong(f"{at}.base_url", "an address such as http://localhost:11434 is wanted")
+        temperature = given.get("temperature", default.temperature)
+        if temperature is not None:
+            temperature = self.number(temperature, f"{at}.temperature")
+        return ModelForm(
             base_url=base_url,
-            key_env=self.text(given["key_env"], "judge.key_env") if "key_env" in given else None,
-            model=self.text(given.get("model", JudgeForm.model), "judge.model"),
-            temperature=None
-            if temperature is None
-            else self.number(temperature, "judge.temperature"),
-            max_tokens=self.whole(given, "max_tokens", at, JudgeForm.max_tokens),
-            timeout_s=self.seconds(given, "timeout", at, JudgeForm.timeout_s),
-            retries=self.whole(given, "retries", at, JudgeForm.retries, least=0),
-            usd_per_mtok=self.prices(given.get("usd_per_mtok")),
+            key_env=self.text(given["key_env"], f"{at}.key_env") if "key_env" in given else None,
+            model=self.text(given.get("model", default.model), f"{at}.model"),
+            temperature=temperature,
+            max_tokens=self.whole(given, "max_tokens", at, default.max_tokens),
+            timeout_s=self.seconds(given, "timeout", at, default.timeout_s),
+            retries=self.whole(given, "retries", at, default.retries, least=0),
+            usd_per_mtok=self.prices(given.get("usd_per_mtok"), f"{at}.usd_per_mtok"),
         )
 
-    def prices(self, value: Any) -> Prices | None:
+    def prices(self, value: Any, at: str) -> Prices | None:
         if value is None:
             return None
-        at = "judge.usd_per_mtok"
         given = self.mapping(value, at)
-        self.known(given, ("input", "output"), at)
-        return Prices(*(self.number(given.get(k), f"{at}.{k}") for k in ("input", "output")))
+        self.known(given, ("input", "output", "cache_read"), at)
+        read, written = (self.number(given.get(k), f"{at}.{k}") for k in ("input", "output"))
+        cached = given.get("cache_read")
+        known = None if cached is None else self.number(cached, f"{at}.cache_read")
+        return Prices(read, written, known)
 
 
-def _at(at: str, name: str) -> str:
+def key_at(at: str, name: str) -> str:
+    """Give the full name of a key."""
     return f"{at}.{name}" if at else name
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Give a value as a complaint names it."""
     match value:
         case None:
             return "nothing"
