@@ -16,10 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -32,6 +31,8 @@ GROWTH = 10
 """At most so many times the calls from one step of calibration to the next."""
 ERRORS = 2000
 """Characters of what the candidate printed that are shown when it fails."""
+SHORT_S = 0.005
+"""A repeat below this is timed badly: a message between two processes takes some 50 µs."""
 MTRACE = "libc_malloc_debug.so.0"
 
 
@@ -78,14 +79,22 @@ class Memory(NamedTuple):
     peak_kb: float
 
 
-@dataclass(frozen=True)
-class Measured:
+class Row(NamedTuple):
+    """A function of the candidate, as a profiler sees it."""
+
+    place: str
+    function: str
+    calls: int
+    share: float
+    """Of the time, without what it calls."""
+
+
+class Measured(NamedTuple):
     """All that was found."""
 
     repeats: list[Repeat]
     memory: Memory | None
-    profile: list[tuple[str, str, int, float]] = field(default_factory=list[Any])
-    """Place, function, calls, share of the time."""
+    profile: list[Row]
 
 
 def measure(job: Job, outputs: bool) -> Measured:
@@ -101,11 +110,13 @@ def measure(job: Job, outputs: bool) -> Measured:
             subject.take(inputs(job, f"warm-up {number}", calls))
             subject.go()
         repeats = [repeat(job, subject, n, calls, outputs) for n in range(job.repeats)]
-        rows: list[Any] = []
+        rows: list[Row] = []
         if job.profile:
             subject.take(inputs(job, "profile", calls))
-            rows = [tuple(row) for row in subject.ask("profile", job.profile)]
-    return Measured(repeats, memory(job) if job.memory_calls else None, rows)
+            rows = [Row(*row) for row in subject.ask("profile", job.profile)]
+    found = Measured(repeats, memory(job) if job.memory_calls else None, rows)
+    stay_apart(job.name, "a function of the harness")  # it may have been imported late
+    return found
 
 
 def inputs(job: Job, purpose: str, calls: int) -> list[Arguments]:
@@ -145,7 +156,7 @@ def repeat(job: Job, subject: "Process", number: int, calls: int, wanted: bool) 
     given = inputs(job, f"repeat {number}", calls)
     subject.take(given)
     seconds = subject.go()
-    outputs = subject.ask("give") if job.check or wanted else []
+    outputs = subject.outputs() if job.check or wanted else []
     check(job, given, outputs, f"repeat {number + 1}")
     return Repeat(number, calls, seconds, outputs if wanted else [])
 
@@ -197,7 +208,7 @@ def memory(job: Job) -> Memory:
             subject.take(given)
             counts = [counted(log) for n in range(len(given)) if subject.ask("count", n)]
             if counts:
-                outputs = subject.ask("give") if job.check else []
+                outputs = subject.outputs() if job.check else []
                 check(job, given, outputs, "the memory pass")
             subject.take(given)
             peaks = [int(subject.ask("peak", n)) for n in range(len(given))]
@@ -255,6 +266,10 @@ class Process:
         self._value(line)
         return seconds
 
+    def outputs(self) -> list[Any]:
+        """Give what came out of the calls."""
+        return self.ask("give")
+
     def ask(self, name: str, *arguments: Any) -> Any:
         """Have something done, and give what came back."""
         self._send(json.dumps([name, *arguments]).encode() + b"\n")
@@ -295,7 +310,7 @@ class Process:
 
 
 @contextmanager
-def process(job: Job, env: dict[str, str]) -> Iterator[Process]:
+def process(job: Job, env: dict[str, str]) -> Generator[Process, None, None]:
     """Start a process with the candidate loaded, and end it with all that it started."""
     mine_in, theirs_out = os.pipe()
     theirs_in, mine_out = os.pipe()
@@ -334,7 +349,7 @@ def process(job: Job, env: dict[str, str]) -> Iterator[Process]:
 # --- what belongs to the harness --------------------------------------------------------------
 
 
-def own(name: str, option: str, measured: str | None) -> Callable[..., Any]:
+def own(name: str, option: str, measured: str) -> Callable[..., Any]:
     """Import a function of the harness's own into this process, where the clock is.
 
     Raises:
@@ -350,12 +365,18 @@ def own(name: str, option: str, measured: str | None) -> Callable[..., Any]:
         value = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, SyntaxError) as error:
         raise UsageError(f"{option}: `{name}` cannot be imported: {error}") from None
-    if measured is not None and measured.partition(":")[0] in sys.modules:
-        what = f"`{name}` imports `{measured.partition(':')[0]}`, which is what is measured"
-        raise UsageError(f"{option}: {what}, into the process that has the clock")
+    stay_apart(measured, f"{option}: `{name}`")
     if not callable(value):
         raise UsageError(f"{option}: `{name}` is no function")
     return value
+
+
+def stay_apart(measured: str, who: str) -> None:
+    """Refuse to go on with what is measured in this process."""
+    module = measured.partition(":")[0]
+    if module in sys.modules:
+        what = f"imports `{module}`, which is what is measured, into the process that has the clock"
+        raise UsageError(f"{who} {what}")
 
 
 def settle(here: str) -> None:
@@ -368,6 +389,6 @@ def settle(here: str) -> None:
 
 def recheck(job: Job, repeats: Sequence[Repeat]) -> None:
     """Check outputs that were kept in a file."""
-    for each in islice(repeats, None):
+    for each in repeats:
         given = inputs(job, f"repeat {each.number}", each.calls)
         check(job, given, each.outputs, f"repeat {each.number + 1}")

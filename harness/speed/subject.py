@@ -1,11 +1,11 @@
-"""The program in which a candidate's function runs: it imports it, calls it, and says when it is done.
+"""The program in which a candidate's function runs: imports it, calls it, says when it is done.
 
     python -P subject.py COMMANDS REPLIES
 
 Started by `callables`, with two file descriptors for lines of JSON. It reads no clock: whatever the
-candidate does to this process, the time is taken in another one. Counts memory, as nobody else can:
-allocations by glibc's `mtrace`, which logs each to a file that the other process reads, and the peak
-by `tracemalloc`.
+candidate does to this process, the time is taken in another one. It counts memory, as nobody else
+can: allocations by glibc's `mtrace`, which logs each to a file that the other process reads, and
+the peak by `tracemalloc`.
 """
 
 import ctypes
@@ -16,7 +16,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 VERSIONS = (b"GLIBC_2.2.5", b"GLIBC_2.17", b"GLIBC_2.27", b"GLIBC_2.2", b"GLIBC_2.0")
 """Of `mtrace`, by machine: x86-64, 64-bit ARM and POWER, RISC-V, s390, 32-bit x86."""
@@ -128,7 +128,7 @@ def place(file: str, line: int) -> str:
 
 def check_plain(value: Any) -> None:
     """Refuse a value that could do its work later, when no clock runs any more."""
-    kind = type(value)
+    kind = cast("type[Any]", type(value))
     if kind in (list, tuple):
         for each in value:
             check_plain(each)

@@ -23,8 +23,13 @@ class Scope:
         """Follow a path; None if it leads nowhere."""
         value: Any = self.values
         for name in path.split("."):
-            try:
-                value = value[int(name)] if isinstance(value, list) else value[name]
-            except (KeyError, IndexError, TypeError, ValueError):
-                return None
+            value = member(value, name)
         return value
+
+
+def member(value: Any, name: str) -> Any:
+    """Give what a mapping or a list has by a name; None if it has nothing."""
+    try:
+        return value[name] if hasattr(value, "keys") else value[int(name)]
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None

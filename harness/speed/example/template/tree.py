@@ -1,6 +1,7 @@
 """A template as a tree of nodes that can be rendered."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from template.expression import Expression
 from template.scope import Scope
@@ -73,7 +74,8 @@ class For:
         """Give the text of the block for all items, or of the other one if there is none."""
         text = ""
         count = 0
-        for item in scope.lookup(self.path) or []:
+        items: list[Any] = scope.lookup(self.path) or []
+        for item in items:
             count = count + 1
             inner = scope.inner({self.name: item, "loop": {"index": count}})
             text = text + self.body.render(inner)
