@@ -67,8 +67,17 @@ class Repeat(NamedTuple):
     calls: int
     seconds: float
     """Of all of them."""
+    cpu_seconds: float | None
+    """Of the processor, for all threads of the candidate; None where nobody else can ask for it."""
     outputs: list[Any]
     """Empty where nobody asks for them."""
+
+
+class Took(NamedTuple):
+    """What some calls took, by clocks that are not the candidate's."""
+
+    seconds: float
+    cpu_seconds: float | None
 
 
 class Memory(NamedTuple):
@@ -143,7 +152,7 @@ def calibrated(job: Job, subject: "Process") -> int:
     calls = 1
     while calls < MOST_CALLS:
         subject.take(inputs(job, "calibration", calls))
-        seconds = subject.go()
+        seconds = subject.go().seconds
         if seconds >= job.least_s:
             break
         wanted = math.ceil(1.1 * calls * job.least_s / max(seconds, 1e-9))
@@ -155,10 +164,10 @@ def repeat(job: Job, subject: "Process", number: int, calls: int, wanted: bool) 
     """Time some calls, and check what came out of them."""
     given = inputs(job, f"repeat {number}", calls)
     subject.take(given)
-    seconds = subject.go()
+    took = subject.go()
     outputs = subject.outputs() if job.check or wanted else []
     check(job, given, outputs, f"repeat {number + 1}")
-    return Repeat(number, calls, seconds, outputs if wanted else [])
+    return Repeat(number, calls, *took, outputs if wanted else [])
 
 
 def check(job: Job, given: Sequence[Arguments], outputs: Sequence[Any], where: str) -> None:
@@ -257,14 +266,25 @@ class Process:
             what = f"an argument is no JSON value: {error}"
             raise UsageError(f"--inputs: {what}; make it from one with --prepare") from None
 
-    def go(self) -> float:
-        """Have all calls made, and give how long it took by this process's clock."""
+    def go(self) -> Took:
+        """Have all calls made, and give how long it took by the clocks of this process."""
+        busy = self._busy()
         started = time.perf_counter()
         self._send(b'"go"\n')
         line = self._line()
         seconds = time.perf_counter() - started
+        busy_after = self._busy()
         self._value(line)
-        return seconds
+        return Took(seconds, None if busy is None or busy_after is None else busy_after - busy)
+
+    def _busy(self) -> float | None:
+        """Ask the kernel for the processor time of the other process."""
+        if sys.platform != "linux":
+            return None
+        try:
+            return time.clock_gettime((~self.pid << 3) | 2)
+        except OSError:
+            return None
 
     def outputs(self) -> list[Any]:
         """Give what came out of the calls."""

@@ -109,7 +109,11 @@ def checker(given: Given) -> Callable[[list[Any], Any], bool] | None:
 
 def timed(repeats: Sequence[callables.Repeat]) -> dict[str, float]:
     """Give the seconds of one call."""
-    return figures.of([each.seconds / each.calls for each in repeats])
+    busy = [each.cpu_seconds / each.calls for each in repeats if each.cpu_seconds is not None]
+    return {
+        **figures.of([each.seconds / each.calls for each in repeats]),
+        **(figures.of(busy, "cpu_seconds") if len(busy) == len(repeats) else {}),
+    }
 
 
 def warnings(job: callables.Job, found: callables.Measured) -> list[str]:
