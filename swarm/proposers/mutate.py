@@ -25,6 +25,7 @@ from functools import lru_cache
 from typing import Any
 
 from swarm.briefing import Briefing
+from swarm.formats.text import is_prose
 from swarm.proposers import (
     Draft,
     ExhaustedError,
@@ -65,7 +66,7 @@ def sites(path: str, text: str, examples: tuple[Example, ...] = ()) -> tuple[Sit
         found = (mutate_python if path.endswith(".py") else mutate_text).sites(path, text)
     except SyntaxError:
         found = mutate_text.sites(path, text)
-    if mutate_prose.is_prose(path):
+    if is_prose(path):
         kept = mutate_prose.untouchable(text)
         found = [s for s in found if not any(a < s.end and s.start < b for a, b in kept)]
         found += mutate_prose.sites(path, text, examples)

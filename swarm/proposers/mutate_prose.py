@@ -26,20 +26,9 @@ from swarm.proposers.outline import (
     whole,
 )
 
-SUFFIXES = frozenset({"md", "markdown", "mdc", "mdx", "txt", "prompt"})
-_LISTS = re.compile(
-    r"(?:(?:dev-|test-)?requirements|constraints|CMakeLists|robots|humans|words|vocab).*\.txt", re.I
-)
-"""Files of the suffix `txt` that are no prose."""
 MOST_EXAMPLES = 5
 """More examples than this are not added to one text."""
 ENDS = frozenset(".!?…。！？")
-
-
-def is_prose(path: str) -> bool:
-    """Tell by its name whether a file holds prose."""
-    name = path.rsplit("/", 1)[-1]
-    return name.rpartition(".")[2].lower() in SUFFIXES and _LISTS.fullmatch(name) is None
 
 
 def sites(path: str, text: str, examples: Sequence[Example] = ()) -> list[Site]:
