@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from messages_server import MessagesServer, Reply, turns
 from targets import check_nobody_left
 
 from swarm.config import load
@@ -69,16 +70,20 @@ def test_the_inner_agent_does_what_the_program_says(
     assert obey(tmp_path / "w", program, PARAMS, *rows) == said
 
 
-def measure(folder: Path, program: str) -> dict[str, Any]:
+def measure(
+    folder: Path, program: str, experiments: int, *options: str, **way: str
+) -> dict[str, Any]:
     """Measure a program with one short inner run; give the result file."""
     shutil.copytree(META, folder / "meta")
     shutil.copytree(TOP / "harness" / "toy", folder / "toy")
-    inner = (META / "inner.yaml").read_text().replace("experiments: 12", "experiments: 3")
+    inner = (
+        (META / "inner.yaml").read_text().replace("experiments: 12", f"experiments: {experiments}")
+    )
     (folder / "meta" / "inner.yaml").write_text(inner)
     (folder / "meta" / "program.md").write_text(program)
-    env = {**os.environ, "SWARM_RESULT": str(folder / "result.json"), "PYTHONPATH": str(TOP)}
+    env = {**os.environ, "SWARM_RESULT": str(folder / "result.json"), "PYTHONPATH": str(TOP), **way}
     done = subprocess.run(
-        [sys.executable, "meta.py", "--seeds", "1"],
+        [sys.executable, "meta.py", "--seeds", "1", *options],
         cwd=folder / "meta",
         env=env,
         capture_output=True,
@@ -92,15 +97,36 @@ def measure(folder: Path, program: str) -> dict[str, Any]:
 
 @pytest.mark.timeout(200)
 def test_a_better_program_finds_more(tmp_path: Path) -> None:
-    """Two real inner runs of three experiments each: small steps, then large ones."""
+    """Two real inner runs of two experiments each: small steps, then large ones."""
     gains: list[float] = []
     for factor in ("1.2", "2.4"):
         program = (META / "program.md").read_text().replace("1.2", factor)
-        told = measure(tmp_path / factor, program)
+        told = measure(tmp_path / factor, program, 2)
         gains.append(told["metrics"]["gain"])
-        assert re.search(r"seed 1: \d+\.\d% of the way, \d of 3 experiments kept", told["feedback"])
+        assert re.search(r"seed 1: \d+\.\d% of the way, \d of 2 experiments kept", told["feedback"])
+        assert told["metrics"]["experiments"] == 2
     assert 0 <= gains[0] < gains[1] <= 1
     check_nobody_left()
+
+
+def test_a_model_can_be_the_inner_agent(tmp_path: Path) -> None:
+    def model(request: dict[str, Any]) -> Reply:
+        told = json.dumps(request)
+        assert "Multiply it by 7." in told  # the program is in its briefing
+        old = re.search(r"gain = (\d[\d.]*)", told)
+        assert old is not None
+        if turns(request) == 0:
+            edit = {"path": "params.py", "old": old.group(), "new": "gain = 3.0"}
+            return Reply.calling("edit_file", **edit)
+        return Reply.calling("submit", summary="gain to 3", rationale="it is best there")
+
+    with MessagesServer(model) as server:
+        program = "Multiply it by 7.\n"
+        way = {"SWARM_MODEL_URL": server.url, "SWARM_MODEL_TOKEN": "secret"}
+        told = measure(tmp_path, program, 1, "--model", "some-model", **way)
+        assert server.usage.output > 0
+    assert told["metrics"]["gain"] > 0
+    assert told["metrics"]["inner_tokens"] > 0
 
 
 def test_an_inner_run_that_fails_is_no_number(tmp_path: Path) -> None:

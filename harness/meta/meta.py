@@ -1,11 +1,13 @@
 """Measures a program.md by what a search that follows it finds: short inner runs of swarm on a toy.
 
-    python3 meta.py [--seeds 2] [--start 1] [--jobs 2]
+    python3 meta.py [--seeds 2] [--start 1] [--jobs 2] [--model NAME]
 
 For each seed it makes a repository with the toy at a start of its own, launches `inner.yaml` there
 (`swarm launch --inline`, as a process), and reads `swarm status --json`. The metric `gain` is the
 mean over the seeds of the share of the way to the optimum that the inner run has come: 0 is where
-it began, 1 the optimum. It knows the toy, and of swarm nothing but its command line.
+it began, 1 the optimum. With `--model` the agent of the inner runs is that model, asked at
+$SWARM_MODEL_URL with $SWARM_MODEL_TOKEN; else it is obey.py. It knows the toy, and of swarm its
+command line only.
 """
 
 import argparse
@@ -27,6 +29,8 @@ HERE = Path(__file__).resolve().parent
 TOY = HERE.parent / "toy" / "measure.py"
 INNER = ("inner.yaml", "program.md")
 LIMIT_S = 400
+TOKEN = "META_MODEL_TOKEN"
+"""The token under a name that a config may give: those of swarm it may not."""
 TAIL = 2_000
 
 
@@ -51,12 +55,13 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=2, help="how many inner runs (2)")
     parser.add_argument("--start", type=int, default=1, help="the first seed (1)")
     parser.add_argument("--jobs", type=int, default=2, help="inner runs at a time (2)")
+    parser.add_argument("--model", help="a model as the inner agent, instead of obey.py")
     given = parser.parse_args()
     if given.seeds < 1 or given.jobs < 1:
         parser.error("--seeds and --jobs are at least 1")
     seeds = range(given.start, given.start + given.seeds)
     try:
-        found = measure(seeds, given.jobs)
+        found = measure(seeds, given.jobs, agent(given.model))
     except Failed as error:
         print(f"meta: {error}", file=sys.stderr)
         return 1
@@ -64,7 +69,29 @@ def main() -> int:
     return 0
 
 
-def measure(seeds: range, jobs: int) -> list[Found]:
+def agent(model: str | None) -> list[str]:
+    """Give the options of `swarm launch` that make a model the agent of the inner runs.
+
+    Raises:
+        Failed: no model can be reached.
+    """
+    if model is None:
+        return []
+    url = os.environ.get("SWARM_MODEL_URL")
+    if not url:
+        raise Failed(
+            "--model needs SWARM_MODEL_URL and SWARM_MODEL_TOKEN: `target.provider` sets them"
+        )
+    proposer = {
+        "kind": "messages", "model": model, "base_url": url, "key": TOKEN,
+        "max_turns": 12, "max_tokens": 2000, "timeout": "5m",
+        # What it costs is counted by whoever stands behind the address.
+        "prices": {"input": 0, "output": 0},
+    }  # fmt: skip
+    return ["--set", f"agents.0.proposer={json.dumps(proposer)}"]
+
+
+def measure(seeds: range, jobs: int, options: list[str]) -> list[Found]:
     """Make an inner run for each seed.
 
     Raises:
@@ -74,7 +101,7 @@ def measure(seeds: range, jobs: int) -> list[Found]:
     with tempfile.TemporaryDirectory(prefix="meta-") as folder:
 
         def one(seed: int) -> Found:
-            return inner(Path(folder), seed, swarm, env)
+            return inner(Path(folder), seed, swarm, env, options)
 
         with ThreadPoolExecutor(jobs) as pool:
             return list(pool.map(one, seeds))
@@ -83,7 +110,9 @@ def measure(seeds: range, jobs: int) -> list[Found]:
 # --- one inner run ------------------------------------------------------------------------------
 
 
-def inner(folder: Path, seed: int, swarm: list[str], env: Mapping[str, str]) -> Found:
+def inner(
+    folder: Path, seed: int, swarm: list[str], env: Mapping[str, str], options: list[str]
+) -> Found:
     """Launch one inner run to its end.
 
     Raises:
@@ -95,7 +124,7 @@ def inner(folder: Path, seed: int, swarm: list[str], env: Mapping[str, str]) -> 
         shutil.copyfile(HERE / name, place / name)
     own = {**env, "SWARM_SCRATCH": str(place / "scratch")}
     config = str(place / "inner.yaml")
-    call([*swarm, "launch", config, "--inline"], place, own, seed)
+    call([*swarm, "launch", config, "--inline", *options], place, own, seed)
     told = json.loads(
         call([*swarm, "status", "--json", "--dir", str(place / "repo")], place, own, seed)
     )
@@ -122,7 +151,7 @@ def call(command: list[str], place: Path, env: Mapping[str, str], seed: int) -> 
             stdin=subprocess.DEVNULL, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        raise Failed(f"seed {seed}: `swarm {command[-2]}` took longer than {LIMIT_S} s") from None
+        raise Failed(f"seed {seed}: `{' '.join(command)}` took longer than {LIMIT_S} s") from None
     if done.returncode:
         said = (done.stderr or done.stdout)[-TAIL:].strip()
         raise Failed(f"seed {seed}: `{' '.join(command)}` ended with {done.returncode}:\n{said}")
@@ -163,6 +192,8 @@ def find_swarm() -> tuple[list[str], dict[str, str]]:
     """
     env = {k: v for k, v in os.environ.items() if k not in ("SWARM_RESULT", "SWARM_CASES")}
     top = HERE.parent.parent
+    if "SWARM_MODEL_TOKEN" in env:
+        env[TOKEN] = env["SWARM_MODEL_TOKEN"]
     if (top / "swarm" / "__init__.py").exists():
         # A clone: of the user's repository a sandbox shows only this copy.
         env["PYTHONPATH"] = str(top)
@@ -203,6 +234,7 @@ def report(found: list[Found]) -> None:
     ]
     metrics: dict[str, float] = {
         "gain": mean,
+        "experiments": sum(f.experiments for f in found) / len(found),
         "keeps": sum(f.keeps for f in found) / len(found),
         "inner_usd": sum(f.usd for f in found),
         "inner_tokens": sum(f.tokens for f in found),
