@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from swarm.briefing import Briefing, Crash, Directive, Idea, Repeat, Suite
+from swarm.briefing import Briefing, Crash, Directive, Idea, Repeat, Suite, Version
 from swarm.errors import SwarmError
 from swarm.formats.text import printable, sanitise
 from swarm.keys import blot
@@ -74,6 +74,7 @@ class ProposeJob:
     port: Idea | None = None
     repeat: Repeat | None = None
     crash: Crash | None = None
+    versions: tuple[Version, ...] = ()
     start: str | None = None
     """The commit to put into the worktree, where it is not `base`: the one that crashed."""
     pack: bytes | None = None
@@ -307,6 +308,7 @@ class Hands:
             port=job.port,
             crash=job.crash,
             repeat=job.repeat,
+            versions=job.versions,
         )
 
     def _check_and_commit(self, worktree: Worktree, job: ProposeJob, draft: Draft) -> ProposeDone:

@@ -48,6 +48,17 @@ class Idea(Noun):
     edit: dict[str, object] | None = None
 
 
+class Version(Noun):
+    """An earlier version of a short text, and what it measured as."""
+
+    number: int
+    """Of the experiment; 0 is the base."""
+    value: float
+    """Its mean."""
+    files: tuple[tuple[str, str], ...]
+    """Path and text of each."""
+
+
 class Directive(Noun):
     """What kind of change is wanted in this round, and why."""
 
@@ -139,6 +150,8 @@ class Briefing(Noun):
     port: Idea | None = None
     crash: Crash | None = None
     repeat: Repeat | None = None
+    versions: tuple[Version, ...] = Field(default=(), repr=False)
+    """Of a short text in prose: its best versions so far, the best last, without the incumbent."""
 
 
 class Text(NamedTuple):
@@ -213,10 +226,11 @@ def _sections(b: Briefing) -> list[tuple[int, Section]]:
         (8, Section("Being tried right now", 0.08, partial(_in_flight, b))),
         (10, Section("Your own last experiments", 0.15, partial(_own, b, told))),
         (11, Section("Kept so far", 0.15, partial(_kept, b, told), least=LITTLE)),
-        (12, Section("What else was tried, the nearest first", 0.25, partial(_nearest, b, told))),
-        (13, Section("What the harness said last", 0.1, partial(_feedback, told))),
-        (14, Section("Lessons", 0.08, partial(_lessons, told))),
-        (15, Section("Tried in an earlier run", 0.15, partial(_earlier, b, told))),
+        (12, Section("Versions of the text, the best last", 0.3, partial(_versions, b))),
+        (13, Section("What else was tried, the nearest first", 0.25, partial(_nearest, b, told))),
+        (14, Section("What the harness said last", 0.1, partial(_feedback, told))),
+        (15, Section("Lessons", 0.08, partial(_lessons, told))),
+        (16, Section("Tried in an earlier run", 0.15, partial(_earlier, b, told))),
     ]
 
 
@@ -481,6 +495,27 @@ def _kept(b: Briefing, told: _Told, room: int) -> str:
     if made.endswith(">"):
         return made
     return rows([_row(a) for a in told.keeps], room, label, more)
+
+
+def _versions(b: Briefing, room: int) -> str:
+    """Show whole texts with their values, from the worst to the best, as many as fit."""
+    name = one_line(b.metric.name)
+    shown: list[str] = []
+    left = room - len(prose.VERSIONS) - 80  # for what was left out
+    for version in reversed(b.versions):
+        what = f"#{version.number}" if version.number else "the base"
+        said = f"{what}, {name} = {_value(b, version.value)}:"
+        parts = [fenced(text, f"{one_line(path, 120)} of {what}") for path, text in version.files]
+        whole = "\n".join([said, *parts])
+        left -= len(whole) + 1
+        if left < 0:
+            break
+        shown.append(whole)
+    if not shown:
+        return ""
+    missing = len(b.versions) - len(shown)
+    more = [f"({missing} more, none of them better than these, are left out.)"] if missing else []
+    return "\n".join([prose.VERSIONS, *more, *reversed(shown)])
 
 
 def _nearest(b: Briefing, told: _Told, room: int) -> str:

@@ -283,6 +283,47 @@ def report(
     commands.report(commands.look(run, directory), form=form, out=out)
 
 
+@app.command()
+def export(
+    form: Annotated[str, typer.Argument(metavar="FORM", help="`program.md`.")],
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="CONFIG|RUN",
+            help="A config file, or the name of a run.",
+            show_default="the newest run",
+        ),
+    ] = None,
+    set_: Overrides = [],  # noqa: B006  typer copies it
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write it there instead.")
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option("--target", metavar="NAME", help="Which target, where there are several."),
+    ] = None,
+    directory: Dir = None,
+    json: Json = False,
+) -> None:
+    """Put a config or a run into a form that others can read.
+
+    program.md: the whole protocol, to be handed to one coding agent without swarm.
+
+    Example: swarm export program.md swarm.yaml --out program.md
+    """
+    from swarm.exporting import export
+
+    export(
+        form,
+        source,
+        directory=directory,
+        overrides=tuple(set_),
+        target=target,
+        out=out,
+        as_json=json,
+    )
+
+
 # --- steering -----------------------------------------------------------------------------------
 
 

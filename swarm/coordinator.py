@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from swarm import __version__, best, mustering
+from swarm import __version__, best, mustering, versions
 from swarm.actions import (
     Action,
     Crew,
@@ -438,8 +438,9 @@ class Coordinator:
             self._crew.offered.add(action.port)
         port = self._idea(action.port)
         job = job_of(self.state, self._config, action, sent=sent, port=port)
+        texts = versions.told(self._hub, self._prefixes, self.state, self._config, action)
         pack = self._pack(self._runtime.node_of(action.agent), job.start or job.base)
-        self._runtime.propose(replace(job, pack=pack))
+        self._runtime.propose(replace(job, pack=pack, versions=texts))
 
     def _idea(self, number: int | None) -> Idea | None:
         if number is None:

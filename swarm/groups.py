@@ -24,6 +24,7 @@ from swarm.quantities import (
     EnvName,
     Flag,
     Globs,
+    Hidden,
     Number,
     TargetName,
     Text,
@@ -66,11 +67,15 @@ class Prices(Section):
 
 
 class MutateProposer(Section):
-    """Changes constants and settings in the code, learning from the run so far. Needs no key."""
+    """Changes constants and settings in code, sentences in prose, learning as it goes. No key."""
 
     thinks: ClassVar[bool] = False
     kind: Literal["mutate"]
-    """Changes constants and settings, no model involved."""
+    """Changes constants, settings and sentences, no model involved."""
+    examples: Hidden = ()
+    """Globs of files below `repo` with training cases, that it may put as examples into a text:
+    JSON lines, or a list in YAML or JSON, perhaps under `cases`, of `{id, request, output}`. Never
+    what `hide` names, nor cases that are `held_out`."""
 
     @property
     def label(self) -> str:

@@ -110,4 +110,8 @@ MUST_PASS = (
     "A change must not break {cases}: one that always passed on the base may not fail twice, "
     "whatever is gained elsewhere."
 )
+VERSIONS = (
+    "Whole texts that were measured, from the worst to the best; your incumbent is not among them. "
+    "Look for what the better ones have in common, and write one that should do better still."
+)
 DIRECTION = {"minimize": "lower is better", "maximize": "higher is better"}

@@ -1,4 +1,5 @@
-"""Text written by strangers, made safe to show; numbers and durations, made short for people.
+"""Text written by strangers, made safe to show; numbers and durations, made short for people;
+which files hold prose.
 
 Owns no format. What an agent or a candidate wrote may hold terminal commands, links, reversed
 text or ten thousand characters: nothing of it reaches a terminal, a table or a picture unfiltered.
@@ -92,3 +93,16 @@ def count(amount: int) -> str:
         if amount >= size:
             return f"{amount / size:.3g}{letter}"
     return str(amount)
+
+
+_PROSE = frozenset({"md", "markdown", "mdc", "mdx", "txt", "prompt"})
+_LISTS = re.compile(
+    r"(?:(?:dev-|test-)?requirements|constraints|CMakeLists|robots|humans|words|vocab).*\.txt", re.I
+)
+"""Files of the suffix `txt` that are no prose."""
+
+
+def is_prose(path: str) -> bool:
+    """Tell by its name whether a file holds prose: a prompt, a skill, instructions."""
+    name = path.rsplit("/", 1)[-1]
+    return name.rpartition(".")[2].lower() in _PROSE and _LISTS.fullmatch(name) is None

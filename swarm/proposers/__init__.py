@@ -120,7 +120,7 @@ def make(
         case MutateProposer():
             from swarm.proposers.mutate import Mutate
 
-            return Mutate(agent)
+            return Mutate(agent, config.examples)
         case ScriptedProposer():
             from swarm.proposers.scripted import Scripted
 

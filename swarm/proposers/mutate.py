@@ -1,8 +1,8 @@
-"""The offline proposer: changes one constant, choice, operator or statement of real code.
+"""The offline proposer: changes one constant, choice, operator, statement or sentence.
 
 No key, no model, no network: the control arm that every model has to beat. Owns which site to
 change next and how far, learned from the run's history. Knows no file format (`mutate_python`,
-`mutate_text` find the sites) and not how experiments are judged.
+`mutate_text`, `mutate_prose` find the sites) and not how experiments are judged.
 
 How it learns. Every number is believed to have a best value: along its scale the metric is a
 parabola around the present value, `gain(d) = a·d + b·d²`. What all agents measured of the site,
@@ -10,8 +10,8 @@ failed experiments included, narrows `a` and `b` down (a Bayesian regression of 
 proposal draws one parabola for each site and takes the highest summit (Thompson sampling). So a
 direction that paid is continued, more boldly; after a loss the other side is tried; when both lost
 the step shrinks; what changes nothing is left alone; what is unknown and has a telling name comes
-first. A choice, an operator or a removal is one unknown each, treated alike. Beliefs fade as
-the incumbent moves on, so that a site is tried again, rarely.
+first. A choice, an operator, a removal, a move or an example is one unknown each, treated alike.
+Beliefs fade as the incumbent moves on, so that a site is tried again, rarely.
 """
 
 from __future__ import annotations
@@ -25,14 +25,17 @@ from functools import lru_cache
 from typing import Any
 
 from swarm.briefing import Briefing
+from swarm.formats.text import is_prose
 from swarm.proposers import (
     Draft,
     ExhaustedError,
     NoProposalError,
     Workspace,
+    mutate_prose,
     mutate_python,
     mutate_text,
 )
+from swarm.proposers.examples import Example, ExamplesError, read
 from swarm.proposers.mutate_names import compiles
 from swarm.proposers.mutate_sites import Edit, Site, position
 from swarm.records import Attempt
@@ -53,13 +56,20 @@ BOLDER = 1.4
 
 
 @lru_cache(maxsize=64)
-def sites(path: str, text: str) -> tuple[Site, ...]:
-    """Find the sites of a file by its format; the most promising ones of a very large one."""
+def sites(path: str, text: str, examples: tuple[Example, ...] = ()) -> tuple[Site, ...]:
+    """Find the sites of a file by its format; the most promising ones of a very large one.
+
+    `examples` may be added to a text in prose.
+    """
     found: list[Site]
     try:
         found = (mutate_python if path.endswith(".py") else mutate_text).sites(path, text)
     except SyntaxError:
         found = mutate_text.sites(path, text)
+    if is_prose(path):
+        kept = mutate_prose.untouchable(text)
+        found = [s for s in found if not any(a < s.end and s.start < b for a, b in kept)]
+        found += mutate_prose.sites(path, text, examples)
     if len(found) > MOST_SITES:
         found = sorted(found, key=lambda site: -site.weight)[:MOST_SITES]
     return tuple(found)
@@ -105,19 +115,25 @@ class _Pick:
 class Mutate:
     """One agent's mutations. All its state is the briefing's history."""
 
-    def __init__(self, agent: str) -> None:
+    def __init__(self, agent: str, examples: tuple[str, ...] = ()) -> None:
         self.agent = agent
+        self._examples = examples
+        """Globs of the files with examples for a text in prose."""
 
     def propose(self, workspace: Workspace, briefing: Briefing) -> Draft:
         """Change one site.
 
         Raises:
             ExhaustedError: every edit of every site was tried on this incumbent, or none exists.
-            NoProposalError: none of those looked at was new.
+            NoProposalError: none of those looked at was new, or the examples cannot be read.
         """
         rng = random.Random(briefing.seed)
         texts = _read(workspace)
-        found = [site for path, text in texts.items() for site in sites(path, text)]
+        try:
+            examples = read(workspace.root, self._examples, workspace.hidden)
+        except ExamplesError as error:
+            raise NoProposalError(str(error)) from error
+        found = [site for path, text in texts.items() for site in sites(path, text, examples)]
         if not found:
             raise ExhaustedError("no file in scope holds a number, a choice or a statement to try")
         history = read_history(briefing, {site.key: site.value for site in found})
@@ -411,7 +427,16 @@ def _draw_options(
 
 # --- reasons -----------------------------------------------------------------------------------
 
-_DOING = {"up": "raising it", "down": "lowering it", "remove": "removing it", "drop": "dropping it"}
+_DOING = {
+    "up": "raising it",
+    "down": "lowering it",
+    "remove": "removing it",
+    "drop": "dropping it",
+    "section": "deleting it",
+    "sentence": "deleting it",
+    "True": "having it",
+    "False": "not having it",
+}
 
 
 def _reason(edit: Edit, history: _History, briefing: Briefing) -> str:
@@ -421,7 +446,7 @@ def _reason(edit: Edit, history: _History, briefing: Briefing) -> str:
     other = next((t for t in reversed(trials) if t.direction != edit.direction), None)
     stepped = edit.direction in ("up", "down")
     if not trials:
-        telling = edit.site.weight >= 0.5
+        telling = edit.site.weight >= 0.5 and edit.site.kind in ("number", "bool", "choice")
         return f"Not tried yet{', and constants of this name often matter' * telling}."
     if same and same.verdict == "keep":
         return f"{_told(same, briefing)}; {'going further' if stepped else 'trying it again'}."

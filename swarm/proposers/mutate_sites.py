@@ -14,7 +14,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
-Kind = Literal["number", "bool", "choice", "operator", "remove", "drop"]
+Kind = Literal[
+    "number", "bool", "choice", "operator", "remove", "drop",
+    "section", "sentence", "move", "modal", "example",
+]  # fmt: skip
+GONE: frozenset[Kind] = frozenset({"remove", "drop", "section", "sentence"})
+"""Kinds whose one change is that the token goes."""
 Scale = Literal["log", "share"]
 """A unit is a doubling: of the value (`log`), or of a share's distance to 0 or 1, whichever end is
 nearer (`share`)."""
@@ -91,7 +96,7 @@ class Site:
         return Edit(self, text, value, "up" if up else "down", round(abs(step), 3))
 
     def _option(self, option: Option) -> Edit:
-        direction = self.kind if self.kind in ("remove", "drop") else str(option.value)
+        direction = self.kind if self.kind in GONE else str(option.value)
         return Edit(self, option.text, option.value, direction, option.weight)
 
 
@@ -130,9 +135,24 @@ class Edit:
                 what = f"remove statement `{_one_line(site.label)}`"
             case "drop":
                 what = f"drop argument {_one_line(site.label)}"
+            case "section" | "sentence":
+                what = f"delete the {site.kind} `{_one_line(site.label)}`"
+            case "move":
+                what = f"move `{_one_line(site.label)}` {_where(str(self.to))}"
+            case "modal":
+                became = f"{site.text.strip()} -> {self.new}" if self.new else f"drop `{site.text}`"
+                what = f"{_one_line(became)} in `{_one_line(site.label)}`"
+            case "example":
+                name = _one_line(site.label)
+                what = f"example added from case {name}" if self.to else f"example {name} dropped"
             case _:
                 what = f"{_one_line(site.label)} {_one_line(site.text)} -> {_one_line(self.new)}"
         return f"{what} in {site.path}"
+
+
+def _where(place: str) -> str:
+    behind = place.removeprefix("before ")
+    return place if behind == place else f"before `{_one_line(behind)}`"
 
 
 def _one_line(text: str, limit: int = 60) -> str:

@@ -27,7 +27,9 @@ from swarm.proposers.mutate_sites import (
     unique_keys,
 )
 
-PROSE = frozenset({"md", "markdown", "txt", "rst", "adoc", "tex", "org", "html"})
+PROSE = frozenset(
+    {"md", "markdown", "mdc", "mdx", "txt", "prompt", "rst", "adoc", "tex", "org", "html"}
+)
 LONG = 16
 """A list of more numbers than this is data, not settings."""
 

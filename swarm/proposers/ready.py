@@ -15,10 +15,17 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from swarm.config import RunConfig
+from swarm.config import RunConfig, TargetConfig
 from swarm.errors import PreconditionError
-from swarm.groups import HeadlessProposer, MessagesProposer, ProposerConfig
+from swarm.groups import (
+    AgentGroup,
+    HeadlessProposer,
+    MessagesProposer,
+    MutateProposer,
+    ProposerConfig,
+)
 from swarm.keys import is_local, wanted
+from swarm.proposers import examples
 from swarm.proposers.clis import TABLE, Cli
 from swarm.proposers.homes import login_of
 
@@ -45,7 +52,7 @@ def check(config: RunConfig, keys: Mapping[str, str]) -> None:
     lacks = {
         index: found
         for index, group in enumerate(config.agents)
-        if (found := lack(group.proposer, keys)) is not None
+        if (found := lack(group.proposer, keys) or _no_examples(group, config))
     }
     if not lacks:
         return
@@ -69,6 +76,30 @@ def lack(
             return _no_command(argv[0], environ)
         case _:
             return None
+
+
+def _no_examples(group: AgentGroup, config: RunConfig) -> Lack | None:
+    """Read the examples once in the user's own trees; what counts later is the worktree's."""
+    proposer = group.proposer
+    if not isinstance(proposer, MutateProposer) or not proposer.examples:
+        return None
+    lacks = (_without(proposer, t) for t in config.targets if group.serves(t.name))
+    return next((found for found in lacks if found is not None), None)
+
+
+def _without(proposer: MutateProposer, target: TargetConfig) -> Lack | None:
+    try:
+        found = examples.read(target.repo, proposer.examples, target.hidden)
+    except examples.ExamplesError as error:
+        return Lack(f"`mutate`: {error}", "correct `examples`, or leave it out")
+    if found:
+        return None
+    what = f"`mutate`: no case in {', '.join(proposer.examples)} has a request and an answer"
+    keys = " and ".join(
+        f"one of {', '.join(names)}"
+        for names in (examples.REQUESTS, (*examples.ANSWERS, examples.REFERENCE))
+    )
+    return Lack(what, f"give each case {keys}, of at most {examples.LARGEST} characters")
 
 
 def _no_key(proposer: MessagesProposer, keys: Mapping[str, str]) -> Lack | None:

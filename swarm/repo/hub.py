@@ -12,7 +12,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -28,9 +28,12 @@ from swarm.repo.process import (
     alternates,
     changes,
     diff,
+    entries,
+    read_file,
     sha,
 )
 from swarm.repo.source import Source
+from swarm.scope import Scope
 
 # Written into the repository too, for the day when somebody runs a plain git in it.
 _QUIET_CONFIG = """\
@@ -217,6 +220,31 @@ class Hub:
             self._git.run("cat-file", "blob", sha(sides[stage][1])).stdout for stage in "123"
         )
         return merge3(base, ours, theirs)
+
+    def texts(
+        self, commit: str, prefix: str, scope: Scope, wanted: Callable[[str], bool], most: int
+    ) -> dict[str, str] | None:
+        """Read the files in scope of a commit, by their paths below `prefix`.
+
+        None where one is not `wanted`, is no text, or all have more than `most` characters.
+        """
+        found: dict[str, str] = {}
+        left = most
+        for entry in entries(self._git, commit):
+            path = entry.path.removeprefix(f"{prefix}/") if prefix else entry.path
+            below = not prefix or path != entry.path
+            if not below or path not in scope or not entry.mode.startswith("100"):
+                continue
+            data = read_file(self.path, commit, entry.path) if wanted(path) else None
+            try:
+                text = None if data is None else data.decode()
+            except UnicodeDecodeError:
+                text = None
+            left -= 0 if text is None else len(text)
+            if text is None or left < 0:
+                return None
+            found[path] = text
+        return found
 
     def diff(self, old: str, new: str) -> str:
         """Give the unified diff between two commits."""

@@ -1,0 +1,129 @@
+"""`swarm export`: a config or a run in a form that others can read.
+
+Owns the table of forms, and how the thing to be exported is found: a config file, or a run. What a
+form says is in `formats`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from swarm import commands, jobs, lessons, mustering
+from swarm import config as configs
+from swarm.bundled import HARNESS, bundled
+from swarm.config import RunConfig
+from swarm.errors import PreconditionError, UsageError
+from swarm.formats import program_md
+from swarm.sections import closest
+from swarm.state import RunState
+from swarm.terminal import emit_foreign, emit_json, say
+
+
+class Source(NamedTuple):
+    """What is exported: a config, or a run with the config that it has."""
+
+    config: RunConfig
+    state: RunState | None = None
+
+
+class Form(NamedTuple):
+    """One form that a source can be put into."""
+
+    says: str
+    """What it is, in a few words, for help and errors."""
+    write: Callable[[Source], str]
+
+
+def program(source: Source) -> str:
+    """Give the protocol as one agent alone would follow it."""
+    config, state = source
+    target = config.target
+    found = None if state is None else state.targets.get(target.name)
+    asks = (target.run, target.score, target.setup, *target.guard)
+    text = " ".join(part for c in asks if c for part in ((c,) if isinstance(c, str) else c))
+    told = program_md.Told(
+        program=mustering.program(target),
+        limits=mustering.limits_on(target),
+        counts=jobs.what_counts(config.rule(), target.metric.spec),
+        base=None if found is None else found.info.base,
+        harness=str(bundled("harness")) if HARNESS in text else None,
+        lessons="" if state is None or found is None else lessons.render(state, target.name),
+    )
+    return program_md.write(config, told)
+
+
+FORMS: Mapping[str, Form] = {
+    "program.md": Form("the whole protocol, for one coding agent without swarm", program),
+}
+
+
+def export(
+    form: str,
+    source: str | None,
+    *,
+    directory: Path | None,
+    overrides: tuple[str, ...],
+    target: str | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Do what `swarm export` does; `target` says which of several.
+
+    Raises:
+        UsageError: there is no such form.
+        ConfigError: the config is wrong.
+        PreconditionError: there is no such run, or the file cannot be written.
+    """
+    if form not in FORMS:
+        near = closest(form, tuple(FORMS), 0.4)
+        meant = f"did you mean `{near}`? " if near else ""
+        known = "; ".join(f"`{name}`: {known.says}" for name, known in FORMS.items())
+        raise UsageError(f"there is no form {form!r}", hint=f"{meant}there is {known}")
+    text = FORMS[form].write(_narrowed(_find(source, directory, overrides), target))
+    if out is not None:
+        _save(out, text)
+    if as_json:
+        emit_json({"form": form, "out": None if out is None else str(out), "text": text})
+    elif out is None:
+        emit_foreign(text)
+
+
+def _find(name: str | None, directory: Path | None, overrides: tuple[str, ...]) -> Source:
+    """Take a file for a config, and anything else for the name of a run."""
+    path = None if name is None else Path(name)
+    if path is not None and (path.is_file() or path.suffix in (".yaml", ".yml")):
+        return Source(configs.load(path, overrides))
+    if overrides:
+        raise UsageError("--set changes a config, and a run has its own", hint="give a config file")
+    seen = commands.look(name, directory)
+    stored = seen.rundir.config
+    try:
+        config = configs.restore(stored.read_text(encoding="utf-8"))
+    except OSError as error:
+        what = f"cannot read the config of run `{seen.rundir.run}`: {error.strerror}"
+        raise PreconditionError(what, hint="export from the config file", path=stored) from error
+    return Source(config, seen.state)
+
+
+def _narrowed(source: Source, target: str | None) -> Source:
+    """Keep to one target: a form speaks of one metric."""
+    names = [t.name for t in source.config.targets]
+    if target is None and len(names) == 1:
+        return source
+    if target not in names:
+        what = "which target is meant?" if target is None else f"there is no target `{target}`"
+        raise UsageError(what, hint=f"--target names one of {', '.join(names)}")
+    return source._replace(config=source.config.only(target))
+
+
+def _save(out: Path, text: str) -> None:
+    from swarm.report import save
+
+    try:
+        save(out, text)
+    except OSError as error:
+        what = f"cannot write {out}: {error.strerror}"
+        raise PreconditionError(what, hint="give another --out", path=out) from error
+    say(f"swarm: wrote {out}")
