@@ -71,6 +71,7 @@ class TargetSite:
     setup: str | tuple[str, ...] | None = None
     max_files: int | None = None
     max_lines: int | None = None
+    exclude: tuple[str, ...] = ()
     hide: tuple[str, ...] = ()
     read_only: tuple[str, ...] = ()
     provider: Provider | None = None
@@ -152,7 +153,8 @@ class Node:
         self.root = scratch_root() / site.key
         self.target = site.target
         self.hidden = Scope(site.target.hide, guarded=False)
-        self.scope = Scope(site.target.scope, without=self.hidden)
+        kept = Scope((*site.target.exclude, *site.target.hide), guarded=False)
+        self.scope = Scope(site.target.scope, without=kept)
 
     @cached_property
     def mirror(self) -> Mirror:

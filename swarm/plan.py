@@ -24,6 +24,7 @@ from swarm.entities import Agent, Experiment, Target
 from swarm.judge import Step, case_changes, drifted, parted
 from swarm.looks import MAX_ABORTS, look_at, look_at_stack
 from swarm.measuring import measurements, results
+from swarm.patterns import CORRECT_IT
 from swarm.records import (
     Decided,
     Draining,
@@ -227,7 +228,7 @@ def _turn(view: View) -> list[Action]:
     if crew.interrupted or state.phase not in ("running", "draining"):
         return []
     targets = state.targets.values()
-    troubles = [_base_trouble(t) or _unknown_names(view, t) for t in targets]
+    troubles = [_base_trouble(view, t) or _unknown_names(view, t) for t in targets]
     for trouble in (*troubles, _machine_trouble(view)):
         if trouble is not None:
             return [trouble]
@@ -272,7 +273,7 @@ def _all_parked(view: View) -> list[Action]:
     ]
 
 
-def _base_trouble(target: Target) -> Fail | None:
+def _base_trouble(view: View, target: Target) -> Fail | None:
     """A base that cannot be measured ends the run: nothing could be compared with it."""
     failed = target.failed_on_base
     works = target.primary(target.info.base).n
@@ -282,10 +283,15 @@ def _base_trouble(target: Target) -> Fail | None:
     assert failure is not None
     what = "sometimes fails" if works else "cannot be measured"
     tail = f"\n--- end of its output ---\n{failure.tail.rstrip()}" if failure.tail.strip() else ""
+    hint = (
+        "`swarm check` says what the sandbox hides that it asks for; or run the target's commands "
+        "by hand in a clean checkout of its base, then launch again"
+    )
+    if failure.kind == "invalid" and view.config.targets[0].metric.pattern is not None:
+        hint = CORRECT_IT
     return Fail(
         f"target `{target.info.name}`: the base {what}: {failure.kind}: {failure.reason}{tail}",
-        "`swarm check` says what the sandbox hides that it asks for; or run the target's commands "
-        "by hand in a clean checkout of its base, then launch again",
+        hint,
         on_base=target.info.name,
     )
 
@@ -297,16 +303,19 @@ def _unknown_names(view: View, target: Target) -> Fail | None:
         return None
     rule, base = view.config.judge, target.record(target.info.base, machine)
     costs = [] if rule.points is None else [p.name for p in rule.points.of if p != "cases"]
+    limits = view.config.targets[0].constraints
+    sought = tuple(c.metric for c in limits if c.pattern is not None)
     for key, wanted, there, what in (
-        ("must_pass", rule.must_pass, target.suite, "cases"),
-        ("points", costs, tuple(base.others), "costs"),
+        ("judge.must_pass", rule.must_pass, target.suite, "cases"),
+        ("judge.points", costs, tuple(base.others), "costs"),
+        ("a `pattern` of target.constraints", sought, tuple(base.others), "metrics"),
     ):
         unknown = [name for name in wanted if name not in there]
         if unknown:
             return Fail(
-                f"target `{target.info.name}`: judge.{key} names {what} that the harness does not "
+                f"target `{target.info.name}`: {key} names {what} that the harness does not "
                 f"report: {', '.join(unknown)}",
-                f"correct judge.{key} and launch under another --name; reported for the base: "
+                f"correct {key} and launch under another --name; reported for the base: "
                 f"{', '.join(there[:6]) or 'none'}",
                 on_base=target.info.name,
             )

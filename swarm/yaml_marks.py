@@ -124,6 +124,9 @@ class Place(NamedTuple):
     override: str | None = None
 
 
+Places = dict[Loc, Place]
+
+
 @dataclass
 class Document:
     """A config file as plain data, with a place for every value in it.

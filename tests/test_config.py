@@ -634,7 +634,7 @@ def test_refused_in_target(text: str, message: str) -> None:
         ("[]", "target.scope: at least one is needed"),
         ("[a, /etc/x]", "target.scope.1: '/etc/x' must lie below `repo`"),
         ("../x", "target.scope.0: '../x' must lie below `repo`"),
-        ("['!a']", "exclusions do not exist"),
+        ("['!a']", "what may not goes to `exclude`"),
         ("['']", "a path or glob is wanted"),
         ("{a: b}", "a glob or a list of globs is wanted, not a mapping"),
     ],
