@@ -23,7 +23,7 @@ from swarm import budget
 from swarm import config as configs
 from swarm.clean import remove_scratch
 from swarm.config import RunConfig
-from swarm.doors import enter
+from swarm.doors import enter, place
 from swarm.doors.wish import Wish, agents_of
 from swarm.errors import (
     BudgetRefusedError,
@@ -234,6 +234,8 @@ def launch_config(order: Order) -> int:
     except SwarmError as error:
         if not (_is_refusal(error) and _leave_nothing(opened)):
             _write_views(opened)
+        if isinstance(error, HarnessError):
+            place(error, opened.config.source)
         raise
     except Exception as error:
         error.add_note(f"the log of the run is {log}")

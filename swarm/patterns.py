@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 CORRECT_IT = (
-    "correct `metric.pattern` (`score` in an improve.md), so that it finds the number in the "
+    "correct `metric.pattern` (`score` of an improve.md), so that it finds the number in the "
     "output as it is"
 )
 """What to do about a pattern that finds nothing at the base."""

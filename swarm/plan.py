@@ -20,6 +20,7 @@ from swarm.actions import (
     Stack,
     View,
 )
+from swarm.config import TargetConfig
 from swarm.entities import Agent, Experiment, Target
 from swarm.judge import Step, case_changes, drifted, parted
 from swarm.looks import MAX_ABORTS, look_at, look_at_stack
@@ -29,6 +30,7 @@ from swarm.records import (
     Decided,
     Draining,
     Dropped,
+    Failure,
     MergeOutcome,
     NotMerged,
     Parked,
@@ -283,16 +285,29 @@ def _base_trouble(view: View, target: Target) -> Fail | None:
     assert failure is not None
     what = "sometimes fails" if works else "cannot be measured"
     tail = f"\n--- end of its output ---\n{failure.tail.rstrip()}" if failure.tail.strip() else ""
-    hint = (
-        "`swarm check` says what the sandbox hides that it asks for; or run the target's commands "
-        "by hand in a clean checkout of its base, then launch again"
-    )
-    if failure.kind == "invalid" and view.config.targets[0].metric.pattern is not None:
-        hint = CORRECT_IT
     return Fail(
         f"target `{target.info.name}`: the base {what}: {failure.kind}: {failure.reason}{tail}",
-        hint,
+        _mending(failure, view.config.targets[0]),
         on_base=target.info.name,
+    )
+
+
+def _mending(failure: Failure, config: TargetConfig) -> str:
+    """Say what helps against a base that cannot be measured."""
+    metric = config.metric
+    if failure.kind == "invalid" and metric.pattern is not None:
+        return CORRECT_IT
+    if failure.kind == "invalid" and metric.lines == "last":
+        return "`run` has to end in a command that prints the number, alone or with its name"
+    printed = [line for line in failure.tail.splitlines() if not line.startswith("=== swarm:")]
+    if failure.kind == "crash" and not "".join(printed).strip() and "grep" in config.run:
+        return (
+            "it printed nothing: what stands before the `grep` failed, or printed no such line; "
+            "run that by hand in a clean checkout of its base"
+        )
+    return (
+        "`swarm check` says what the sandbox hides that it asks for; or run the target's commands "
+        "by hand in a clean checkout of its base, then launch again"
     )
 
 

@@ -13,10 +13,11 @@ from swarm import config as configs
 from swarm.doors.auto import enter_auto, layout_of
 from swarm.doors.autoresearch import FILES, enter_autoresearch, is_layout
 from swarm.doors.draft import Entered
-from swarm.doors.improve import enter_improve
-from swarm.errors import ConfigError, Problem
+from swarm.doors.improve import enter_improve, line_of_score
+from swarm.errors import ConfigError, HarnessError, Problem
+from swarm.patterns import CORRECT_IT
 
-__all__ = ["CONFIGS", "Entered", "enter"]
+__all__ = ["CONFIGS", "Entered", "enter", "place"]
 
 CONFIGS = ("swarm.yaml", "swarm.yml")
 """What a config is called that a directory stands for."""
@@ -65,3 +66,15 @@ _HINT = (
     "`swarm init` writes a config; `swarm try OBJECTIVE MEASURE SCOPE` needs none; or name a file: "
     "swarm launch FILE"
 )
+
+
+def place(error: HarnessError, source: Path) -> None:
+    """Have an error say where its cause is written, where `source` is an improve.md."""
+    if error.hint != CORRECT_IT or source.suffix.lower() != ".md":
+        return
+    line = line_of_score(source)
+    if line is not None:
+        error.path, error.line = str(source), line
+        error.message = f"{source.name}:{line}: {error.message}"
+        error.hint = f"correct `score` on line {line} of {source.name}, as shown"
+        error.args = (error.message,)

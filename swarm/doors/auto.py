@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from swarm.doors.draft import Draft, Entered, Ground, slug
+from swarm.doors.draft import Draft, Entered, Ground, proposing, slug
 from swarm.doors.scopes import Unresolved, globs_of
 from swarm.doors.surroundings import check_programs, give_gpus, surround
 from swarm.errors import ConfigError, PreconditionError, Problem
@@ -79,7 +79,7 @@ def enter_auto(folder: Path, layout: Layout, overrides: Sequence[str] = ()) -> E
     give_gpus(draft, ground, draft.target["scope"])
     config = draft.settle(overrides)
     check_programs(config)
-    return Entered(config, tuple(draft.notes))
+    return Entered(config, (*draft.notes, *proposing(config)))
 
 
 def _draft(folder: Path, layout: Layout) -> Draft:
@@ -114,9 +114,6 @@ def _draft(folder: Path, layout: Layout) -> Draft:
     draft.notes.append(f"layout   pi-autoresearch: {layout.prompt}, {layout.measure}")
     if (folder / layout.hooks).is_dir():
         draft.notes.append(f"warning  hooks are not run: {layout.hooks}")
-    draft.notes.append(
-        "agents   mutate, which asks no model; --agent claude, or another, for one that does"
-    )
     return draft
 
 

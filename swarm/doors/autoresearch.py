@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from swarm.doors.draft import Draft, Entered, slug
+from swarm.doors.draft import Draft, Entered, proposing, slug
 from swarm.doors.surroundings import check_programs, give_gpus, surround, with_caches
 from swarm.errors import ConfigError, PreconditionError, Problem
 from swarm.runtime import local_gpus
@@ -60,7 +60,7 @@ def enter_autoresearch(folder: Path, overrides: Sequence[str] = ()) -> Entered:
         draft.notes.append("slots    one, since no NVIDIA GPU is visible here")
     config = draft.settle(overrides)
     check_programs(config)
-    return Entered(config, tuple(draft.notes))
+    return Entered(config, (*draft.notes, *proposing(config)))
 
 
 def _draft(folder: Path, prepare: str, train: str) -> Draft:
@@ -91,7 +91,6 @@ def _draft(folder: Path, prepare: str, train: str) -> Draft:
         f"layout   autoresearch: train.py changes, {seconds:g} s of training, "
         f"{target['timeout']:g} s at most",
         "equal    a change that measures as equal is kept if it is simpler",
-        "agents   mutate, which asks no model; --agent claude, or another, for one that does",
     ]
     return draft
 

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 from swarm import config as configs
 from swarm.config import RunConfig
+from swarm.errors import RepositoryError
+from swarm.groups import CLIS
 from swarm.quantities import is_ref_part
 from swarm.repo import Source, inspect, tracked_files
 from swarm.yaml_marks import Loc, Place, Places, Spot
@@ -79,7 +81,11 @@ class Draft:
             RepositoryError: the repository cannot be used.
         """
         target = self.settle(overrides).target
-        source = inspect(target.repo, target.base, dirty=target.dirty)
+        try:
+            source = inspect(target.repo, target.base, dirty=target.dirty)
+        except RepositoryError:
+            # A run is resumed whatever is on disk by now; a new one will be refused for it.
+            source = inspect(target.repo, target.base, dirty="snapshot")
         return Ground(source, tracked_files(source), target.repo)
 
     def _places(self) -> Places:
@@ -92,3 +98,13 @@ def slug(text: str, otherwise: str) -> str:
     words = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
     short = words if len(words) <= 40 else words[:41].rpartition("-")[0] or words[:40]
     return short if is_ref_part(short) else otherwise
+
+
+def proposing(config: RunConfig) -> list[str]:
+    """Say who proposes, if no model does: none is asked unasked, as it costs and is sent files."""
+    if any(group.proposer.thinks for group in config.agents):
+        return []
+    return [
+        "agents   mutate, which changes constants and statements and asks no model; with one: "
+        f"--agent MODEL, or a coding agent: --agent {'|'.join(CLIS)}"
+    ]

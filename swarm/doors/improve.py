@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from swarm.doors.draft import Draft, Entered, Ground, slug
+from swarm.doors.draft import Draft, Entered, Ground, proposing, slug
 from swarm.doors.scopes import Unresolved, globs_of, measured_by, resolve, told
 from swarm.doors.surroundings import check_programs, give_gpus, surround
 from swarm.errors import ConfigError, Problem
 from swarm.formats.improve_md import Improve, parse
+from swarm.scope import Scope
 from swarm.sections import closest
 from swarm.yaml_marks import Loc, Spot, read
 
@@ -57,7 +58,16 @@ def enter_improve(path: Path, overrides: Sequence[str] = ()) -> Entered:
         draft.notes.append(f"warning  the scope holds what measures it: {', '.join(found[:5])}")
     config = draft.settle(overrides)
     check_programs(config)
-    return Entered(config, tuple(draft.notes))
+    return Entered(config, (*draft.notes, *proposing(config)))
+
+
+def line_of_score(path: Path) -> int | None:
+    """Give the line at which a file says where its number stands."""
+    try:
+        spot = parse(read(path), path).spots.get("score")
+    except ConfigError:
+        return None
+    return spot.line if spot is not None else None
 
 
 def _draft(asked: Improve, path: Path, lines: list[str]) -> Draft:
@@ -138,9 +148,6 @@ def _set_agents(draft: Draft, asked: Improve) -> None:
     """Choose who proposes: what the file names, else swarm's default."""
     provider, model = asked.provider, asked.model
     if provider is None and model is None:
-        draft.notes.append(
-            "agents   mutate, which asks no model: name one below `## Agent`, or with --agent"
-        )
         return
     name = (provider or "anthropic").lower()
     spot = asked.spots["provider" if provider is not None else "model"]
@@ -188,6 +195,4 @@ def _kept(asked: Improve, path: Path, ground: Ground) -> list[str]:
 
 
 def _is_kept(file: str, draft: Draft) -> bool:
-    from swarm.scope import Scope
-
     return file in Scope(draft.target["exclude"], guarded=False)

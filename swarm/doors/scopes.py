@@ -81,7 +81,8 @@ def candidates(words: str, files: Sequence[str]) -> tuple[str, ...]:
         words = re.findall(r"[a-z0-9]+", path.lower())
         return sum(any(word.startswith(start) for word in words) for start in asked)
 
-    ranked = sorted(files, key=lambda path: (-shared(path), path))
+    shown = [path for path in files if not path.startswith(".")]
+    ranked = sorted(shown, key=lambda path: (-shared(path), path))
     near = [path for path in ranked if shared(path)] or ranked
     return tuple(near[:SHOWN])
 

@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from swarm.config import RunConfig
-from swarm.doors.draft import Draft, Entered, Ground, slug
+from swarm.doors.draft import Draft, Entered, Ground, proposing, slug
 from swarm.doors.objective import direction, metric_name
 from swarm.doors.scopes import Unresolved, globs_of, measured_by, resolve, told
 from swarm.doors.surroundings import check_programs, give_gpus, surround, with_caches
@@ -128,11 +128,12 @@ class Wish:
         except ValidationError as error:
             raise UsageError(f"--metric: {error.errors()[0]['msg']}") from None
 
-    def _timeout(self) -> float:
+    def _timeout(self) -> str | float:
         text = self.timeout.strip()
         value = float(text) if re.fullmatch(r"\d+(?:\.\d+)?", text) else text
         try:
-            return _DURATION.validate_python(value)
+            _DURATION.validate_python(value)
+            return value
         except ValidationError as error:
             raise UsageError(
                 f"TIMEOUT: {error.errors()[0]['msg']}", hint="for one measurement; 5m without it"
@@ -208,17 +209,7 @@ def _summary(config: RunConfig) -> list[str]:
             if budget.stale is not None
             else []
         ),
-        *_proposing(config),
-    ]
-
-
-def _proposing(config: RunConfig) -> list[str]:
-    """Say who proposes. No model is asked unasked: it costs money, and sends files away."""
-    if any(group.proposer.thinks for group in config.agents):
-        return []
-    return [
-        "agents   mutate, which asks no model and changes constants and statements; a model: "
-        f"--agent MODEL, or a coding agent: --agent {'|'.join(CLIS)}"
+        *proposing(config),
     ]
 
 
