@@ -24,7 +24,7 @@ ok   example   2.417s
     [
         (r"ns/op:\s+", "123 ns/op", "123 ns/op", r"([\d.]+) ns/op"),
         (r"ns/op:\s+([\d.]+)", GO, GO.splitlines()[2], r"([\d.]+) ns/op"),
-        (r"^val_bpb=(\S+)", "---\nval_bpb:    0.9979\n", "val_bpb:    0.9979", r"val_bpb:\s+([\d.]+)"),
+        (r"^val_bpb=(\S+)", "--\nval_bpb:  0.9979\n", "val_bpb:  0.9979", r"val_bpb:\s+([\d.]+)"),
         (r"Accuracy: (\d+)%", "accuracy = 0.9 (1)", "accuracy = 0.9 (1)", r"accuracy = ([\d.]+)"),
         (r"p95\(ms\): ([\d.]+)", "p95 (ms) 12.5", "p95 (ms) 12.5", r"ms\) ([\d.]+)"),
         (r"loss ([-\d.]+)", "  loss=-1.5e-3", "loss=-1.5e-3", r"loss=([-+\d.eE]+)"),

@@ -288,8 +288,9 @@ class _Reader:
         given = self._needed("Check", "goal", ": lower or higher")
         if given is None or given.lower() in _GOALS:
             return _GOALS[given.lower()] if given else None
-        wanted = {"minimize": "lower", "min": "lower", "maximize": "higher", "max": "higher"}
-        near = wanted.get(given.lower()) or closest(given.lower(), list(_GOALS), 0.5)
+        others = {"min": "lower", "max": "higher", "smaller": "lower", "up": "higher"}
+        said = next((goal for word, goal in others.items() if given.lower().startswith(word)), None)
+        near = said or closest(given.lower(), list(_GOALS), 0.5)
         what = f"`goal` is lower or higher, not {given!r}"
         self._note(what, self._given["goal"].spot, near)
         return None
