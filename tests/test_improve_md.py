@@ -99,10 +99,9 @@ def test_the_older_keys_and_the_least_that_is_needed() -> None:
 
 @pytest.mark.parametrize("end", ["\r\n", "\n"])
 def test_line_ends_blanks_bullets_and_backticks(end: str) -> None:
-    text = (
-        "#  AutoImprove:  X  #\n## change:\n  - scope :  a.py,  `b.py`,\n## CHECK ##\nrun: `./b`\n"
-    )
-    found = read((text + "goal: LOWER\nexclude:\nscore:\n").replace("\n", end))
+    lines = ["#  AutoImprove:  X  #", "## change:", "  - scope :  a.py,  `b.py`,", "exclude:"]
+    lines += ["## CHECK ##", "run: `./b`", "goal: LOWER", "score:", ""]
+    found = read(end.join(lines))
     assert (found.title, found.scope, found.run) == ("X", ("a.py", "b.py"), "./b")
     assert (found.exclude, found.score, found.goal) == ((), Score(), "minimize")
 
