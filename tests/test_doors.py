@@ -108,6 +108,9 @@ def test_an_improve_md_becomes_a_run(parser: Path) -> None:
     [limit] = target.constraints
     assert (limit.metric, limit.pattern) == ("error_rate", r"error rate: ([\d.]+)")
     assert config.judge.keep_if_equal == "never"
+    lost = enter(write(parser, IMPROVE.replace("test-files: check", "test-files: tests/check")))
+    assert any("no tracked file: tests/check.py" in note for note in lost.notes)
+    assert "Do not change: tests/check.py" in lost.config.target.program
     equal = enter(write(parser, IMPROVE.replace("goal:", "keep_if_equal: true\ngoal:")))
     assert equal.config.judge.keep_if_equal == "simpler"
 
@@ -181,8 +184,8 @@ def test_every_form_of_a_score_is_measured(
 
 
 def test_the_configs_mistakes_have_lines_of_the_file(parser: Path) -> None:
-    said = refused(write(parser, IMPROVE.replace("exclude: src", "exclude: ../src")))
-    assert "improve.md:5:10: target.exclude" in said
+    said = refused(write(parser, IMPROVE.replace("timeout: 3m", "timeout: 3 weeks")))
+    assert "improve.md:14:10: `timeout`: a duration" in said
     said = refused(write(parser, IMPROVE + "\n"), "target.scope=../x")
     assert "in `--set target.scope=../x`" in said
     said = refused(write(parser, IMPROVE.replace("scope: src/ ", "scope: source/ ")))
@@ -478,12 +481,18 @@ def metric_of(config: RunConfig) -> tuple[str, str, str | None]:
     return metric.name, metric.goal, metric.unit
 
 
+def test_any_file_in_auto_makes_the_old_ones_count_for_nothing(tmp_path: Path) -> None:
+    files = {k: v for k, v in AUTO.items() if not k.startswith(".auto")}
+    said = refused(make_repo(tmp_path / "mixed", {**files, ".auto/ideas.md": "none yet\n"}))
+    assert "there is no .auto/prompt.md" in said
+
+
 def test_the_prompt_names_the_metric_where_there_is_no_log(tmp_path: Path) -> None:
     top = edited(tmp_path, log_jsonl=None)
     assert metric_of(enter(top).config) == ("total_ms", "minimize", "ms")
     higher = PROMPT.replace("(ms, lower is better)", "(higher is better)")
     (top / ".auto/prompt.md").write_text(higher)
-    assert metric_of(enter(top).config) == ("total_ms", "maximize", None)
+    assert metric_of(enter(top).config) == ("total_ms", "maximize", "ms")
 
 
 @pytest.mark.parametrize(

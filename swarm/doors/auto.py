@@ -52,7 +52,7 @@ class Metric(NamedTuple):
 
 def layout_of(folder: Path) -> Layout | None:
     """Find the files; any artefact in `.auto/` makes the old ones count for nothing."""
-    if any((folder / name).exists() for name in NEW):
+    if (folder / ".auto").is_dir() and any((folder / ".auto").iterdir()):
         return NEW
     return OLD if (folder / OLD.measure).is_file() else None
 
@@ -99,8 +99,9 @@ def _draft(folder: Path, layout: Layout) -> Draft:
         "run": f"bash {layout.measure}",
         "metric": {"name": metric.name, "goal": metric.goal},
     }
-    if metric.unit:
-        target["metric"]["unit"] = metric.unit
+    unit = metric.unit or next((u for end, u in _UNITS if metric.name.endswith(end)), None)
+    if unit is not None:
+        target["metric"]["unit"] = unit
     if (folder / layout.checks).is_file():
         target["guard"] = [f"bash {layout.checks}"]
     data: dict[str, Any] = {
@@ -154,6 +155,8 @@ _PRIMARY = re.compile(
     r"primary\W*?[:\s*`]+([\w.µ]+)`?\s*(?:\(\s*([^,()]*?)\s*,?\s*(lower|higher) is better\s*\))?",
     re.IGNORECASE,
 )
+_UNITS = (("µs", "µs"), ("_ms", "ms"), ("_s", "s"), ("_sec", "s"), ("_kb", "kb"), ("_mb", "mb"))
+"""What the end of a name says of its unit, where the log does not."""
 _GOALS = {"lower": "minimize", "higher": "maximize"}
 
 

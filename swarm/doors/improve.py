@@ -50,7 +50,7 @@ def enter_improve(path: Path, overrides: Sequence[str] = ()) -> Entered:
     draft = _draft(asked, path, text.splitlines())
     ground = draft.look(overrides)
     _set_scope(draft, asked, ground, overrides)
-    draft.target["exclude"] = _kept(asked, path, ground)
+    draft.target["exclude"] = _kept(asked, draft, ground)
     surround(draft, ground)
     scope: list[str] = draft.target["scope"]
     give_gpus(draft, ground, scope)
@@ -187,11 +187,17 @@ def _set_scope(draft: Draft, asked: Improve, ground: Ground, overrides: Sequence
     draft.target["scope"] = found
 
 
-def _kept(asked: Improve, path: Path, ground: Ground) -> list[str]:
+def _kept(asked: Improve, draft: Draft, ground: Ground) -> list[str]:
     """Give what stays as it is: what the file says, the tests it names, and the file itself."""
     named = [*asked.exclude, *asked.test_files, *asked.context]
-    globs = [glob.removeprefix("./") for glob in named if " " not in glob]
-    return list(dict.fromkeys([*globs, path.name, *_OWN]))
+    found = {name: globs_of([name], ground) for name in named}
+    lost = [name for name, globs in found.items() if isinstance(globs, Unresolved)]
+    if lost:
+        words = ", ".join(lost)
+        draft.notes.append(f"warning  to stay as it is, and no tracked file: {words}")
+        draft.target["program"] += f"\nDo not change: {words}\n"
+    globs = [g for globs in found.values() if not isinstance(globs, Unresolved) for g in globs]
+    return list(dict.fromkeys([*globs, draft.path.name, *_OWN]))
 
 
 def _is_kept(file: str, draft: Draft) -> bool:

@@ -98,6 +98,7 @@ class Wish:
         data: dict[str, Any] = {
             "name": slug(self.objective, "try"),
             "target": target,
+            "judge": {"keep_if_equal": "simpler"},
             "budget": {"stale": STALE},
         }
         draft = Draft(self.folder / "swarm try", data)
@@ -204,6 +205,11 @@ def _summary(config: RunConfig) -> list[str]:
         f"metric   {target.metric.goal} {target.metric.name}, from the last line that is printed",
         f"measure  {target.run}   (at most {duration(target.timeout)})",
         f"scope    {', '.join(target.scope)}",
+        *(
+            ["equal    a change that measures as equal is kept if it is simpler"]
+            if config.judge.keep_if_equal == "simpler"
+            else []
+        ),
         *(
             [f"end      after {budget.stale} experiments in a row without a keep"]
             if budget.stale is not None
