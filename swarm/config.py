@@ -244,6 +244,14 @@ class TargetConfig(Section):
             raise wrong(f"no such file: {path} (`program` is a text or a file's path)")
         return program
 
+    @model_validator(mode="after")
+    def _not_the_metric_itself(self) -> TargetConfig:
+        own = self.metric.name
+        if any(c.metric == own and c.pattern is not None for c in self.constraints):
+            what = f"{show(own)} is the metric itself: `pattern` is for others"
+            raise wrong_at([("constraints", what)])
+        return self
+
     @property
     def area(self) -> Scope:
         """What an experiment may change: what `exclude` or `hide` name never is."""

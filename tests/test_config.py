@@ -618,6 +618,13 @@ def test_refused_proposers(proposer: str, message: str) -> None:
         ("constraints: [{metric: a}]", "a constraint needs `max`, `min` or `max_regression`"),
         ("constraints: [{metric: a, max: 1, min: 2}]", "target.constraints.0.min: above `max` (1)"),
         ("constraints: [{metric: a, max_regression: 5}]", "a percentage such as 5% is wanted"),
+        ("constraints: [{metric: a, max: 1, pattern: 'a+'}]", "must have exactly one group"),
+        ("constraints: [{metric: loss, max: 1, pattern: '(a)'}]", "`pattern` is for others"),
+        (
+            "constraints: [{metric: a, max: 1, pattern: (a)}, {metric: a, min: 0, pattern: (b)}]",
+            "'a' is read by two patterns",
+        ),
+        ("exclude: [../x]", "target.exclude"),
         ("change: {max_files: 0}", "target.change.max_files: 1 or more is wanted, not 0"),
         ("setup: [pip, {a: b}]", "target.setup: a command is wanted"),
         ("repo: [x]", "target.repo: a path is wanted, not a list"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from messages_server import MessagesServer, Reply, texts
-from targets import git, launch_inline, make_repo
+from targets import git, launch_inline, make_patches, make_repo
 from test_cli import Caller, call  # noqa: F401  a fixture
 from test_try import UV
 
@@ -126,6 +126,29 @@ def test_it_runs_and_its_guard_is_a_limit(parser: Path) -> None:
     assert len(state.experiments) == 2
     changed = {f for e in state.experiments.values() for f in e.proposal.files}
     assert changed <= {"src/parser.py"}
+
+
+def test_what_is_excluded_cannot_be_changed_and_a_broken_guard_discards(
+    parser: Path, tmp_path: Path
+) -> None:
+    patches = [
+        {"summary": "tables", "files": {"src/tables.py": "SIZE = 5\n"}},
+        {"summary": "check", "files": {"check.py": "pass\n"}},
+        {"summary": "errors", "files": {"src/parser.py": "STEP = 31\n"}},
+        {"summary": "good", "files": {"src/parser.py": "STEP = 8\n"}},
+    ]
+    folder = make_patches(tmp_path / "patches", patches)
+    agents = f"agents=[{{proposer: {{kind: scripted, patches: '{folder}'}}}}]"
+    path = write(parser, IMPROVE.replace("goal: lower", "goal: higher"))
+    sets = (agents, "budget.experiments=4", *FEW[1:])
+    _, state = launch_inline(enter(path, sets).config)
+    verdicts = {e.proposal.summary: e.verdict for e in state.experiments.values()}
+    assert verdicts == {
+        "tables": "invalid",
+        "check": "invalid",
+        "errors": "constraint_failed",
+        "good": "discard",
+    }
 
 
 def test_a_guard_that_finds_nothing_on_the_base_ends_the_run(
