@@ -14,9 +14,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
-from swarm import config as configs
 from swarm.config import RunConfig
 from swarm.diagnosis import Finding, diagnose
+from swarm.doors import enter
 from swarm.errors import ConfigError, PreconditionError
 from swarm.formats.text import count, duration, number, sanitise
 from swarm.observations import Figures, Observations, figures
@@ -29,8 +29,12 @@ def check_config(path: Path, overrides: Sequence[str] = (), *, as_json: bool) ->
 
     Raises:
         ConfigError: the config is wrong, with all that is.
+        PreconditionError: what it is made from is not as it is needed.
     """
-    return check_loaded(configs.load(path, overrides), path, as_json=as_json)
+    entered = enter(path, overrides)
+    for note in entered.notes:
+        say(f"swarm: {note}")
+    return check_loaded(entered.config, path, as_json=as_json)
 
 
 def check_loaded(config: RunConfig, path: Path, *, as_json: bool) -> int:

@@ -84,32 +84,103 @@ def root(
 
 # --- starting -----------------------------------------------------------------------------------
 
+RunName = Annotated[
+    str | None,
+    typer.Option("--name", metavar="RUN", help="Name of the run, instead of the config's."),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address", metavar="HOST:PORT", help="Join this Ray cluster instead of an own one."
+    ),
+]
+Agent = Annotated[
+    str | None,
+    typer.Option(
+        "--agent",
+        metavar="WHO",
+        help="Who proposes: mutate, a coding agent (claude, codex, ...), or a model's name.",
+    ),
+]
+Door = Annotated[
+    Path,
+    typer.Argument(metavar="CONFIG", help="A config file, an improve.md, or a directory."),
+]
+
 
 @app.command()
 def launch(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The config file.")],
+    config: Door,
     set_: Overrides = [],  # noqa: B006  typer copies it
-    name: Annotated[
-        str | None,
-        typer.Option("--name", metavar="RUN", help="Name of the run, instead of the config's."),
-    ] = None,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            "--address", metavar="HOST:PORT", help="Join this Ray cluster instead of an own one."
-        ),
-    ] = None,
+    agent: Agent = None,
+    name: RunName = None,
+    address: Address = None,
     inline: Inline = False,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
     """Start a run, or resume it where it stopped.
 
+    A directory is launched by its swarm.yaml, improve.md, .auto/, or prepare.py, train.py and
+    program.md.
+
     Example: swarm launch swarm.yaml --set budget.experiments=50
     """
     from swarm.foreground import Order, dry_run_of, launch_config
 
-    order = Order(config, tuple(set_), name=name, address=address, inline=inline, json=json)
+    order = Order(
+        config, tuple(set_), agent=agent, name=name, address=address, inline=inline, json=json
+    )
+    if dry_run:
+        dry_run_of(order)
+    else:
+        raise typer.Exit(launch_config(order))
+
+
+@app.command("try")
+def try_(
+    objective: Annotated[str, typer.Argument(metavar="OBJECTIVE", help="What is to get better.")],
+    measure: Annotated[
+        str, typer.Argument(metavar="MEASURE", help="A command whose last line has the number.")
+    ],
+    scope: Annotated[
+        str,
+        typer.Argument(metavar="SCOPE", help="What may change: a file, a directory, or globs."),
+    ],
+    timeout: Annotated[
+        str, typer.Argument(metavar="TIMEOUT", help="Longest time for one measurement.")
+    ] = "5m",
+    goal: Annotated[
+        str | None,
+        typer.Option(
+            "--goal", metavar="GOAL", help="minimize or maximize, where OBJECTIVE does not tell."
+        ),
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option("--metric", metavar="NAME", help="What to call the number.")
+    ] = None,
+    save: Annotated[
+        Path | None, typer.Option("--save", metavar="FILE", help="Write the config there, too.")
+    ] = None,
+    set_: Overrides = [],  # noqa: B006  typer copies it
+    agent: Agent = None,
+    name: RunName = None,
+    address: Address = None,
+    inline: Inline = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Start a run without a config: what is to get better, how it is measured, what may change.
+
+    Example: swarm try "improve accuracy" "python benchmark.py 2>&1 | grep accuracy" model.py
+    """
+    from swarm.doors.wish import Wish, goal_of
+    from swarm.foreground import Order, dry_run_of, launch_config
+
+    wish = Wish(objective, measure, scope, timeout, goal_of(goal), metric, save)
+    order = Order(
+        wish, tuple(set_), agent=agent, name=name, address=address, inline=inline, json=json
+    )
     if dry_run:
         dry_run_of(order)
     else:
@@ -118,7 +189,7 @@ def launch(
 
 @app.command()
 def check(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The config file.")],
+    config: Door,
     set_: Overrides = [],  # noqa: B006  typer copies it
     json: Json = False,
 ) -> None:

@@ -56,7 +56,7 @@ from swarm.rules import JudgeConfig
 from swarm.scope import Scope
 from swarm.sections import Section, existing, is_file, report, report_unknown, resolve
 from swarm.trust import ProviderConfig, SandboxConfig
-from swarm.yaml_marks import Loc, compose, read
+from swarm.yaml_marks import Document, Loc, Places, compose, read
 
 # --- target ------------------------------------------------------------------------------------
 
@@ -72,9 +72,15 @@ class MetricConfig(Section):
     """Regular expression with one group, the number; the last match in the log wins. `^` and `$`
     match at line ends."""
     json_path: Annotated[Text, Field(min_length=1)] | None = Field(default=None, alias="json")
-    """Path into the last JSON line of the log, such as `eval.loss`."""
+    """Path into the last JSON line of the log, such as `eval.loss`, or into JSON over several
+    lines."""
+    lines: Literal["named", "last"] = "named"
+    """Which lines may hold it by themselves: `named` the forms that the harness page lists; `last`
+    also the last line of the output, if it has one number or is what pytest or ruff close with, and
+    neither `pattern` nor `json` is given. With `last`, a line `SCORE: value` comes before these
+    two."""
     unit: Text | None = None
-    """Shown beside values."""
+    """Shown beside values; with `lines: last`, a size or time in another unit is turned into it."""
 
     @model_validator(mode="after")
     def _one_source(self) -> MetricConfig:
@@ -100,6 +106,9 @@ class ConstraintConfig(Section):
 
     metric: MetricName
     """Name of the metric, as the harness reports it."""
+    pattern: MetricPattern | None = None
+    """Regular expression with one group, the number, where the harness does not report it by
+    name."""
     max: Number | None = None
     """Largest value allowed."""
     min: Number | None = None
@@ -173,6 +182,9 @@ class TargetConfig(Section):
     """What to do when the repository has uncommitted changes."""
     scope: Globs
     """Globs of the files an experiment may change, relative to `repo`."""
+    exclude: Hidden = ()
+    """Globs of files that an experiment may not change although `scope` has them: tests,
+    generated code."""
     hide: Hidden = ()
     """Globs of files that only `score` and `final` see: answers, held-out data. Never in scope."""
     read_only: tuple[Path, ...] = ()
@@ -218,6 +230,16 @@ class TargetConfig(Section):
     judge: JudgeConfig | None = None
     """Keys that stand, for this target, in place of those of the run's `judge`."""
 
+    @field_validator("constraints")
+    @classmethod
+    def _one_pattern(cls, found: tuple[ConstraintConfig, ...]) -> tuple[ConstraintConfig, ...]:
+        patterns: dict[str, str] = {}
+        for constraint in found:
+            pattern = constraint.pattern
+            if pattern is not None and patterns.setdefault(constraint.metric, pattern) != pattern:
+                raise wrong(f"{show(constraint.metric)} is read by two patterns: name it twice")
+        return found
+
     @field_validator("read_only", mode="before", json_schema_input_type=str | list[str])
     @classmethod
     def _there(cls, paths: Any, info: ValidationInfo) -> Any:
@@ -243,10 +265,18 @@ class TargetConfig(Section):
             raise wrong(f"no such file: {path} (`program` is a text or a file's path)")
         return program
 
+    @model_validator(mode="after")
+    def _not_the_metric_itself(self) -> TargetConfig:
+        own = self.metric.name
+        if any(c.metric == own and c.pattern is not None for c in self.constraints):
+            what = f"{show(own)} is the metric itself: `pattern` is for others"
+            raise wrong_at([("constraints", what)])
+        return self
+
     @property
     def area(self) -> Scope:
-        """What an experiment may change: what `hide` names never is."""
-        return Scope(self.scope, without=self.hidden)
+        """What an experiment may change: what `exclude` or `hide` name never is."""
+        return Scope(self.scope, without=Scope((*self.exclude, *self.hide), guarded=False))
 
     @property
     def hidden(self) -> Scope:
@@ -498,7 +528,21 @@ def parse(text: str, path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         ConfigError: all that is wrong with it, each with its place.
     """
-    document = compose(text, path, _verbatim)
+    return settle(compose(text, path, _verbatim), overrides)
+
+
+def document(path: Path, lines: list[str], data: dict[str, Any], places: Places) -> Document:
+    """Make a config of what is no YAML, with the places where its values were written."""
+    return Document(path, lines, _verbatim, data, places)
+
+
+def settle(document: Document, overrides: Sequence[str] = ()) -> RunConfig:
+    """Make the config of a document; relative paths start from where it lies.
+
+    Raises:
+        ConfigError: all that is wrong with it, each with its place.
+    """
+    path = document.path
     for override in overrides:
         document.override(override)
     data = document.data

@@ -30,6 +30,7 @@ from swarm.observations import (
     figures,
     unmoved,
 )
+from swarm.patterns import CORRECT_IT
 from swarm.quantities import margin
 from swarm.records import CASES
 
@@ -141,11 +142,14 @@ def _failures(case: _Case) -> Iterator[Finding]:
     level: Level = "error" if len(failed) > 1 or takes.index(failed[0]) == 0 else "warning"
     tail = f"\n--- end of its output ---\n{failure.tail}" if failure.tail else ""
     what = "a guard refuses the base" if kind == "guard_fails" else "the base fails"
+    unread = failure.kind == "invalid" and case.config.target.metric.pattern is not None
     yield Finding(
         kind,
         level,
         f"{what} in {times}: {failure.reason}{tail}",
-        "run the command by hand in a fresh clone of the base, without your shell's variables"
+        CORRECT_IT
+        if unread
+        else "run the command by hand in a fresh clone of the base, without your shell's variables"
         if level == "error"
         else "find out why it fails only sometimes: a launch ends at its second failure",
     )

@@ -46,6 +46,8 @@ class Harness:
     output_limit: int = 16 * 2**20
     also: tuple[str, ...] = ()
     """Metrics that constraints name: their `name: value` lines are read too."""
+    patterns: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Metrics that constraints find by a regex with one group."""
     aggregate: Aggregate = "last"
     """What is made of several values of a metric in one measurement."""
     bounds: Bounds | None = None
@@ -319,6 +321,7 @@ class _Bench:
             ending.output,
             ending.report,
             self.harness.also,
+            patterns=self.harness.patterns,
             aggregate=self.harness.aggregate,
             bounds=self.harness.bounds,
             partial=partial,

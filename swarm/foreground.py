@@ -23,6 +23,8 @@ from swarm import budget
 from swarm import config as configs
 from swarm.clean import remove_scratch
 from swarm.config import RunConfig, TargetConfig
+from swarm.doors import enter, place
+from swarm.doors.wish import Wish, agents_of
 from swarm.errors import (
     BudgetRefusedError,
     HarnessError,
@@ -51,33 +53,49 @@ POLL_S = 0.2
 
 @dataclass(frozen=True)
 class Order:
-    """What `swarm launch` was asked for."""
+    """What `swarm launch` was asked for, or `swarm try`."""
 
-    config: Path
+    config: Path | Wish
     overrides: tuple[str, ...] = ()
+    agent: str | None = None
     name: str | None = None
     address: str | None = None
     inline: bool = False
     json: bool = False
 
     def load(self) -> RunConfig:
-        """Read the config, `--set` applied.
+        """Make the config, `--set` applied, and say what was assumed on the way.
 
         Raises:
             ConfigError: it is wrong.
             UsageError: the command line is.
+            PreconditionError: what it is made from is not as it is needed.
         """
         if self.name is not None and not is_ref_part(self.name):
             raise UsageError(f"--name {self.name!r} cannot be used: {NAME_RULE}")
         if self.inline and self.address is not None:
             raise UsageError("--inline runs without Ray, so --address means nothing with it")
-        if self.config.is_dir() or self.config.suffix == ".md":
-            raise UsageError(
-                f"`{self.config}` is not a config file; launching from a directory or a Markdown "
-                "file is not supported yet",
-                hint="name a YAML file; `swarm demo` makes one to start from",
-            )
-        return configs.load(self.config, self.overrides)
+        # What is set by hand wins over what a word stands for.
+        agents = [agents_of(self.agent)] if self.agent is not None else []
+        overrides = (*agents, *self.overrides)
+        if isinstance(self.config, Path):
+            entered = enter(self.config, overrides)
+        else:
+            entered = self.config.enter(overrides)
+        for note in entered.notes:
+            say(f"swarm: {note}")
+        return entered.config
+
+    @property
+    def words(self) -> list[str]:
+        """The command line that asks for the same."""
+        if isinstance(self.config, Path):
+            words = ["swarm", "launch", str(self.config)]
+        else:
+            words = list(self.config.words)
+        words += ["--agent", self.agent] if self.agent else []
+        words += ["--name", self.name] if self.name else []
+        return words + [word for given in self.overrides for word in ("--set", given)]
 
 
 class Running(Protocol):
@@ -217,6 +235,8 @@ def launch_config(order: Order) -> int:
     except SwarmError as error:
         if not (_is_refusal(error) and _leave_nothing(opened)):
             _write_views(opened)
+        if isinstance(error, HarnessError):
+            place(error, opened.config.source)
         raise
     except Exception as error:
         error.add_note(f"the log of the run is {log}")
@@ -436,10 +456,7 @@ def _what_next(state: RunState, order: Order, improved: bool) -> Iterator[str]:
 
 
 def _how_to_resume(order: Order) -> str:
-    words = ["swarm", "launch", str(order.config)]
-    words += ["--name", order.name] if order.name else []
-    words += [word for given in order.overrides for word in ("--set", given)]
-    return f"resume it: {shlex.join(words)}"
+    return f"resume it: {shlex.join(order.words)}"
 
 
 # --- dry run ------------------------------------------------------------------------------------

@@ -148,10 +148,13 @@ def target_site(
                 goal=metric.goal,
                 pattern=metric.pattern,
                 json_path=metric.json_path,
+                lines=metric.lines,
+                unit=metric.unit,
             ),
             timeout_s=config.timeout,
             env=config.env,
             also=(*(c.metric for c in config.constraints), *costs),
+            patterns={c.metric: c.pattern for c in config.constraints if c.pattern is not None},
             aggregate=judge.aggregate,
             bounds=judge.bounds,
             final=config.final,
@@ -162,6 +165,7 @@ def target_site(
         setup=config.setup,
         max_files=config.change.max_files,
         max_lines=config.change.max_lines,
+        exclude=config.exclude,
         hide=config.hide,
         read_only=tuple(map(str, config.read_only)),
         provider=provider_of(config, keys),
@@ -200,6 +204,9 @@ def limits_on(config: TargetConfig) -> tuple[str, ...]:
         if c.max_regression is not None:
             share = f"{100 * c.max_regression:g} %"
             found.append(f"`{c.metric}` must not be more than {share} above its value on the base.")
+    if config.exclude:
+        never = ", ".join(f"`{glob}`" for glob in config.exclude)
+        found.append(f"Although the scope has it, {never} must stay as it is.")
     if config.change.max_files is not None:
         found.append(f"A change touches at most {config.change.max_files} files.")
     if config.change.max_lines is not None:

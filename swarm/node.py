@@ -72,6 +72,7 @@ class TargetSite:
     setup: str | tuple[str, ...] | None = None
     max_files: int | None = None
     max_lines: int | None = None
+    exclude: tuple[str, ...] = ()
     hide: tuple[str, ...] = ()
     read_only: tuple[str, ...] = ()
     provider: Provider | None = None
@@ -155,7 +156,8 @@ class Node:
         self.root = scratch_root() / site.key
         self.target = next(t for t in site.targets if target in (None, t.name))
         self.hidden = Scope(self.target.hide, guarded=False)
-        self.scope = Scope(self.target.scope, without=self.hidden)
+        kept = Scope((*self.target.exclude, *self.target.hide), guarded=False)
+        self.scope = Scope(self.target.scope, without=kept)
 
     def serving(self, target: str) -> Node:
         """Give the same node, seen from another target."""

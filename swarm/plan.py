@@ -23,15 +23,18 @@ from swarm.actions import (
     Stack,
     View,
 )
+from swarm.config import TargetConfig
 from swarm.entities import Agent, Experiment, Target
 from swarm.judge import Step, case_changes, drifted, parted
 from swarm.looks import MAX_ABORTS, look_at, look_at_stack
 from swarm.measuring import Shares, measurements, results
+from swarm.patterns import CORRECT_IT
 from swarm.records import (
     Decided,
     Draining,
     Dropped,
     Ended,
+    Failure,
     MergeOutcome,
     NotMerged,
     Parked,
@@ -261,7 +264,9 @@ def _turn(view: View) -> list[Action]:
 def _target_troubles(view: View) -> Iterator[Action]:
     """End a target that cannot be measured; when there is no other, the run cannot go on."""
     for target in view.state.targets.values():
-        trouble = None if target.failed else _base_trouble(target) or _unknown_names(view, target)
+        trouble = (
+            None if target.failed else _base_trouble(view, target) or _unknown_names(view, target)
+        )
         if trouble is not None:
             others = (t for t in view.state.targets.values() if t is not target)
             last = all(t.failed for t in others)
@@ -311,7 +316,7 @@ def _all_parked(view: View) -> list[Action]:
     ]
 
 
-def _base_trouble(target: Target) -> Fail | None:
+def _base_trouble(view: View, target: Target) -> Fail | None:
     """A base that cannot be measured ends the run: nothing could be compared with it."""
     failed = target.failed_on_base
     works = target.primary(target.info.base).n
@@ -323,9 +328,27 @@ def _base_trouble(target: Target) -> Fail | None:
     tail = f"\n--- end of its output ---\n{failure.tail.rstrip()}" if failure.tail.strip() else ""
     return Fail(
         f"target `{target.info.name}`: the base {what}: {failure.kind}: {failure.reason}{tail}",
-        "`swarm check` says what the sandbox hides that it asks for; or run the target's commands "
-        "by hand in a clean checkout of its base, then launch again",
+        _mending(failure, view.target_config(target)),
         on_base=target.info.name,
+    )
+
+
+def _mending(failure: Failure, config: TargetConfig) -> str:
+    """Say what helps against a base that cannot be measured."""
+    metric = config.metric
+    if failure.kind == "invalid" and metric.pattern is not None:
+        return CORRECT_IT
+    if failure.kind == "invalid" and metric.lines == "last":
+        return "`run` has to end in a command that prints the number, alone or with its name"
+    printed = [line for line in failure.tail.splitlines() if not line.startswith("=== swarm:")]
+    if failure.kind == "crash" and not "".join(printed).strip() and "grep" in config.run:
+        return (
+            "it printed nothing: what stands before the `grep` failed, or printed no such line; "
+            "run that by hand in a clean checkout of its base"
+        )
+    return (
+        "`swarm check` says what the sandbox hides that it asks for; or run the target's commands "
+        "by hand in a clean checkout of its base, then launch again"
     )
 
 
@@ -336,16 +359,19 @@ def _unknown_names(view: View, target: Target) -> Fail | None:
         return None
     rule, base = view.rule(target), target.record(target.info.base, machine)
     costs = [] if rule.points is None else [p.name for p in rule.points.of if p != "cases"]
+    limits = view.target_config(target).constraints
+    sought = tuple(c.metric for c in limits if c.pattern is not None)
     for key, wanted, there, what in (
-        ("must_pass", rule.must_pass, target.suite, "cases"),
-        ("points", costs, tuple(base.others), "costs"),
+        ("judge.must_pass", rule.must_pass, target.suite, "cases"),
+        ("judge.points", costs, tuple(base.others), "costs"),
+        ("a `pattern` of target.constraints", sought, tuple(base.others), "metrics"),
     ):
         unknown = [name for name in wanted if name not in there]
         if unknown:
             return Fail(
-                f"target `{target.info.name}`: judge.{key} names {what} that the harness does not "
+                f"target `{target.info.name}`: {key} names {what} that the harness does not "
                 f"report: {', '.join(unknown)}",
-                f"correct judge.{key} and launch under another --name; reported for the base: "
+                f"correct {key} and launch under another --name; reported for the base: "
                 f"{', '.join(there[:6]) or 'none'}",
                 on_base=target.info.name,
             )

@@ -357,7 +357,7 @@ def _glob(value: str) -> str:
     if value.startswith(("/", "~")) or ".." in value.split("/") or "\\" in value:
         raise wrong(f"{show(value)} must lie below `repo`: relative, with `/`, without `..`")
     if value.startswith("!"):
-        raise wrong(f"{show(value)}: a scope lists what may change; exclusions do not exist")
+        raise wrong(f"{show(value)}: a scope lists what may change; what may not goes to `exclude`")
     return value
 
 

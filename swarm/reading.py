@@ -18,7 +18,9 @@ from itertools import islice
 from statistics import fmean, median
 from typing import Any, Literal, NamedTuple, TypeVar, cast
 
+from swarm.closing import read_closing
 from swarm.formats.text import one_line, printable, sanitise
+from swarm.patterns import beside
 from swarm.records import CASES, Case, Goal
 
 FEEDBACK_CHARS = 20_000
@@ -27,11 +29,14 @@ MOST_METRICS = 100
 MOST_VALUES = 100_000
 """Values of one metric in one measurement, where they are taken together."""
 MOST_CASES = 5_000
+MOST_DOCUMENTS = 50
+"""JSON values over several lines that are looked into, from the end."""
 CASE_ID_CHARS = 200
 QUESTION_CHARS = 300
 
 Aggregate = Literal["last", "min", "max", "mean", "median"]
 Bounds = tuple[float | None, float | None]
+Lines = Literal["named", "last"]
 T = TypeVar("T")
 Token = float | str
 """A number, or the text that stood where one was wanted."""
@@ -50,6 +55,11 @@ class MetricRule:
     """A regex with one group, multiline; its last match wins, or all are taken together."""
     json_path: str | None = None
     """Keys and indices joined by dots (`results.0.p95`), into the last JSON line that has it."""
+    lines: Lines = "named"
+    """`last`: a line `SCORE: value` comes before `pattern` and `json_path`; where neither is given,
+    the last line of the output may be the number (`closing`)."""
+    unit: str | None = None
+    """What a size or time of the last line is turned into."""
 
     def __post_init__(self) -> None:
         if self.pattern is not None and re.compile(self.pattern).groups != 1:
@@ -86,6 +96,7 @@ def read_metrics(
     result_json: str | None,
     also: Collection[str] = (),
     *,
+    patterns: Mapping[str, str] = {},
     aggregate: Aggregate = "last",
     bounds: Bounds | None = None,
     partial: bool = False,
@@ -95,8 +106,8 @@ def read_metrics(
     The primary metric is taken from the first of these that has it: the result file; the pattern
     or JSON path of the rule; lines of the output. What is found there is put together by
     `aggregate`; when that comes to no finite number within `bounds` there is no value. Other
-    metrics are kept where they are finite; `seconds` and `usd` of all cases are added up unless
-    the harness does. A `partial` run of a suite has cases but no share.
+    metrics, those of `patterns` too, are kept where they are finite; `seconds` and `usd` of all
+    cases are added up unless the harness does. A `partial` run of a suite has cases but no share.
     """
     text = plain(output)
     report = _Report() if result_json is None else _read_report(result_json)
@@ -107,14 +118,17 @@ def read_metrics(
     elif problem is None:
         found = _primary(rule, text, report.metrics, aggregate)
         if found is None:
-            problem = _absent(rule, result_json is not None)
+            problem = _absent(rule, text, result_json is not None)
+        elif isinstance(found, str):
+            problem = f"no metric: {found}"
         else:
             value, problem = _settle(rule.name, found, aggregate)
     if value is not None and bounds is not None:
         problem = _outside(rule.name, value, bounds)
     if problem is not None:
         return Reading({}, report.feedback, problem)
-    values = {**_costs(report.cases), **_others(rule, text, report.metrics, also, aggregate)}
+    others = _others(rule, text, report.metrics, also, patterns, aggregate)
+    values = {**_costs(report.cases), **others}
     if value is not None:
         values[rule.name] = value
     return Reading(values, report.feedback, None, report.cases)
@@ -149,10 +163,12 @@ class _Found(NamedTuple):
 
 def _primary(
     rule: MetricRule, text: str, metrics: Mapping[str, Token | list[Token]], how: Aggregate
-) -> _Found | None:
-    """Look into one place after the other."""
+) -> _Found | str | None:
+    """Look into one place after the other; a text is why the last of them has no number."""
     if rule.name in metrics:
         return _in_json("SWARM_RESULT", metrics[rule.name])
+    if rule.lines == "last" and (found := _in_lines(_SCORE_LINE, text, how)):
+        return found
     if rule.pattern is not None:
         groups = (m.group(1) for m in re.finditer(rule.pattern, text, re.MULTILINE))
         # A group that took no part in the match says as little as no match.
@@ -167,6 +183,20 @@ def _primary(
         rf"^(?:METRIC[ \t]+{name}=(?P<metric>\S+)|SCORE:[ \t]*(?P<score>\S+)"
         rf"|{name}:[ \t]*(?P<line>(?i:{_NUMBER})))[ \t]*$"
     )
+    if found := _in_lines(lines, text, how):
+        return found
+    if rule.lines == "last" and rule.pattern is None and rule.json_path is None:
+        said = read_closing(text, rule.name, rule.goal, rule.unit)
+        if said.problem is not None or said.value is None:
+            return said.problem
+        return _Found(f"the last line {_short(said.line)!r}", [said.value])
+    return None
+
+
+_SCORE_LINE = r"^SCORE:[ \t]*(?P<score>\S+)[ \t]*$"
+
+
+def _in_lines(lines: str, text: str, how: Aggregate) -> _Found | None:
     matches = _wanted(re.finditer(lines, text, re.MULTILINE), how)
     if not matches:
         return None
@@ -248,14 +278,23 @@ def _share(cases: Sequence[Case], reported: bool, partial: bool) -> tuple[float 
     return (None if partial else sum(case.passed for case in cases) / len(cases)), None
 
 
-def _absent(rule: MetricRule, reported: bool) -> str:
+def _absent(rule: MetricRule, text: str, reported: bool) -> str:
     where = [f"`{rule.name}` in SWARM_RESULT" + ("" if reported else " (not written)")]
     if rule.pattern is not None:
         where.append(f"metric.pattern {rule.pattern!r}")
     if rule.json_path is not None:
         where.append(f"metric.json `{rule.json_path}` in a JSON line")
     where.append(f"a line `METRIC {rule.name}=...`, `SCORE: ...` or `{rule.name}: ...`")
-    return f"no metric: looked for {'; '.join(where)}"
+    return f"no metric: looked for {'; '.join(where)}" + _near(rule.pattern, text)
+
+
+def _near(pattern: str | None, text: str) -> str:
+    """Show a pattern that found nothing beside the line that it was probably meant for."""
+    near = None if pattern is None else beside(pattern, text)
+    if near is None:
+        return ""
+    rows = [("pattern", pattern), ("output", sanitise(near.line)), ("try", near.suggestion)]
+    return "".join(f"\n  {label:7}  {row}" for label, row in rows if row is not None)
 
 
 # --- the other metrics -------------------------------------------------------------------------
@@ -266,9 +305,17 @@ def _others(
     text: str,
     metrics: Mapping[str, Token | list[Token]],
     also: Collection[str],
+    patterns: Mapping[str, str],
     how: Aggregate,
 ) -> dict[str, float]:
     values = dict(_secondary(text, also))
+    for name, pattern in patterns.items():
+        groups = (m.group(1) for m in re.finditer(pattern, text, re.MULTILINE))
+        found = [_number(token) for token in _wanted((g for g in groups if g is not None), how)]
+        numbers = [n for n in found if n is not None and math.isfinite(n)]
+        values.pop(name, None)
+        if numbers and len(numbers) == len(found):
+            values[name] = _together(numbers, how)
     for name, value in metrics.items():
         number = _one(value, how)
         if number is not None and math.isfinite(number):
@@ -301,8 +348,12 @@ def _secondary(text: str, also: Collection[str]) -> Iterator[tuple[str, float]]:
             yield name, number
     for match in _METRIC_LINE.finditer(text):
         number = _number(match.group(2))
-        if number is not None and math.isfinite(number):
+        # pi-autoresearch's own words for these names are that they are none.
+        if number is not None and math.isfinite(number) and match.group(1) not in _NO_NAMES:
             yield match.group(1), number
+
+
+_NO_NAMES = ("__proto__", "constructor", "prototype")
 
 
 # --- JSON ---------------------------------------------------------------------------------------
@@ -318,7 +369,24 @@ def _from_json_lines(path: str, text: str) -> Token | list[Token] | None:
             continue
         if found is not None:
             return found
+    return _from_last_document(path, text)
+
+
+def _from_last_document(path: str, text: str) -> Token | list[Token] | None:
+    """Look into what is JSON over several lines, as pretty-printers write it."""
+    opening = deque((m.start() for m in _OPENING.finditer(text)), maxlen=MOST_DOCUMENTS)
+    decoder = json.JSONDecoder()
+    for start in reversed(opening):
+        try:
+            found = _descend(decoder.raw_decode(text, start)[0], path)
+        except (ValueError, RecursionError):
+            continue
+        if found is not None:
+            return found
     return None
+
+
+_OPENING = re.compile(r"^[{\[][ \t]*$", re.MULTILINE)
 
 
 def _descend(value: Any, path: str) -> Token | list[Token] | None:

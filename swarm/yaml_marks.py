@@ -7,6 +7,7 @@ what the keys mean lives in `config`.
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,13 +15,16 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, cast
 
 from yaml.composer import Composer
+from yaml.emitter import Emitter
 from yaml.error import Mark, MarkedYAMLError, YAMLError
 from yaml.events import Event
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from yaml.parser import Parser
 from yaml.reader import Reader, ReaderError
+from yaml.representer import SafeRepresenter
 from yaml.resolver import BaseResolver
 from yaml.scanner import Scanner
+from yaml.serializer import Serializer
 
 from swarm.errors import ConfigError, Problem
 
@@ -109,6 +113,42 @@ class _Loader(Reader, Scanner, Parser, Composer, _Resolver):
         raise MarkedYAMLError(problem=why, problem_mark=cast("Mark", event.start_mark))
 
 
+class _Dumper(Emitter, Serializer, SafeRepresenter, _Resolver):
+    """Plain data to text that reads back as the same, in the dialect of this module."""
+
+    def __init__(self, stream: io.StringIO) -> None:
+        Emitter.__init__(self, stream, width=100, allow_unicode=True)
+        Serializer.__init__(self)  # pyright: ignore[reportUnknownMemberType]
+        # None: what is flat is written on one line.
+        flow: Any = None
+        SafeRepresenter.__init__(self, default_flow_style=flow, sort_keys=False)
+        _Resolver.__init__(self)
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+def _text(dumper: SafeRepresenter, value: str) -> ScalarNode:
+    style = "|" if "\n" in value and _SAFE_BLOCK.fullmatch(value) else None
+    return dumper.represent_scalar(  # pyright: ignore[reportUnknownMemberType]
+        _STR, value, style=style
+    )
+
+
+_SAFE_BLOCK = re.compile(r"[^\n ](?:[^\n]*[^\n ])?(?:\n+[^\n]*[^\n ])*\n")
+_Dumper.add_representer(str, _text)
+
+
+def to_yaml(data: dict[str, Any]) -> str:
+    """Write plain data as a config file that reads back as the same."""
+    stream = io.StringIO()
+    dumper = _Dumper(stream)
+    dumper.open()
+    dumper.represent(data)  # pyright: ignore[reportUnknownMemberType]
+    dumper.close()
+    return stream.getvalue()
+
+
 class Spot(NamedTuple):
     """A place in the file, counted from 1."""
 
@@ -122,6 +162,9 @@ class Place(NamedTuple):
     key: Spot | None
     value: Spot
     override: str | None = None
+
+
+Places = dict[Loc, Place]
 
 
 @dataclass

@@ -179,7 +179,7 @@ target:
         (["launch", "good.yaml", "--set", "nonsense"], 2, "nonsense"),
         (["launch", "good.yaml"], 3, "not in a git repository"),
         (["launch", "good.yaml", "--dry-run"], 3, "not in a git repository"),
-        (["launch", "."], 2, "not supported yet"),
+        (["launch", "."], 2, "there is nothing here to launch; looked for swarm.yaml, improve.md"),
         (["status"], 3, "no run found at or above"),
         (["statsu"], 2, "Did you mean 'status'?"),
         (["status", "--jsn"], 2, "--json"),

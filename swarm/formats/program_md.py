@@ -300,7 +300,8 @@ def _settings(config: RunConfig, target: TargetConfig, told: Told) -> dict[str, 
 
 def _also(config: RunConfig, target: TargetConfig) -> list[str]:
     """Name the metrics that a decision needs beside the primary one."""
-    points = config.rule().points.of if config.rule().points is not None else ()
+    rule = config.rule()
+    points = rule.points.of if rule.points is not None else ()
     costs = [part.name for part in points if part != "cases"]
     return list(dict.fromkeys([*(c.metric for c in target.constraints), *costs]))
 

@@ -148,6 +148,26 @@ class Messages:
         return kept[1]
 
 
+def ask(config: MessagesProposer, keys: Mapping[str, str], system: str, question: str) -> str:
+    """Ask the model of a proposer one question, without tools, and give its words.
+
+    Raises:
+        NoProposalError: there is no answer; the provider being down or refusing is told apart.
+    """
+    provider, conversation = _Provider(config, keys), Conversation()
+    conversation.open("", question)
+    bill = _Bill(price_of(config, keys), lambda _: None)
+    try:
+        answer = _Request(provider, system, [], bill, 0).ask(conversation)
+    except NoProposalError as error:
+        error.reason = provider.clean(error.reason)
+        error.args = (error.reason,)
+        raise
+    finally:
+        provider.drop()
+    return "\n".join(block["text"] for block in answer.content if block["type"] == "text")
+
+
 class _Bill:
     """What one proposal costs."""
 
@@ -320,9 +340,10 @@ class _Request:
             "model": config.model,
             "max_tokens": config.max_tokens,
             "system": [tool_loop.text(self._system) | _CACHED],
-            "tools": self._tools,
             "messages": _marked(conversation),
         }
+        if self._tools:
+            body["tools"] = self._tools
         if config.effort is not None:
             body["output_config"] = {"effort": config.effort}
         if config.thinking is not None:
