@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -30,20 +30,58 @@ def check_config(path: Path, overrides: Sequence[str] = (), *, as_json: bool) ->
     Raises:
         ConfigError: the config is wrong, with all that is.
     """
-    config = configs.load(path, overrides)
-    stop = _Stop()
+    stop = Stop()
     try:
         with stop.watching():
-            seen = observe(config, lambda text: say(f"swarm: {text}"), stop.tidying)
+            checked = check(path, overrides, stop)
     except Stopped as stopped:
         say("swarm: ended; nothing is left")
         return 128 + stopped.number
-    findings = diagnose(seen, config)
-    _tell(path, config, seen, findings, as_json=as_json)
-    if any(isinstance(error, ConfigError) for error in seen.refusals):
-        return ConfigError.exit_code
-    sound = all(finding.level != "error" for finding in findings)
-    return 0 if sound else PreconditionError.exit_code
+    if as_json:
+        emit_json(checked.json)
+    else:
+        checked.tell()
+    return checked.exit_code
+
+
+def check(path: Path, overrides: Sequence[str], stop: Stop) -> Checked:
+    """Try a config out, while `stop` watches for signals.
+
+    Raises:
+        ConfigError: the config is wrong, with all that is.
+        Stopped: a signal came; nothing is left.
+    """
+    config = configs.load(path, overrides)
+    seen = observe(config, lambda text: say(f"swarm: {text}"), stop.tidying)
+    return Checked(path, config, seen, diagnose(seen, config))
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What came of a check."""
+
+    path: Path
+    config: RunConfig
+    seen: Observations
+    findings: list[Finding]
+
+    @property
+    def exit_code(self) -> int:
+        """0 without errors, 2 where the config itself is wrong."""
+        if any(isinstance(error, ConfigError) for error in self.seen.refusals):
+            return ConfigError.exit_code
+        sound = all(finding.level != "error" for finding in self.findings)
+        return 0 if sound else PreconditionError.exit_code
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        found = figures(self.seen, self.config)
+        return _json(self.path, self.config, self.seen, found, self.findings)
+
+    def tell(self) -> None:
+        """Say it on stdout."""
+        _tell(self.config, self.seen, self.findings)
 
 
 # --- signals ------------------------------------------------------------------------------------
@@ -57,7 +95,7 @@ class Stopped(BaseException):
         self.number = number
 
 
-class _Stop:
+class Stop:
     """Turns SIGINT and SIGTERM into `Stopped`, once, and not while things are tidied up."""
 
     def __init__(self) -> None:
@@ -97,18 +135,8 @@ class _Stop:
 # --- words --------------------------------------------------------------------------------------
 
 
-def _tell(
-    path: Path,
-    config: RunConfig,
-    seen: Observations,
-    findings: list[Finding],
-    *,
-    as_json: bool,
-) -> None:
+def _tell(config: RunConfig, seen: Observations, findings: list[Finding]) -> None:
     found = figures(seen, config)
-    if as_json:
-        emit_json(_json(path, config, seen, found, findings))
-        return
     metric = config.target.metric
     emit(f"{config.target.name}: {metric.goal} {metric.name}; {_count(seen.slots, 'slot')}")
     if found is not None:

@@ -2,7 +2,7 @@
 
 A file holds a head (imports, helpers) and one function a test; run by itself it prints a line for
 each. So tests that the base passes and tests that it fails can be parted. Pure; where the tests
-come from is in `templates` and `asking`, what runs them in `trying`.
+come from is in `templates`, `edges` and `asking`, what runs them in `trying`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import json
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, cast
 
 from swarm.init.survey import GUARDS
 
@@ -75,62 +76,49 @@ class DraftFile:
 _ENDINGS: dict[Language, str] = {"python": ".py", "node": ".mjs"}
 _PASSING = (
     "Drafted by `swarm init`, and passed by the base: a change that breaks one of these is not\n"
-    "measured. Edit it, add to it, or take out what need not hold. It is a\nprogram; pytest runs it as well, if it is named."
+    "measured. Edit it, add to it, or take out what need not hold. It is a program; pytest can run\n"
+    "it too."
 )
 _FAILING = (
     "Drafted by `swarm init`, and FAILED by the base: bugs found before the first experiment.\n"
     "No guard, or nothing could be measured. Once one is mended, move its test up a folder."
 )
-_PYTHON_TAIL = f'''\
-def _told(name, error):
-    """Say how a test ended, and whether the test itself is to blame."""
-    import json
-    import traceback
-
-    at = traceback.extract_tb(error.__traceback__) if error else []
-    own = bool(at) and at[-1].filename == __file__ and not isinstance(error, AssertionError)
-    unfit = own or isinstance(error, (ImportError, SyntaxError))
-    said = traceback.format_exception_only(type(error), error)[-1].strip() if error else ""
-    place = next((f"{{f.filename}}:{{f.lineno}}" for f in reversed(at) if f.filename != __file__), "")
-    end = "unfit" if unfit else "failed" if error else "passed"
-    line = json.dumps({{"test": name, "end": end, "error": said, "place": place}})
-    print("\\n{MARK} " + line, flush=True)
-    return error is None
-
-
+_PYTHON_TAIL = f"""\
 if __name__ == "__main__":
-    import json
-    import sys
+    from {GUARDS}.running import run
 
-    all_passed = True
-    for name, test in sorted(globals().items()):
-        if name.startswith("test_") and callable(test):
-            print("\\n{MARK} " + json.dumps({{"begun": name}}), flush=True)
-            try:
-                test()
-                ended = None
-            except (Exception, SystemExit) as error:
-                ended = error
-            all_passed = _told(name, ended) and all_passed
-    sys.exit(0 if all_passed else 1)
-'''
-_NODE_TAIL = f"""\
-let allPassed = true;
-for (const [name, test] of Object.entries(tests)) {{
-  console.log(`\\n{MARK} ${{JSON.stringify({{ begun: name }})}}`);
-  let error = null;
-  try {{
-    await test();
-  }} catch (caught) {{
-    error = caught;
-  }}
-  const said = error === null ? "" : `${{error.name}}: ${{error.message}}`.split("\\n")[0];
-  const end = error === null ? "passed" : "failed";
-  console.log(`\\n{MARK} ${{JSON.stringify({{ test: name, end, error: said, place: "" }})}}`);
-  allPassed = allPassed && error === null;
-}}
-process.exit(allPassed ? 0 : 1);
+    run(globals())
 """
+_NODE_TAIL = "await run(tests);\n"
+HERE = f"""\
+import sys
+from pathlib import Path
+
+TOP = next(p for p in Path(__file__).resolve().parents if p.name == "{GUARDS}").parent
+sys.path[:0] = [str(TOP), str(TOP / "src")]"""
+"""The first lines of a Python file of tests: the repository before all else on the path."""
+NODE_HERE = f"""\
+const top = new URL(import.meta.url.replace(/{GUARDS}\\/.*$/, ""));
+const {{ load, run, told }} = await import(new URL("{GUARDS}/running.mjs", top));
+const tests = {{}};"""
+PROGRAMS = Path(__file__).with_name("programs")
+"""What is written into repositories as it is."""
+
+
+def slug(text: str) -> str:
+    """Make a part of a function's name."""
+    return re.sub(r"\W+", "_", text).strip("_").lower() or "it"
+
+
+def program(name: str) -> str:
+    """Give the text of a program that comes with swarm."""
+    return (PROGRAMS / name).read_text(encoding="utf-8")
+
+
+def shared(language: Language) -> tuple[str, str]:
+    """Give path and text of what all files of tests of a language need beside them."""
+    name = f"running{_ENDINGS[language]}"
+    return f"{GUARDS}/{name}", program(name)
 
 
 class Ending(NamedTuple):
@@ -152,10 +140,8 @@ def endings(log: str, *, timed_out: bool = False) -> list[Ending]:
         if head.strip() or not rest:
             continue
         try:
-            said = json.loads(rest)
+            said = cast("dict[str, Any]", json.loads(rest))
         except ValueError:
-            continue
-        if not isinstance(said, dict):
             continue
         begun = str(said.get("begun", ""))
         end = said.get("end")
@@ -188,10 +174,13 @@ class Bug(NamedTuple):
     @property
     def told(self) -> str:
         """The bug in a sentence."""
-        many = f"{len(self.tests)} of {self.of} tests fail on the base"
-        such = f", such as with {self.given[0]}" if self.given and self.given[0] else ""
+        with_ = f" with {self.given[0]}" if self.given[0] else ""
+        such = "," if len(self.tests) == 1 else f", such as{with_}"
+        many = f"{len(self.tests)} of {self.of} tests fail on the base{such}"
+        if self.of == 1:
+            many = f"the base fails that{with_}"
         where = f" ({self.place})" if self.place else ""
-        return f"{self.about}: {many}{such}: {self.error}{where}"
+        return f"{self.about}: {many}: {self.error}{where}"
 
 
 class Sorted(NamedTuple):
@@ -219,9 +208,7 @@ def sort_out(file: DraftFile, ended: Iterable[Ending]) -> Sorted:
         first = by_test[drafts[0].name]
         tried = sum(_group(d) == group for d in file.drafts)
         names, given = tuple(d.name for d in drafts), tuple(d.given for d in drafts)
-        bugs.append(
-            Bug(group, names, given, tried, first.error, first.place, file.finding_path)
-        )
+        bugs.append(Bug(group, names, given, tried, first.error, first.place, file.finding_path))
     return Sorted(
         file.only(passed) if passed else None,
         file.only([d.name for d in failed]) if failed else None,

@@ -19,7 +19,9 @@ from swarm.proposers.ready import has_login, key_names, programs
 from swarm.runtime import local_gpus
 
 ASK_S = 30.0
-_MISSING = "import importlib.util as u,sys; print(*[n for n in sys.argv[1:] if u.find_spec(n) is None])"
+_MISSING = (
+    "import importlib.util as u,sys; print(*[n for n in sys.argv[1:] if u.find_spec(n) is None])"
+)
 
 
 @dataclass(frozen=True)

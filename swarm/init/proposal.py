@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
+from swarm.init.drafts import program
 from swarm.init.machine import Machine
 from swarm.init.survey import GUARDS, Facts, Script, globs
 from swarm.records import Goal
@@ -51,6 +52,8 @@ class Proposal:
     program: str = ""
     timeout: str = "10m"
     gpus: int = 0
+    python: str = "python3"
+    """The interpreter of all commands that need one."""
     alone: bool = False
     """Measure one at a time: the metric is a time."""
     helpers: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -93,7 +96,9 @@ def _all(facts: Facts, machine: Machine) -> Iterator[Proposal]:
     if facts.skills:
         yield from _skills(facts)
     for script in dict.fromkeys((*facts.benches, *facts.scorers)):
-        if script.metrics and not (facts.autoresearch and script.path == "train.py"):
+        if script.metrics and not (
+            facts.autoresearch and script.path in ("train.py", "prepare.py")
+        ):
             yield from _scorer(facts, machine, script)
     for script in facts.benches:
         if not script.metrics:
@@ -106,9 +111,7 @@ def _all(facts: Facts, machine: Machine) -> Iterator[Proposal]:
 def _completed(proposal: Proposal, facts: Facts, machine: Machine) -> Proposal:
     """Add what all targets of this repository need: tests as guards, packages, the path."""
     guard = (*proposal.guard, *_guards(facts, machine)) if not proposal.guard else proposal.guard
-    uses_python = any(
-        machine.python.word in c.command for c in (proposal.run, *guard)
-    )
+    uses_python = any(machine.python.word in c.command for c in (proposal.run, *guard))
     env = dict(proposal.env)
     if uses_python and facts.packages:
         roots = dict.fromkeys(p.root or "." for p in facts.packages)
@@ -116,7 +119,7 @@ def _completed(proposal: Proposal, facts: Facts, machine: Machine) -> Proposal:
     if "rust" in facts.languages and machine.rustup_home:
         env["RUSTUP_HOME"] = machine.rustup_home
         proposal = replace(proposal, read_only=(*proposal.read_only, machine.rustup_home))
-    made = replace(proposal, guard=guard, env=env)
+    made = replace(proposal, guard=guard, env=env, python=machine.python.word)
     if uses_python and machine.python.missing and made.setup is None:
         made = _with_packages(made, facts, machine)
     return made
@@ -139,7 +142,9 @@ def _guards(facts: Facts, machine: Machine) -> tuple[Because, ...]:
                 command += " " + " ".join(map(shlex.quote, names))
             found.append(Because(command, f"the tests that are here already{where}"))
         else:
-            found.append(Because(f"{python} -m unittest", f"the tests that are here already{where}"))
+            found.append(
+                Because(f"{python} -m unittest", f"the tests that are here already{where}")
+            )
     if facts.node is not None and "test" in facts.node.scripts and "npm" in machine.tools:
         if "no test specified" not in facts.node.scripts["test"]:
             found.append(Because("npm test --silent", "`test` of package.json"))
@@ -182,6 +187,7 @@ def _with_packages(proposal: Proposal, facts: Facts, machine: Machine) -> Propos
     lacks = ", ".join(machine.python.missing)
     return replace(
         proposal,
+        python=own,
         setup=Because(setup, f"no Python here can import {lacks}; the network is there in `setup`"),
         run=use(proposal.run),
         guard=tuple(map(use, proposal.guard)),
@@ -193,7 +199,8 @@ def _with_packages(proposal: Proposal, facts: Facts, machine: Machine) -> Propos
 
 def _autoresearch(facts: Facts, machine: Machine) -> Proposal:
     uv = "uv" in machine.tools and "pyproject.toml" in facts.files
-    command = "uv run train.py" if uv else f"{shlex.quote(machine.python.word)} train.py"
+    word = "uv run" if uv else shlex.quote(machine.python.word)
+    command = f"{word} {facts.autoresearch}"
     return Proposal(
         kind="accuracy",
         title="lower val_bpb of train.py",
@@ -249,7 +256,7 @@ def _skill_notes(facts: Facts, path: str) -> tuple[str, ...]:
         f"{have}: {suite}. To have a model work by the skill and count the cases that pass:",
         f'  run: python3 "$SWARM_HARNESS/skill/skill.py" measure {shlex.quote(suite)}',
         "  metric: {name: cases, goal: maximize}    # instead of the two below",
-        "  provider: {}                             # models of ANTHROPIC_API_KEY; this costs money",
+        "  provider: {}                             # ANTHROPIC_API_KEY; costs money",
         "  timeout: 10m",
     )
 
@@ -290,7 +297,7 @@ def _scorer(facts: Facts, machine: Machine, script: Script) -> Iterator[Proposal
         scope=scope,
         metric=metric,
         goal=goal,
-        pattern=None if not facts.files else _pattern(metric),
+        pattern=_pattern(metric),
         run=Because(_invoked(machine, script), f"prints {metric}, and it is out of scope"),
         alone=timed,
         program=facts.program,
@@ -331,46 +338,7 @@ def _timed(facts: Facts, machine: Machine, script: Script) -> Iterator[Proposal]
 
 
 TIMER = f"{GUARDS}/seconds.py"
-_TIMER_TEXT = '''\
-"""Times a command: five starts of it, one line each. Written by `swarm init`; yours to edit."""
-
-import subprocess
-import sys
-import time
-
-for _ in range(5):
-    begun = time.perf_counter()
-    done = subprocess.run(sys.argv[1:], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    if done.returncode != 0:
-        sys.stdout.buffer.write(done.stdout)
-        sys.exit(f"{sys.argv[1:]} ended with status {done.returncode}")
-    print(f"METRIC seconds={time.perf_counter() - begun:.6f}")
-'''
 SUITE_TIMER = f"{GUARDS}/suite_seconds.py"
-_SUITE_TIMER_TEXT = '''\
-"""Times the tests: once to warm up, then five times in this same process, one line each, so that
-the start of the interpreter and of pytest is not in it. Written by `swarm init`; yours to edit."""
-
-import contextlib
-import io
-import sys
-import time
-
-import pytest
-
-ARGUMENTS = ["-q", "-x", "-p", "no:cacheprovider", *sys.argv[1:]]
-for turn in range(6):
-    said = io.StringIO()
-    begun = time.perf_counter()
-    with contextlib.redirect_stdout(said):
-        status = pytest.main(ARGUMENTS)
-    seconds = time.perf_counter() - begun
-    if status != 0:
-        print(said.getvalue())
-        sys.exit(f"the tests ended with status {int(status)}")
-    if turn:
-        print(f"METRIC seconds={seconds:.6f}")
-'''
 
 
 def _by_the_clock(proposal: Proposal, machine: Machine, command: str) -> Proposal:
@@ -381,15 +349,17 @@ def _by_the_clock(proposal: Proposal, machine: Machine, command: str) -> Proposa
         unit="s",
         aggregate="min",
         alone=True,
-        run=Because(f"{word} {TIMER} {command}", f"{TIMER} starts it five times; the least counts"),
-        helpers={TIMER: _TIMER_TEXT},
+        run=Because(f"{word} {TIMER} {command}", "starts the command five times; the least counts"),
+        helpers={TIMER: program("seconds.py")},
     )
 
 
 # --- by language --------------------------------------------------------------------------------
 
-_BENCHMARK = "better than this is a benchmark of what is slow for you: any command will do that "
-_BENCHMARK += "prints a line `METRIC name=value`"
+_BENCHMARK = (
+    "Better than this is a benchmark of what is slow for you: any command will do that prints a "
+    "line `METRIC name=value`"
+)
 
 
 def _python(facts: Facts, machine: Machine) -> Iterator[Proposal]:
@@ -410,9 +380,9 @@ def _python(facts: Facts, machine: Machine) -> Iterator[Proposal]:
         alone=True,
         run=Because(
             f"{word} {SUITE_TIMER} {_test_folders(tests)}".rstrip(),
-            f"{SUITE_TIMER} runs the tests five times in one process; the least counts",
+            "runs the tests five times in one process; the least counts",
         ),
-        helpers={SUITE_TIMER: _SUITE_TIMER_TEXT},
+        helpers={SUITE_TIMER: program("suite_seconds.py")},
         program=facts.program,
         notes=(_BENCHMARK,),
     )

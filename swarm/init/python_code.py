@@ -24,7 +24,10 @@ _ANNOTATED = {
     **dict.fromkeys(("dict", "Dict", "Mapping"), MAPPING),
 }
 _NAMED = (
-    (re.compile(r"(text|string|str|s|word|name|query|q|line|title|sentence|phrase|path|term)"), TEXT),
+    (
+        re.compile(r"(text|string|str|s|word|name|query|q|line|title|sentence|phrase|path|term)"),
+        TEXT,
+    ),
     (re.compile(r"(n|k|count|limit|size|num|number|x|y|width|length|amount|value)"), NUMBER),
     (re.compile(r"(items|values|words|lines|xs|lst|numbers|seq|data|array|terms|tokens)"), LIST),
     (re.compile(r"(mapping|dct|options|settings|record|row)"), MAPPING),
@@ -49,9 +52,11 @@ _DOES = re.compile(
     r"|install|deploy|train|serve|start|stop|wait|sleep|exit|connect|open|close|publish|print)(_.*)?"
 )
 """Functions of these names do things, and are not called to see what they answer."""
+_NAME = r"([A-Za-z_][\w.]*)"
 _PRINTED = re.compile(
-    r"METRIC ([\w.]+)=|^[ \t]*print\(\s*f?[\"']([A-Za-z_][\w.]*):?[ \t]+(?:\{|[\"']\s*,|%|[\"']\s*%)"
-    r"|^[ \t]*print\(\s*f?[\"']([A-Za-z_][\w.]*):(?:\{|[\"']\s*,|%)",
+    r"METRIC ([\w.]+)="
+    rf"|^[ \t]*print\(\s*f?[\"']{_NAME}:?[ \t]+(?:\{{|[\"']\s*,|%|[\"']\s*%)"
+    rf"|^[ \t]*print\(\s*f?[\"']{_NAME}:(?:\{{|[\"']\s*,|%)",
     re.MULTILINE,
 )
 
@@ -132,7 +137,7 @@ def read_code(text: str) -> Code:
 
 def printed_metrics(text: str) -> tuple[str, ...]:
     """Name the metrics that a script prints in a form that swarm reads."""
-    found = [next(filter(None, groups)) for groups in _PRINTED.findall(text)]
+    found = [m[1] or m[2] or m[3] for m in _PRINTED.finditer(text)]
     return tuple(dict.fromkeys(found))
 
 
@@ -207,7 +212,9 @@ def _imports(tree: ast.Module) -> Iterator[str]:
 def _public(tree: ast.Module) -> Iterator[str]:
     for node in tree.body:
         match node:
-            case ast.Assign(targets=[ast.Name(id="__all__")], value=ast.List() | ast.Tuple() as all_):
+            case ast.Assign(
+                targets=[ast.Name(id="__all__")], value=ast.List() | ast.Tuple() as all_
+            ):
                 listed = [e.value for e in all_.elts if isinstance(e, ast.Constant)]
                 yield from (name for name in listed if isinstance(name, str))
                 return

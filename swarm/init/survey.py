@@ -138,8 +138,9 @@ class Facts:
     """Configs of other tools for the same purpose."""
     program: str = ""
     """`program.md`, where there is one."""
-    autoresearch: bool = False
-    """`prepare.py` is fixed, `train.py` may change and prints `val_bpb`."""
+    autoresearch: str = ""
+    """Of the autoresearch layout (`prepare.py` is fixed, `train.py` may change) the file that is
+    run and prints `val_bpb`."""
     packages: tuple[Package, ...] = ()
     node: NodePackage | None = None
     crate: Crate | None = None
@@ -206,7 +207,7 @@ def survey(files: Iterable[str], read: Read) -> Facts:
         suites=tuple(f for f in names if re.search(r"(^|/)(suite|checklist)\.ya?ml$", f)),
         improve=tuple(f for f in names if _is_improve(f)),
         program="program.md" if "program.md" in names else "",
-        autoresearch=_is_autoresearch(texts),
+        autoresearch=_autoresearch(texts),
         packages=tuple(_packages(sources["python"], code)),
         node=_node(read("package.json")) if "package.json" in names else None,
         crate=_crate(names, _toml(read("Cargo.toml"))) if "Cargo.toml" in names else None,
@@ -284,6 +285,12 @@ def _packages(sources: Iterable[str], code: Mapping[str, Code]) -> Iterable[Pack
         yield Package(name, place, root, dict(sorted(modules.items())))
 
 
+def is_private(path: str) -> bool:
+    """Tell whether a Python module is for its package alone."""
+    name = basename(path)
+    return name.startswith("_") and name != "__init__.py"
+
+
 def module_name(package: Package, path: str) -> str:
     """Give the name by which a module of a package is imported."""
     inner = path.removeprefix(f"{package.root}/") if package.root else path
@@ -297,7 +304,9 @@ def _uses_pytest(
         n in ("pytest.ini", "conftest.py", "tests/conftest.py") for n in names
     )
     python = [t for t in tests if t.endswith(".py")]
-    plain = any(re.search(r"^def test_|^import pytest|^from pytest", texts.get(t, ""), re.M) for t in python)
+    plain = any(
+        re.search(r"^def test_|^import pytest|^from pytest", texts.get(t, ""), re.M) for t in python
+    )
     return bool(python) and (marked or plain)
 
 
@@ -350,7 +359,9 @@ def _go(text: str) -> str:
 # --- what measures ------------------------------------------------------------------------------
 
 
-def _scripts(names: Iterable[str], texts: Mapping[str, str], which: re.Pattern[str]) -> Iterable[Script]:
+def _scripts(
+    names: Iterable[str], texts: Mapping[str, str], which: re.Pattern[str]
+) -> Iterable[Script]:
     for name in names:
         if not which.search(name) or _TEST.search(name) or basename(name) == "__init__.py":
             continue
@@ -390,9 +401,10 @@ def _runs(value: object) -> Iterable[str]:
 # --- layouts ------------------------------------------------------------------------------------
 
 
-def _is_autoresearch(texts: Mapping[str, str]) -> bool:
-    both = "prepare.py" in texts and "train.py" in texts
-    return both and any("val_bpb" in texts[f] for f in ("prepare.py", "train.py"))
+def _autoresearch(texts: Mapping[str, str]) -> str:
+    if "prepare.py" in texts and "train.py" in texts:
+        return next((f for f in ("train.py", "prepare.py") if "val_bpb" in texts[f]), "")
+    return ""
 
 
 def _is_improve(name: str) -> bool:

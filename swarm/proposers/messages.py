@@ -148,6 +148,35 @@ class Messages:
         return kept[1]
 
 
+class Reply(NamedTuple):
+    """What a model has answered to one question."""
+
+    text: str
+    usage: Usage
+
+
+def ask_once(
+    config: MessagesProposer, keys: Mapping[str, str], system: str, question: str
+) -> Reply:
+    """Ask a model one question, outside of any run and without tools.
+
+    Raises:
+        NoProposalError: there is no answer, with why and with what was spent on it.
+    """
+    bill, secret = _Bill(price_of(config, keys), lambda _: None), secrets(keys)
+    conversation = Conversation()
+    conversation.open("", question)
+    request = _Request(_Provider(config, keys), system, [], bill, seed=0)
+    try:
+        answer = request.ask(conversation)
+    except NoProposalError as error:
+        error.reason = tool_loop.one_line(blot(error.reason, secret), REASON)
+        error.usage = bill.usage
+        raise
+    parts = [str(block["text"]) for block in answer.content if block["type"] == "text"]
+    return Reply(blot("".join(parts), secret), bill.usage)
+
+
 class _Bill:
     """What one proposal costs."""
 
@@ -320,9 +349,10 @@ class _Request:
             "model": config.model,
             "max_tokens": config.max_tokens,
             "system": [tool_loop.text(self._system) | _CACHED],
-            "tools": self._tools,
             "messages": _marked(conversation),
         }
+        if self._tools:
+            body["tools"] = self._tools
         if config.effort is not None:
             body["output_config"] = {"effort": config.effort}
         if config.thinking is not None:
