@@ -8,6 +8,7 @@ Writes nothing but the config, `swarm_guards/` and a suite, and overwrites nothi
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from swarm.init.drafts import DraftFile, shared
 from swarm.init.machine import look
 from swarm.init.proposal import Because, Proposal, proposals
 from swarm.init.questions import Answers, decide, proposers
-from swarm.init.survey import GUARDS, Facts, Read, survey
+from swarm.init.survey import Facts, Read, survey
 from swarm.init.trying import Tried, command_of, try_out
 from swarm.keys import wanted
 from swarm.observing import bench
@@ -304,7 +305,10 @@ def _tell(work: _Work, written: list[Path], checked: Checked) -> None:
         emit(f"next     mend what the check says, then: swarm check {config}")
     elif not work.wish.launch:
         emit(f"next     swarm launch {config}")
-        emit(f"         to have it in your history: git add {config.name} {GUARDS} && git commit")
+        base = work.wish.directory
+        own = dict.fromkeys(base / p.relative_to(base).parts[0] for p in written if p != config)
+        names = shlex.join(map(str, (config, *own)))
+        emit(f"         to have it in your history: git add {names} && git commit")
 
 
 def _json(work: _Work, written: list[Path], checked: Checked) -> dict[str, Any]:

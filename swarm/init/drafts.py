@@ -76,8 +76,24 @@ class DraftFile:
 _ENDINGS: dict[Language, str] = {"python": ".py", "node": ".mjs"}
 _PASSING = (
     "Drafted by `swarm init`, and passed by the base: a change that breaks one of these is not\n"
-    "measured. Edit it, add to it, or take out what need not hold. It is a program; pytest can run\n"
-    "it too."
+    "measured. Edit it, add to it, or take out what need not hold. Run it, or have pytest run it."
+)
+_FAILING if failing else _PASSING
+        words = f"{self.about}\n\n{say}\n"
+        tests = "\n\n\n".join(draft.source.strip("\n") for draft in self.drafts)
+        if self.language == "node":
+            comment = "".join(f"// {line}".rstrip() + "\n" for line in words.splitlines())
+            return f"{comment}\n{self.head.strip()}\n\n{tests}\n\n{_NODE_TAIL}"
+        # Forms that a docstring cannot hold have no place in a sentence.
+        said = words.replace("\\", "/").replace('"""', "'''")
+        return f'"""{said}"""\n\n{self.head.strip()}\n\n\n{tests}\n\n\n{_PYTHON_TAIL}'
+
+
+_ENDINGS: dict[Language, str] = {"python": ".py", "node": ".mjs"}
+_PASSING = (
+    "Drafted by `swarm init`, and passed by the base: a change that breaks one of these is not\n"
+    "measured. Edit it, add to it, or take out what need not hold. It is a program, and pytest can\n"
+    "run it too."
 )
 _FAILING = (
     "Drafted by `swarm init`, and FAILED by the base: bugs found before the first experiment.\n"
@@ -174,11 +190,11 @@ class Bug(NamedTuple):
     @property
     def told(self) -> str:
         """The bug in a sentence."""
-        with_ = f" with {self.given[0]}" if self.given[0] else ""
-        such = "," if len(self.tests) == 1 else f", such as{with_}"
-        many = f"{len(self.tests)} of {self.of} tests fail on the base{such}"
+        many = f"{len(self.tests)} of {self.of} tests fail on the base"
         if self.of == 1:
-            many = f"the base fails that{with_}"
+            many = "the base fails that"
+        if self.given[0]:
+            many += (", such as" if len(self.tests) > 1 else ",") + f" with {self.given[0]}"
         where = f" ({self.place})" if self.place else ""
         return f"{self.about}: {many}: {self.error}{where}"
 

@@ -46,7 +46,6 @@ class Proposal:
     keep_if_equal: str | None = None
     setup: Because | None = None
     guard: tuple[Because, ...] = ()
-    hide: tuple[str, ...] = ()
     read_only: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict[str, str])
     program: str = ""

@@ -112,8 +112,6 @@ def _target(
     yield from _key("run", proposal.run)
     yield "  # The number, and which way is better."
     yield f"  metric: {_metric(proposal)}"
-    if proposal.hide:
-        yield f"  hide: {listed(proposal.hide)}"
     if proposal.read_only:
         yield "  # Outside the repository, and needed to measure."
         yield f"  read_only: {listed(proposal.read_only)}"
