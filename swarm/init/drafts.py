@@ -78,23 +78,6 @@ _PASSING = (
     "Drafted by `swarm init`, and passed by the base: a change that breaks one of these is not\n"
     "measured. Edit it, add to it, or take out what need not hold. Run it, or have pytest run it."
 )
-_FAILING if failing else _PASSING
-        words = f"{self.about}\n\n{say}\n"
-        tests = "\n\n\n".join(draft.source.strip("\n") for draft in self.drafts)
-        if self.language == "node":
-            comment = "".join(f"// {line}".rstrip() + "\n" for line in words.splitlines())
-            return f"{comment}\n{self.head.strip()}\n\n{tests}\n\n{_NODE_TAIL}"
-        # Forms that a docstring cannot hold have no place in a sentence.
-        said = words.replace("\\", "/").replace('"""', "'''")
-        return f'"""{said}"""\n\n{self.head.strip()}\n\n\n{tests}\n\n\n{_PYTHON_TAIL}'
-
-
-_ENDINGS: dict[Language, str] = {"python": ".py", "node": ".mjs"}
-_PASSING = (
-    "Drafted by `swarm init`, and passed by the base: a change that breaks one of these is not\n"
-    "measured. Edit it, add to it, or take out what need not hold. It is a program, and pytest can\n"
-    "run it too."
-)
 _FAILING = (
     "Drafted by `swarm init`, and FAILED by the base: bugs found before the first experiment.\n"
     "No guard, or nothing could be measured. Once one is mended, move its test up a folder."
