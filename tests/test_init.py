@@ -21,9 +21,10 @@ from swarm.init import Wish, start
 from swarm.init.drafts import Draft, DraftFile, Ending, endings, sort_out, split_python
 from swarm.init.edges import cases, told
 from swarm.init.machine import Machine, Python
-from swarm.init.proposal import proposals, wish
+from swarm.init.proposal import wish
 from swarm.init.python_code import printed_metrics, read_code
 from swarm.init.survey import Facts, globs, survey
+from swarm.init.targets import proposals
 from swarm.init.writing import quoted
 
 SWARM = [sys.executable, "-m", "swarm"]
@@ -187,6 +188,11 @@ def test_a_node_package(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert started.config.target.guard[0] == "npm test --silent"
     assert started.said["check"]["deterministic"]
     assert "test_src_index_js_slug_with_an_empty_text" in started.said["guards"]["locked"]
+    # A change that breaks an edge case is caught by the guard.
+    run, source = ["node", "swarm_guards/edge_cases.mjs"], started.top / "src" / "index.js"
+    assert subprocess.run(run, cwd=started.top, capture_output=True, check=False).returncode == 0
+    source.write_text(source.read_text().replace("return", 'if (!text) return "none"; return'))
+    assert subprocess.run(run, cwd=started.top, capture_output=True, check=False).returncode == 1
 
 
 @pytest.mark.skipif(shutil.which("cargo") is None, reason="no cargo")
@@ -512,7 +518,7 @@ def test_launch_goes_on_to_a_running_loop(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     first, *_, last = done.stdout.splitlines()
     assert json.loads(first)["ok"]
-    assert json.loads(last)["done"]["targets"][0]["best"]["mean"] < 1.04
+    assert json.loads(last)["status"]["targets"][0]["best"]["mean"] < 1.04
     assert "swarm/gpt-accuracy/best" in git(top, "branch", "--list", "swarm/*")
     check_nobody_left()
 

@@ -1,7 +1,7 @@
 """`swarm init`: from a repository to a config that `swarm check` accepts, and to a running loop.
 
 Owns the order of things and what is told: look, ask, draft guard tests and try them on the base,
-write, check, perhaps launch. What is found is in `survey`, what is made of it in `proposal`.
+write, check, perhaps launch. What is found is in `survey`, what is made of it in `targets`.
 Writes nothing but the config, `swarm_guards/` and a suite, and overwrites nothing unasked.
 """
 
@@ -25,9 +25,10 @@ from swarm.groups import MessagesProposer
 from swarm.init import asking, writing
 from swarm.init.drafts import DraftFile, shared
 from swarm.init.machine import look
-from swarm.init.proposal import Because, Proposal, proposals
+from swarm.init.proposal import Because, Proposal
 from swarm.init.questions import Answers, decide, proposers
 from swarm.init.survey import Facts, Read, survey
+from swarm.init.targets import proposals
 from swarm.init.trying import Tried, command_of, try_out
 from swarm.keys import wanted
 from swarm.observing import bench
@@ -303,6 +304,9 @@ def _tell(work: _Work, written: list[Path], checked: Checked) -> None:
         emit(f"spent    ${work.usage.usd:.4f}, {count(_tokens(work.usage))} tokens for drafting")
     if not ready:
         emit(f"next     mend what the check says, then: swarm check {config}")
+        failing = any(f.kind == "guard_fails" for f in checked.findings)
+        if failing and any(p.kind == "tests" for p in work.options):
+            emit("         or have that for a goal: swarm init --force --goal 'mend failing tests'")
     elif not work.wish.launch:
         emit(f"next     swarm launch {config}")
         base = work.wish.directory
