@@ -266,7 +266,8 @@ def test_bugs_are_told_in_words(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "BUG      found before the first experiment: Special characters" in done.stdout
     assert "ready" in done.stdout
-    assert f"next     swarm launch {top}/swarm.yaml" in done.stdout
+    assert f"next     git add {top}/swarm.yaml {top}/swarm_guards && git commit" in done.stdout
+    assert f"swarm launch {top}/swarm.yaml" in done.stdout
 
 
 def test_leaked_rows_are_a_bug(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -308,11 +308,11 @@ def _tell(work: _Work, written: list[Path], checked: Checked) -> None:
         if failing and any(p.kind == "tests" for p in work.options):
             emit("         or have that for a goal: swarm init --force --goal 'mend failing tests'")
     elif not work.wish.launch:
-        emit(f"next     swarm launch {config}")
         base = work.wish.directory
         own = dict.fromkeys(base / p.relative_to(base).parts[0] for p in written if p != config)
         names = shlex.join(map(str, (config, *own)))
-        emit(f"         to have it in your history: git add {names} && git commit")
+        emit(f"next     git add {names} && git commit    # so that `swarm apply` is at hand later")
+        emit(f"         swarm launch {config}")
 
 
 def _json(work: _Work, written: list[Path], checked: Checked) -> dict[str, Any]:
