@@ -31,36 +31,39 @@ def check_config(path: Path, overrides: Sequence[str] = (), *, as_json: bool) ->
         ConfigError: the config is wrong, with all that is.
         PreconditionError: what it is made from is not as it is needed.
     """
-    entered = enter(path, overrides)
-    for note in entered.notes:
-        say(f"swarm: {note}")
-    return check_loaded(entered.config, path, as_json=as_json)
-
-
-def check_loaded(config: RunConfig, path: Path, *, as_json: bool) -> int:
-    """Check a config that was loaded, one target after the other; `path` is what it is called."""
-    stop, looks = _Stop(), list[_Look]()
+    stop = Stop()
     try:
         with stop.watching():
-            for target in config.targets:
-                own = config.only(target.name)
-                seen = observe(own, lambda text: say(f"swarm: {text}"), stop.tidying)
-                looks.append(_Look(own, seen, diagnose(seen, own)))
-                if not as_json:
-                    _tell(looks[-1])
+            checked = check(path, overrides, stop)
     except Stopped as stopped:
         say("swarm: ended; nothing is left")
         return 128 + stopped.number
     if as_json:
-        found = [_json(path, look) for look in looks]
-        # Several targets are a list of what one would be.
-        emit_json(found[0] if len(found) == 1 else {"ok": _sound(looks), "targets": found})
-    if any(isinstance(error, ConfigError) for look in looks for error in look.seen.refusals):
-        return ConfigError.exit_code
-    return 0 if _sound(looks) else PreconditionError.exit_code
+        emit_json(checked.json)
+    else:
+        checked.tell()
+    return checked.exit_code
 
 
-class _Look(NamedTuple):
+def check(path: Path, overrides: Sequence[str], stop: Stop) -> Checked:
+    """Try a config out, one target after the other, while `stop` watches for signals.
+
+    Raises:
+        ConfigError: the config is wrong, with all that is.
+        Stopped: a signal came; nothing is left.
+    """
+    entered = enter(path, overrides)
+    for note in entered.notes:
+        say(f"swarm: {note}")
+    looks: list[Look] = []
+    for target in entered.config.targets:
+        own = entered.config.only(target.name)
+        seen = observe(own, lambda text: say(f"swarm: {text}"), stop.tidying)
+        looks.append(Look(own, seen, diagnose(seen, own)))
+    return Checked(path, tuple(looks))
+
+
+class Look(NamedTuple):
     """What was found of one target."""
 
     config: RunConfig
@@ -69,11 +72,40 @@ class _Look(NamedTuple):
 
     @property
     def sound(self) -> bool:
+        """Whether a run can be started."""
         return all(finding.level != "error" for finding in self.findings)
 
 
-def _sound(looks: Sequence[_Look]) -> bool:
-    return all(look.sound for look in looks)
+class Checked(NamedTuple):
+    """What came of a check."""
+
+    path: Path
+    looks: tuple[Look, ...]
+
+    @property
+    def findings(self) -> list[Finding]:
+        """All that was found, of all targets."""
+        return [finding for look in self.looks for finding in look.findings]
+
+    @property
+    def exit_code(self) -> int:
+        """0 without errors, 2 where the config itself is wrong."""
+        refusals = (error for look in self.looks for error in look.seen.refusals)
+        if any(isinstance(error, ConfigError) for error in refusals):
+            return ConfigError.exit_code
+        return 0 if all(look.sound for look in self.looks) else PreconditionError.exit_code
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """What `--json` prints; several targets are a list of what one would be."""
+        found = [_json(self.path, look) for look in self.looks]
+        sound = all(look.sound for look in self.looks)
+        return found[0] if len(found) == 1 else {"ok": sound, "targets": found}
+
+    def tell(self) -> None:
+        """Say it on stdout."""
+        for look in self.looks:
+            _tell(look)
 
 
 # --- signals ------------------------------------------------------------------------------------
@@ -87,7 +119,7 @@ class Stopped(BaseException):
         self.number = number
 
 
-class _Stop:
+class Stop:
     """Turns SIGINT and SIGTERM into `Stopped`, once, and not while things are tidied up."""
 
     def __init__(self) -> None:
@@ -127,7 +159,7 @@ class _Stop:
 # --- words --------------------------------------------------------------------------------------
 
 
-def _tell(look: _Look) -> None:
+def _tell(look: Look) -> None:
     config, seen, findings = look
     found = figures(seen, config)
     metric = config.target.metric
@@ -195,7 +227,7 @@ def _count(n: int, what: str) -> str:
     return f"{n} {what}{'s' * (n != 1)}"
 
 
-def _json(path: Path, look: _Look) -> dict[str, Any]:
+def _json(path: Path, look: Look) -> dict[str, Any]:
     config, seen, findings = look
     found, metric = figures(seen, config), config.target.metric
     baseline = found and {

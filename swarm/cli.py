@@ -205,6 +205,45 @@ def check(
 
 
 @app.command()
+def init(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A directory of a repository.", show_default=".")
+    ] = Path(),
+    goal: Annotated[
+        str, typer.Option("--goal", metavar="TEXT", help="What is to get better, in your words.")
+    ] = "",
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Take the default of every question.")
+    ] = False,
+    launch: Annotated[
+        bool, typer.Option("--launch", help="Go on to launch, if the check finds no error.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE", help="Where the config goes.", show_default="DIR/swarm.yaml"
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="NAME", help="The model that drafts and proposes."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Look at a repository and write a config for it, with guard tests, and check it.
+
+    Asks three questions at most. Bugs that the drafted tests find are reported.
+
+    Example: swarm init --yes --launch
+    """
+    from swarm.init import MODEL, Wish, start
+
+    wish = Wish(directory, goal, yes, launch, out, force, json, model or MODEL)
+    raise typer.Exit(start(wish))
+
+
+@app.command()
 def demo(
     directory: Annotated[
         Path, typer.Argument(metavar="DIR", help="Where to make it.", show_default="./swarm-demo")

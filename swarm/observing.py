@@ -1,7 +1,8 @@
 """Look at a target as a launch would, measure it as a run would, and leave nothing.
 
 Owns what `swarm check` measures and in which order, on a scratch of its own: the same node,
-sandbox, slots and seeds as a run's. Knows no terminal, and judges nothing: that is `diagnosis`.
+sandbox, slots and seeds as a run's; and a bench on which `swarm init` tries drafted tests out.
+Knows no terminal, and judges nothing: that is `diagnosis`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import NamedTuple, TypeVar
 import psutil
 
 from swarm import budget, mustering
+from swarm.bundled import HARNESS, bundled
 from swarm.config import RunConfig
 from swarm.entities import FINAL_INDEX, Target
 from swarm.errors import (
@@ -73,6 +75,8 @@ YOUNG_S = 60.0
 """A scratch directory younger than this may not be locked yet by the check that makes it."""
 COLD = 1.5
 """A first measurement so much slower than those at once says nothing of an idle machine."""
+LOG_READ = 4 * 2**20
+"""Bytes of what a program of our own printed on the base that are read."""
 _HEAD = "check-"
 
 T = TypeVar("T")
@@ -99,6 +103,55 @@ def observe(config: RunConfig, tell: Tell, tidying: Tidying = nullcontext) -> Ob
             return _Lab(config, keys, source, root, tell, tidying).work(seen)
         except PreconditionError as error:
             return replace(seen, refusals=(*seen.refusals, error))
+
+
+class Ran(NamedTuple):
+    """How a program ended that was run on the base."""
+
+    status: int | None
+    timed_out: bool
+    log: str
+    """The end of what it printed, stdout and stderr together."""
+
+
+class Bench:
+    """The base of a target, set up, to run programs of our own on: nothing of them is kept."""
+
+    def __init__(self, lab: _Lab) -> None:
+        self._lab = lab
+
+    @property
+    def walls(self) -> bool:
+        """Whether what is run is kept from the machine."""
+        return self._lab.walls
+
+    def run(
+        self, files: Mapping[str, str], command: str | tuple[str, ...], timeout_s: float
+    ) -> Ran:
+        """Run a command in a fresh export of the base, as a guard is, with some files added.
+
+        Args:
+            files: texts by path, relative to the target's directory.
+            command: a text for the shell, or argv.
+            timeout_s: after that it is ended, with all its processes.
+        """
+        return self._lab.run(files, command, timeout_s)
+
+
+@contextmanager
+def bench(config: RunConfig, tell: Tell, tidying: Tidying = nullcontext) -> Generator[Bench]:
+    """Set the base of a target up on a scratch of its own; all is gone afterwards.
+
+    Raises:
+        RepositoryError: the repository cannot be used as it is.
+        HarnessError: `setup` failed.
+    """
+    with tidying():
+        source = inspect(config.target.repo, config.target.base, dirty=config.target.dirty)
+    with _scratch(tidying) as root:
+        lab = _Lab(config, {}, source, root, tell, tidying)
+        lab.prepare()
+        yield Bench(lab)
 
 
 def _preconditions(
@@ -253,6 +306,47 @@ class _Lab:
         if unmoved(seen, self._config):
             seen = replace(seen, copies=self._copies())
         return seen
+
+    @property
+    def walls(self) -> bool:
+        """Whether commands are kept from the machine."""
+        return self._site.rung.walls
+
+    def prepare(self) -> None:
+        """Make what measurements start from, `setup` included."""
+        if self._config.target.setup is not None:
+            self._tell("setting up")
+        Node(self._site).prepare()
+
+    def run(
+        self, files: Mapping[str, str], command: str | tuple[str, ...], timeout_s: float
+    ) -> Ran:
+        """Run a command as a guard, with some files added to the base."""
+        export, log = self._root / "try", self._root / "try.log"
+        remove_tree(export)
+        log.unlink(missing_ok=True)
+        room = Node(self._site).room(self._source.base, export, "guard")
+        top = room.export / self._source.prefix
+        for path, text in files.items():
+            (top / path).parent.mkdir(parents=True, exist_ok=True)
+            (top / path).write_text(text, encoding="utf-8")
+        argv = ("/bin/sh", "-c", command) if isinstance(command, str) else command
+        own = {HARNESS: str(bundled("harness")), "SWARM_SEED": str(self._seed)}
+        with Sandbox(
+            self._site.rung, scratch=self._root / "try.tmp", limits=self._site.limits
+        ) as sandbox:
+            outcome = sandbox.run(
+                Command(
+                    argv=argv,
+                    cwd=top,
+                    env=environment(os.environ, self._config.target.env, own),
+                    timeout_s=timeout_s,
+                    log=log,
+                    view=room.view,
+                )
+            )
+        said = log.read_bytes()[-LOG_READ:].decode("utf-8", "replace") if log.exists() else ""
+        return Ran(outcome.status, outcome.timed_out, outcome.error or said)
 
     @contextmanager
     def _slots(self, site: NodeSite, count: int) -> Generator[_Slots]:

@@ -144,7 +144,7 @@ def _ask(model: MessagesProposer, words: str, files: Sequence[str]) -> list[str]
     keys = {name: os.environ[name] for name in wanted(model) if os.environ.get(name)}
     question = f"The description:\n{words}\n\nThe files:\n{listed}"
     try:
-        answer = ask(model, of(model, keys), _SYSTEM, question)
+        answer = ask(model, of(model, keys), _SYSTEM, question).text
     except NoProposalError as error:
         raise PreconditionError(
             f"the model could not be asked which files {words!r} means: {error}",

@@ -148,24 +148,33 @@ class Messages:
         return kept[1]
 
 
-def ask(config: MessagesProposer, keys: Mapping[str, str], system: str, question: str) -> str:
-    """Ask the model of a proposer one question, without tools, and give its words.
+class Reply(NamedTuple):
+    """What a model has answered to one question."""
+
+    text: str
+    usage: Usage
+
+
+def ask(config: MessagesProposer, keys: Mapping[str, str], system: str, question: str) -> Reply:
+    """Ask the model of a proposer one question, outside of any run and without tools.
 
     Raises:
-        NoProposalError: there is no answer; the provider being down or refusing is told apart.
+        NoProposalError: there is no answer, with why and with what was spent on it; the provider
+            being down or refusing is told apart.
     """
-    provider, conversation = _Provider(config, keys), Conversation()
+    bill, conversation = _Bill(price_of(config, keys), lambda _: None), Conversation()
     conversation.open("", question)
-    bill = _Bill(price_of(config, keys), lambda _: None)
+    provider = _Provider(config, keys)
     try:
-        answer = _Request(provider, system, [], bill, 0).ask(conversation)
+        answer = _Request(provider, system, [], bill, seed=0).ask(conversation)
     except NoProposalError as error:
-        error.reason = provider.clean(error.reason)
-        error.args = (error.reason,)
+        error.reason = tool_loop.one_line(provider.clean(error.reason), REASON)
+        error.args, error.usage = (error.reason,), bill.usage
         raise
     finally:
         provider.drop()
-    return "\n".join(block["text"] for block in answer.content if block["type"] == "text")
+    parts = [str(block["text"]) for block in answer.content if block["type"] == "text"]
+    return Reply(blot("\n".join(parts), secrets(keys)), bill.usage)
 
 
 class _Bill:
