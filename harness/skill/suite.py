@@ -408,7 +408,11 @@ class _Suites(Reader):
         if kind == "headless":
             self.known(given, ("kind", "cli", "model", "max_turns", "args"), at)
             cli = given.get("cli", "claude")
-            words = self.texts(cli, "runner.cli")
+            # It is started in the workspace, where a path from here would lead nowhere.
+            words = tuple(
+                str((self.folder / word).resolve()) if (self.folder / word).is_file() else word
+                for word in self.texts(cli, "runner.cli")
+            )
             model = self.text(given["model"], "runner.model") if "model" in given else None
             turns = self.whole(given, "max_turns", at, Headless.max_turns)
             args = self.texts(given["args"], "runner.args") if "args" in given else ()
