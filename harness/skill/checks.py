@@ -70,6 +70,13 @@ def check(what: Check, case: Case, outcome: Outcome, room: Room) -> Ruling:
     Raises:
         QuestionError, ModelError: there can be no answer, and the run is not to blame.
     """
+    try:
+        return _check(what, case, outcome, room)
+    except TooMuch as error:
+        return Ruling(False, str(error))
+
+
+def _check(what: Check, case: Case, outcome: Outcome, room: Room) -> Ruling:
     match what.what:
         case Says(question, file, with_files):
             return _says(question, file, case, outcome, room, with_files=with_files)
@@ -240,7 +247,7 @@ def _within(limits: Mapping[str, float], outcome: Outcome) -> Ruling:
     for name, most in limits.items():
         value = used[name]
         if value is None:
-            raise questions.QuestionError("`within: {usd: ...}` needs `runner.usd_per_mtok`")
+            raise questions.QuestionError("`within`: the program does not say what it cost in USD")
         if value > most:
             return Ruling(
                 False, f"{value:g} {name.replace('_', ' ')}, and at most {most:g} are wanted"
@@ -261,10 +268,7 @@ def _run(
 ) -> processes.Ended:
     with tempfile.TemporaryDirectory() as folder:
         top = Path(folder)
-        try:
-            place = left(case, outcome, room, top / "work")
-        except TooMuch as error:
-            return processes.Ended("", None, str(error), 0.0)
+        place = left(case, outcome, room, top / "work")
         (top / "home").mkdir()
         (top / "output.txt").write_text(outcome.answer, encoding="utf-8")
         env = {

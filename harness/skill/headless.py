@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
 from threading import Event
 from typing import Any, NamedTuple, cast
@@ -198,18 +199,27 @@ def _turn(message: _Message, results: dict[str, tuple[bool, float]]) -> Turn:
 
 
 def _priced(turns: list[Turn], ending: dict[str, Any]) -> list[Turn]:
-    """Divide what the program says it cost, and the tokens that only its end tells of."""
+    """Divide what only the end of the output tells of: the rest of the tokens, and the USD."""
     total = usage_of({"usage": as_mapping(ending.get("usage"))})
-    spoken = [(turn.input, turn.output) for turn in turns]
-    extra_in = max(0, total.input - sum(i for i, _ in spoken))
-    extra_out = max(0, total.output - sum(o for _, o in spoken))
-    if turns and (extra_in or extra_out):
-        last = turns[-1]
-        turns[-1] = last._replace(input=last.input + extra_in, output=last.output + extra_out)
+    extra_in = max(0, total.input - sum(turn.input for turn in turns))
+    extra_out = max(0, total.output - sum(turn.output for turn in turns))
+    more_in = _divided(extra_in, [turn.input for turn in turns])
+    more_out = _divided(extra_out, [turn.size for turn in turns])
+    turns = [
+        turn._replace(input=turn.input + i, output=turn.output + o)
+        for turn, i, o in zip(turns, more_in, more_out, strict=True)
+    ]
     usd, tokens = ending.get("total_cost_usd"), sum(t.input + t.output for t in turns)
     if not isinstance(usd, int | float) or not tokens:
         return turns
     return [t._replace(usd=usd * (t.input + t.output) / tokens) for t in turns]
+
+
+def _divided(number: int, weights: Sequence[int]) -> list[int]:
+    """Divide a number by weights, to the last unit."""
+    weights = weights if any(weights) else [1] * len(weights)
+    marks = [0, *accumulate(weights)]
+    return [number * high // marks[-1] - number * low // marks[-1] for low, high in pairwise(marks)]
 
 
 def _ended(turns: list[Turn], ending: dict[str, Any]) -> Transcript:

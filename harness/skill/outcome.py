@@ -194,6 +194,7 @@ def _mapping(value: Any) -> dict[str, Any]:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError("a text is wanted")
+    value.encode()  # half a character of two is no text
     return value
 
 

@@ -7,16 +7,20 @@ by its words without comments, and all other text by its lines without blanks at
 import ast
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 _HASH = (".sh", ".bash", ".toml", ".ini", ".cfg", ".rb", ".pl", ".r", ".mk")
 _SLASH = (
     ".js", ".mjs", ".cjs", ".ts", ".tsx", ".jsx", ".c", ".h", ".cc", ".cpp", ".hpp", ".java",
     ".go", ".rs", ".kt", ".swift", ".scala", ".cs", ".php", ".css", ".scss", ".proto",
 )  # fmt: skip
-_STRINGS = r'"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'|`(?:\\.|[^`\\])*`'
+# A string that is not closed is one too: else each of its quotes would be tried again, for long.
+_STRINGS = r'"(?:\\.|[^"\\\n])*"?|\'(?:\\.|[^\'\\\n])*\'?|`(?:\\.|[^`\\])*`?'
+MOST = 500_000
+"""Pieces of one file."""
 _WORD = r"\w+|\S"
 
 
@@ -75,20 +79,23 @@ def _reader(name: str) -> Callable[[str], list[Piece]]:
     if suffix in _HASH:
         return lambda text: _words(text, rf"(?P<skip>(?<!\S)#[^\n]*)|{_STRINGS}|\n|{_WORD}")
     if suffix in _SLASH:
-        return lambda text: _words(text, rf"(?P<skip>//[^\n]*|/\*.*?\*/)|{_STRINGS}|{_WORD}")
+        return lambda text: _words(text, rf"(?P<skip>//[^\n]*|/\*.*?(?:\*/|\Z))|{_STRINGS}|{_WORD}")
     return _plain
 
 
 def _python(text: str) -> list[Piece]:
     try:
         tree = ast.parse(text)
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise Unreadable(f"is not Python: {error}") from None
     holders = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     for node in ast.walk(tree):
         if isinstance(node, holders) and ast.get_docstring(node, clean=False) is not None:
             node.body[:1] = [] if len(node.body) > 1 else [ast.Pass(lineno=node.body[0].lineno)]
-    return list(_of_tree(tree, 1))
+    try:
+        return _of_tree(tree, 1)
+    except RecursionError:
+        raise Unreadable("is nested too deeply") from None
 
 
 def _of_tree(node: ast.AST, line: int) -> list[Piece]:
@@ -109,7 +116,7 @@ def _of_tree(node: ast.AST, line: int) -> list[Piece]:
 
 def _json(text: str) -> list[Piece]:
     try:
-        return _of_value(json.loads(text))
+        return _counted(_of_value(json.loads(text)))
     except (ValueError, RecursionError) as error:
         raise Unreadable(f"is not JSON: {error}") from None
 
@@ -120,30 +127,47 @@ def _yaml(text: str) -> list[Piece]:
     except ImportError:
         return _plain(text)
     try:
-        return [p for value in yaml.safe_load_all(text) for p in _of_value(value)]
-    except yaml.YAMLError as error:
+        return _counted(p for value in yaml.safe_load_all(text) for p in _of_value(value))
+    except RecursionError:
+        raise Unreadable("is nested too deeply") from None
+    except (yaml.YAMLError, ValueError) as error:
         raise Unreadable(f"is not YAML: {' '.join(str(error).split())[:200]}") from None
 
 
-def _of_value(value: Any) -> list[Piece]:
-    match value:
-        case Mapping():
-            items: list[tuple[str, Any]] = sorted((repr(k), v) for k, v in value.items())  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-            inner = [p for k, v in items for p in (Piece(k, 0), *_of_value(v))]
-            return [Piece("{", 0), *inner, Piece("}", 0)]
-        case list():
-            inner = [p for v in value for p in _of_value(v)]  # pyright: ignore[reportUnknownVariableType]
-            return [Piece("[", 0), *inner, Piece("]", 0)]
-        case _:
-            return [Piece(repr(value), 0)]
+def _of_value(value: Any) -> Iterator[Piece]:
+    if isinstance(value, Mapping):
+        yield Piece("{", 0)
+        given = cast("Mapping[Any, Any]", value)
+        for key in sorted(given, key=repr):
+            yield Piece(repr(key), 0)
+            yield from _of_value(given[key])
+        yield Piece("}", 0)
+    elif isinstance(value, list):
+        yield Piece("[", 0)
+        for item in cast("list[Any]", value):
+            yield from _of_value(item)
+        yield Piece("]", 0)
+    else:
+        yield Piece(repr(value), 0)
+
+
+def _counted(pieces: Iterator[Piece]) -> list[Piece]:
+    """Take all pieces, but not those of a value that a few aliases blow up."""
+    found = list(islice(pieces, MOST + 1))
+    if len(found) > MOST:
+        raise Unreadable("is too large to be compared")
+    return found
 
 
 def _words(text: str, pattern: str) -> list[Piece]:
     found: list[Piece] = []
+    line, seen = 1, 0
     for match in re.finditer(pattern, text, re.DOTALL):
+        line += text.count("\n", seen, match.start())
+        seen = match.start()
         blank = match[0] == "\n" and (not found or found[-1].text == "\n")
         if match["skip"] is None and not blank:
-            found.append(Piece(match[0], text.count("\n", 0, match.start()) + 1))
+            found.append(Piece(match[0], line))
     while found and found[-1].text == "\n":
         found.pop()
     return found

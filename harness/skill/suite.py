@@ -326,6 +326,12 @@ class _Suites(Reader):
             timeout_s=self.seconds(given, "timeout", "", Suite.timeout_s),
             judge=self.judged_by(given.get("judge"), runner),
         )
+        priced = isinstance(runner, Headless) or runner.model.usd_per_mtok is not None
+        for check in (check for case in suite.cases for check in case.checks):
+            if isinstance(check.what, Within) and "usd" in check.what.limits and not priced:
+                self.problems.append(
+                    f"{check.where}: within: `usd` needs prices; give `runner.usd_per_mtok`"
+                )
         asker = next((key for key in self.places if key.endswith(".ask")), "judge")
         if suite.judged and not self.same_model:
             tested = runner.model.model if isinstance(runner, Messages) else runner.model
@@ -402,7 +408,11 @@ class _Suites(Reader):
         if kind == "headless":
             self.known(given, ("kind", "cli", "model", "max_turns", "args"), at)
             cli = given.get("cli", "claude")
-            words = self.texts(cli, "runner.cli")
+            # It is started in the workspace, where a path from here would lead nowhere.
+            words = tuple(
+                str((self.folder / word).resolve()) if (self.folder / word).is_file() else word
+                for word in self.texts(cli, "runner.cli")
+            )
             model = self.text(given["model"], "runner.model") if "model" in given else None
             turns = self.whole(given, "max_turns", at, Headless.max_turns)
             args = self.texts(given["args"], "runner.args") if "args" in given else ()

@@ -24,6 +24,8 @@ from outcome import OTHER, Called, Cost, Stopped
 CHANGING = frozenset({"write_file", "edit_file", "Write", "Edit", "MultiEdit", "NotebookEdit"})
 COMMANDS = frozenset({"run", "Bash"})
 SUBJECTS = ("path", "file_path", "notebook_path", "command", "skill", "name", "pattern", "url")
+LONGEST = 200
+"""Characters of a line that are looked at for a step."""
 ASKING = re.compile(
     r"\b(?:please (?:confirm|clarify|specify|choose|decide|provide|tell me|let me know)|"
     r"(?:should|shall|may) i\b|waiting for (?:your|you)|let me know (?:which|whether|how you)|"
@@ -50,7 +52,8 @@ class Did(NamedTuple):
     def subject(self) -> str:
         """The path or the command that it is about."""
         found = (self.given.get(key) for key in SUBJECTS)
-        return next((" ".join(v.split()) for v in found if isinstance(v, str)), "")[:500]
+        text = next((" ".join(v.split()) for v in found if isinstance(v, str)), "")[:500]
+        return text.encode("utf-8", "replace").decode()
 
     @property
     def size(self) -> int:
@@ -68,6 +71,11 @@ class Turn(NamedTuple):
     usd: float | None = None
     seconds: float = 0.0
 
+    @property
+    def size(self) -> int:
+        """About how much was written."""
+        return sum(len(p.text) if isinstance(p, Said) else p.size for p in self.parts)
+
 
 class Transcript(NamedTuple):
     """All of one run."""
@@ -80,10 +88,10 @@ class Transcript(NamedTuple):
 
     @property
     def last_words(self) -> str:
-        if self.answer is not None:
-            return self.answer
         last = self.turns[-1].parts if self.turns else ()
-        return "".join(part.text for part in last if isinstance(part, Said)).strip()
+        text = "".join(part.text for part in last if isinstance(part, Said)).strip()
+        text = self.answer if self.answer is not None else text
+        return text.encode("utf-8", "replace").decode()
 
 
 # --- steps ------------------------------------------------------------------------------------
@@ -162,7 +170,7 @@ def step_of(line: str, steps: Sequence[str]) -> str | None:
         rf"\s{{0,3}}(?:#{{1,6}}[ \t]*(?:step\b[ \t]*)?(?:\d+[ \t]*[.):-]?[ \t]*)?[:-]?"
         rf"|[*_]{{0,2}}step\b[ \t]*\d*[ \t]*[:.-])"
         rf"[ \t*_`]*({names})[ \t*_`]*(?:$|[:.(—–-])",
-        line.rstrip(),
+        line[:LONGEST].rstrip(),
         re.IGNORECASE,
     )
     return found[1].lower() if found else None

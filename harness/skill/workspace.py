@@ -23,7 +23,7 @@ FILE_LIMIT, TOTAL_LIMIT, FILES_LIMIT = 2**20, 8 * 2**20, 500
 
 
 class TooMuch(Exception):
-    """A run has left more than anybody looks at."""
+    """A run has left more than anybody looks at, or what cannot be kept."""
 
 
 class Left(NamedTuple):
@@ -48,14 +48,21 @@ def build(place: Path, case: Case, under: Under) -> None:
 
 
 def rebuild(place: Path, case: Case, under: Under, outcome: Outcome) -> None:
-    """Make the workspace as a run has left it."""
+    """Make the workspace as a run has left it.
+
+    Raises:
+        TooMuch: it cannot be made.
+    """
     build(place, case, under)
-    for name in outcome.deleted:
-        path = place / name
-        if path.is_file() and inside(place, path):
-            path.unlink()
-    for name, file in outcome.files.items():
-        put(place, name, file)
+    try:
+        for name in outcome.deleted:
+            path = place / name
+            if path.is_file() and inside(place, path):
+                path.unlink()
+        for name, file in outcome.files.items():
+            put(place, name, file)
+    except OSError as error:  # a stranger's names may be what no disk takes
+        raise TooMuch(f"its files cannot be laid out again: {error}") from None
 
 
 def lay(place: Path, overlay: Path) -> None:
@@ -67,12 +74,15 @@ def lay(place: Path, overlay: Path) -> None:
 
 
 def put(place: Path, name: str, file: File) -> None:
-    """Write a file, never through a link."""
+    """Write a file; what is in its way, links above all, gives way."""
     path = place / name
-    if not inside(place, path.parent):
-        raise TooMuch(f"{name} lies behind a link")
+    for above in reversed(path.relative_to(place).parents):
+        if (place / above).is_symlink() or (place / above).is_file():
+            (place / above).unlink()
     if path.is_symlink() or path.is_file():
         path.unlink()
+    elif path.is_dir():
+        shutil.rmtree(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(file.content)
     path.chmod(0o755 if file.executable else 0o644)

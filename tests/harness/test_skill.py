@@ -464,7 +464,7 @@ def test_each_question_is_asked_of_each_case(tmp_path: Path) -> None:
     assert {c["id"]: c.get("question") for c in done.result["cases"]}["short/b"] == "short"
     assert done.feedback == (
         "2 of 8 cases fail\n"
-        "b: contains 'b': does not contain 'b'\n"
+        "b: contains `b`: does not contain 'b'\n"
         "  its answer: x y z 2\n"
         "short: 1 of 3 cases fail\n"
         "  short/b: 4 words, and at most 3 are wanted"
@@ -549,9 +549,7 @@ def test_the_judge_is_another_model(tmp_path: Path) -> None:
         own = [t for t, r in zip(server.usage.requests, server.requests, strict=True)
                if r.body["model"] == "large"]  # fmt: skip
     assert done.passed == {"a": False, "kind/a": True}
-    assert "the answer is yes, and no is wanted" in done.feedback or "the judge says yes" in (
-        done.feedback
-    )
+    assert "the judge says yes to 'Does it greet?'" in done.feedback
     assert done.metrics["judge_tokens"] == sum(sum(t) for t in own)
     paid = sum(t.input + t.cache_creation + 10 * t.output for t in own)
     assert done.metrics["judge_usd"] == pytest.approx(paid / 1e6)
@@ -586,9 +584,7 @@ def test_the_judge_may_see_the_request_and_the_files(tmp_path: Path) -> None:
 def test_a_judge_without_an_answer_is_no_failed_case(tmp_path: Path) -> None:
     done = measure(tmp_path, JUDGED.replace("JUDGE", "large"), saying("well, perhaps"))
     assert done.status == 1
-    assert "large answers neither yes nor no to 'Does it greet?', twice" in done.stderr or (
-        "large answers neither yes nor no to 'Is it kind?', twice" in done.stderr
-    )
+    assert "large answers neither yes nor no to 'Does it greet?', twice" in done.stderr
     assert done.result == {}
 
 
@@ -596,3 +592,60 @@ def test_nothing_stays_behind(tmp_path: Path) -> None:
     assert one(tmp_path, "{contains: Done}", doing(run("sleep 77.125 & echo started")))[0]
     listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
     assert "sleep 77.125" not in listed.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("a.js", "/*" * 100_000, "differs from the reference"),
+        ("a.js", '\\"' * 100_000, "differs from the reference"),
+        ("a.js", "`\\" * 100_000, "differs from the reference"),
+        ("a.js", "f\n" * 100_000, "differs from the reference"),
+        ("a.py", "x = " + "-" * 5_000 + "1", "a.py is "),
+        ("a.py", "x = " + "f(" * 90 + ")" * 90, "differs from the reference"),
+        ("a.json", "[" * 100_000, "a.json is not JSON"),
+        ("a.yaml", "a0: &a0 [x, x]\n" + "".join(
+            f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12)
+        ), "is too large to be compared"),
+        ("a.yaml", "&a [*a]", "is nested too deeply"),
+    ],
+)  # fmt: skip
+def test_what_a_model_leaves_cannot_hold_up_its_comparison(
+    tmp_path: Path, name: str, content: str, why: str
+) -> None:
+    plant(tmp_path, {f"ref{Path(name).suffix}": "1"})
+    check = f"{{same_as: ref{Path(name).suffix}, file: {name}}}"
+    started = time.monotonic()
+    passed, feedback = one(tmp_path, check, doing(write(name, content)))
+    assert time.monotonic() - started < 30
+    assert not passed
+    assert why in feedback
+
+
+def test_files_that_take_the_place_of_others_are_laid_out_again(tmp_path: Path) -> None:
+    done = doing(run("rm -r keep; echo new > keep; rm hello.py; mkdir hello.py; touch hello.py/a"))
+    assert one(tmp_path, "{command: 'grep -q new keep && test -f hello.py/a'}", done)[0]
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "keep/me.txt/below", "a/" * 2_500 + "a"])
+def test_odd_names_of_a_stranger_fail_their_case_and_nothing_else(
+    tmp_path: Path, name: str
+) -> None:
+    with MessagesServer(editor) as server:
+        path = tried(tmp_path, SUITE, server.url)
+        skill("run", path, "--out", tmp_path / "out")
+    (file,) = (tmp_path / "out").glob("greet*.json")
+    told = json.loads(file.read_text())
+    told["files"] = {name: {"text": "x"}}
+    told["answer"] = "half a character: \ud800" if name.startswith("x") else ""
+    file.write_text(json.dumps(told))
+    done = skill("score", path, "--out", tmp_path / "out")
+    assert done.status == 0, done.stderr
+    assert done.passed == {"greet": False, "answer": True}
+
+
+def test_an_answer_may_hold_anything(tmp_path: Path) -> None:
+    text = "half \ud83d, a bell \x07, \x1b[31mred\x1b[0m"
+    passed, feedback = one(tmp_path, "{contains: nothing}", saying(text))
+    assert not passed
+    assert feedback.endswith("its answer: half ?, a bell  ,  [31mred [0m")

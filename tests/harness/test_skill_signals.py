@@ -223,7 +223,7 @@ def headless(folder: Path, part: str) -> Done:
     """Measure a program that plays a part; it finds it in what is under test."""
     files = {"CLAUDE.md": part, ".claude/skills/a/SKILL.md": "x", "agent.py": AGENT}
     plant(folder, files)
-    suite = HARNESS.replace("AGENT", str(folder / "agent.py"))
+    suite = HARNESS.replace("AGENT", "agent.py")
     return skill("measure", tried(folder, suite + "timeout: 3s\n"))
 
 
