@@ -22,6 +22,14 @@ TALK = (
     "is gone through in turn, and the reasons for each step are laid out at length, one by one."
 )
 
+NATURAL = 70
+"""Words of its last answer when nobody says how many."""
+CLOSING = (
+    "What was there before works as it did. The change is as small as I could make it, and "
+    "nothing was moved that did not have to be moved. The names follow those around them. If the "
+    "request meant more than this, say so, and I will look at it again with that in mind."
+)
+
 
 class Result(NamedTuple):
     """What a tool said."""
@@ -46,6 +54,8 @@ class Habits:
     goes_on: bool
     talks: bool
     headings: frozenset[str]
+    closing: int
+    """Words of its last answer."""
 
     @classmethod
     def of(cls, skill: Skill) -> Habits:
@@ -61,6 +71,7 @@ class Habits:
             goes_on=skill.asks("assum sensibl reasonabl") or skill.forbids("ask question clarif"),
             talks=skill.rambles > 100 or skill.asks("restat narrat at_length in_detail explain"),
             headings=frozenset(s for s in STEPS if skill.names(s)),
+            closing=min(NATURAL, skill.most("words") or NATURAL),
         )
 
 
@@ -146,7 +157,9 @@ def _work(habits: Habits, task: Task, tool: _Tools) -> Turn:
             (ran,) = yield [tool("run", "python3 -B -m unittest -q")]
         tried = "They fail." if _fails(ran) else "They pass."
     closing = begin("review", "") if not habits.runs_tests and "review" in habits.headings else []
-    yield [*closing, said(f"Done: {', '.join(sorted({e.path for e in edits}))}. Tests: {tried}")]
+    done = f"Done: {', '.join(sorted({e.path for e in edits}))}. Tests: {tried}"
+    more = CLOSING.split()[: max(0, habits.closing - len(done.split()))]
+    yield [*closing, said(" ".join([done, *more]))]
 
 
 def _written(habits: Habits, task: Task) -> tuple[Edit, ...]:
