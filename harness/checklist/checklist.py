@@ -23,21 +23,19 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from threading import Event
-from typing import NamedTuple, NoReturn, TypeVar
+from typing import NamedTuple, NoReturn
 
 sys.dont_write_bytecode = True  # the checkout may be read-only, and must stay clean when it is not
 
 import form  # noqa: E402
 import processes  # noqa: E402
 from form import Checklist, FormError, Input, Question  # noqa: E402
-from model import Judge, JudgeError, Usage  # noqa: E402
+from model import Judge, ModelError, Usage  # noqa: E402
+from parallel import in_parallel  # noqa: E402
 from questions import Answer, QuestionError, Room, ask  # noqa: E402
-
-T = TypeVar("T")
 
 FEWEST_OUTPUTS = 5
 SHOWN_FAILURES = 3
@@ -193,21 +191,6 @@ def answered(
     for (pair, _), answer in zip(plans, found, strict=True):
         answers[pair.id].append(answer)
     return answers
-
-
-def in_parallel(jobs: int, work: Sequence[Callable[[], T]], cancel: Event) -> list[T]:
-    """Do all of it, some at a time; when one fails, or a signal comes, the others are ended."""
-    with ThreadPoolExecutor(jobs) as pool:
-        futures = [pool.submit(piece) for piece in work]
-        try:
-            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-            for future in done:
-                future.result()
-        except BaseException:
-            cancel.set()
-            pool.shutdown(cancel_futures=True)
-            raise
-    return [future.result() for future in futures]
 
 
 # --- what came of it --------------------------------------------------------------------------
@@ -376,7 +359,7 @@ def main() -> int:
         lines = str(error).splitlines()
         print("\n".join(f"checklist: {line}" for line in lines), file=sys.stderr)
         return 2
-    except (JudgeError, QuestionError) as error:
+    except (ModelError, QuestionError) as error:
         print(f"checklist: no answer: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -107,11 +107,13 @@ class Prices(NamedTuple):
 
     input: float
     output: float
+    cache_read: float | None = None
+    """None: as `input`."""
 
 
 @dataclass(frozen=True)
-class JudgeForm:
-    """The model that answers `ask` questions."""
+class ModelForm:
+    """A model, and the server that has it; the defaults are a judge's."""
 
     base_url: str | None = None
     key_env: str | None = None
@@ -137,7 +139,7 @@ class Checklist:
     timeout_s: float = 60.0
     jobs: int = 4
     repeats: int = 1
-    judge: JudgeForm = field(default_factory=JudgeForm)
+    judge: ModelForm = field(default_factory=ModelForm)
 
     @property
     def asks(self) -> bool:
@@ -145,6 +147,10 @@ class Checklist:
         return any(isinstance(question.check, Asks) for question in self.questions)
 
 
+MODEL_KEYS = (
+    "base_url", "key_env", "model", "temperature", "max_tokens", "timeout", "retries",
+    "usd_per_mtok",
+)  # fmt: skip
 LENGTHS = ("min_words", "max_words", "min_chars", "max_chars")
 KINDS = (
     "contains", "not_contains", "regex", "not_regex", *LENGTHS,
@@ -158,8 +164,9 @@ def load(path: Path) -> Checklist:
     Raises:
         FormError: all that is wrong with it.
     """
-    reader = _Reader(path)
-    given = reader.mapping(_parse(path), "")
+    value, places = parse(path)
+    reader = Reader(path, places)
+    given = reader.mapping(value, "")
     reader.known(
         given, ("questions", "inputs", "generate", "timeout", "jobs", "repeats", "judge"), ""
     )
@@ -181,20 +188,33 @@ def load(path: Path) -> Checklist:
     return checklist
 
 
-def _parse(path: Path) -> Any:
+class Parsed(NamedTuple):
+    """What a file says, and where it says it."""
+
+    value: Any
+    places: Mapping[str, int]
+    """The line of each key, written as in a complaint: `questions.short`, `inputs.1.file`."""
+
+
+def parse(path: Path) -> Parsed:
+    """Read a YAML or JSON file.
+
+    Raises:
+        FormError: there is none, or it is neither.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise FormError(f"{path}: cannot be read: {error}") from None
     if path.suffix == ".json":
         try:
-            return json.loads(text)
+            return Parsed(json.loads(text), {})
         except ValueError as error:
             raise FormError(f"{path}: not JSON: {error}") from None
     try:
         import yaml
     except ImportError:
-        remedy = "pip install PyYAML, or write the checklist as a .json file"
+        remedy = "pip install PyYAML, or write it as a .json file"
         raise FormError(f"{path}: this Python has no PyYAML; {remedy}") from None
 
     class Loader(yaml.SafeLoader):
@@ -212,8 +232,12 @@ def _parse(path: Path) -> Any:
                 seen.add(name)
             return super().construct_mapping(node, deep)
 
+    loader: Any = Loader(text)
     try:
-        return yaml.load(text, Loader)
+        node = loader.get_single_node()
+        if node is None:
+            return Parsed(None, {})
+        return Parsed(loader.construct_document(node), _places(node))
     except yaml.MarkedYAMLError as error:
         place = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         # The mistake that everybody makes once, in a file of questions.
@@ -223,15 +247,37 @@ def _parse(path: Path) -> Any:
         raise FormError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
 
 
-class _Reader:
+def _places(node: Any, at: str = "", inside: tuple[Any, ...] = ()) -> dict[str, int]:
+    entries: object = node.value
+    if node in inside or not isinstance(entries, list):  # an alias may lead in a circle
+        return {}
+    found: dict[str, int] = {}
+    for n, entry in enumerate(cast("list[Any]", entries), start=1):
+        pair = cast("tuple[Any, Any]", entry) if isinstance(entry, tuple) else (None, entry)
+        key, below = pair
+        name = _at(at, str(n) if key is None else str(key.value))
+        found[name] = (key or below).start_mark.line + 1
+        found |= _places(below, name, (*inside, node))
+    return found
+
+
+class Reader:
     """Turns parsed YAML into the nouns above and gathers what is wrong."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, places: Mapping[str, int] | None = None) -> None:
         self.path, self.folder = path, path.absolute().parent
+        self.places = places or {}
         self.problems: list[str] = []
 
     def wrong(self, key: str, message: str) -> None:
-        self.problems.append(f"{self.path}: {key}: {message}" if key else f"{self.path}: {message}")
+        where = self.where(key)
+        self.problems.append(f"{where}: {key}: {message}" if key else f"{where}: {message}")
+
+    def where(self, key: str) -> str:
+        """Give the file, and the line of a key or of what it stands in."""
+        while key and key not in self.places:
+            key = key.rpartition(".")[0]
+        return f"{self.path}:{self.places[key]}" if key else str(self.path)
 
     # --- plain values -------------------------------------------------------------------------
 
@@ -457,40 +503,41 @@ class _Reader:
 
     # --- the judge ----------------------------------------------------------------------------
 
-    def judge(self, value: Any) -> JudgeForm:
+    def judge(self, value: Any) -> ModelForm:
         if value is None:
-            return JudgeForm()
-        at = "judge"
-        given = self.mapping(value, at)
-        keys = (
-            "base_url", "key_env", "model", "temperature", "max_tokens", "timeout", "retries",
-            "usd_per_mtok",
-        )  # fmt: skip
-        self.known(given, keys, at)
-        base_url = self.text(given["base_url"], "judge.base_url") if "base_url" in given else None
+            return ModelForm()
+        given = self.mapping(value, "judge")
+        self.known(given, MODEL_KEYS, "judge")
+        return self.model(given, "judge", ModelForm())
+
+    def model(self, given: Mapping[str, Any], at: str, default: ModelForm) -> ModelForm:
+        """Read the keys of `MODEL_KEYS` from a mapping that may have others."""
+        base_url = self.text(given["base_url"], f"{at}.base_url") if "base_url" in given else None
         if base_url and not re.fullmatch(r"https?://[^\s/]\S*", base_url):
-            self.wrong("judge.base_url", "an address such as http://localhost:11434 is wanted")
-        temperature = given.get("temperature", 0.0)
-        return JudgeForm(
+            self.wrong(f"{at}.base_url", "an address such as http://localhost:11434 is wanted")
+        temperature = given.get("temperature", default.temperature)
+        if temperature is not None:
+            temperature = self.number(temperature, f"{at}.temperature")
+        return ModelForm(
             base_url=base_url,
-            key_env=self.text(given["key_env"], "judge.key_env") if "key_env" in given else None,
-            model=self.text(given.get("model", JudgeForm.model), "judge.model"),
-            temperature=None
-            if temperature is None
-            else self.number(temperature, "judge.temperature"),
-            max_tokens=self.whole(given, "max_tokens", at, JudgeForm.max_tokens),
-            timeout_s=self.seconds(given, "timeout", at, JudgeForm.timeout_s),
-            retries=self.whole(given, "retries", at, JudgeForm.retries, least=0),
-            usd_per_mtok=self.prices(given.get("usd_per_mtok")),
+            key_env=self.text(given["key_env"], f"{at}.key_env") if "key_env" in given else None,
+            model=self.text(given.get("model", default.model), f"{at}.model"),
+            temperature=temperature,
+            max_tokens=self.whole(given, "max_tokens", at, default.max_tokens),
+            timeout_s=self.seconds(given, "timeout", at, default.timeout_s),
+            retries=self.whole(given, "retries", at, default.retries, least=0),
+            usd_per_mtok=self.prices(given.get("usd_per_mtok"), f"{at}.usd_per_mtok"),
         )
 
-    def prices(self, value: Any) -> Prices | None:
+    def prices(self, value: Any, at: str) -> Prices | None:
         if value is None:
             return None
-        at = "judge.usd_per_mtok"
         given = self.mapping(value, at)
-        self.known(given, ("input", "output"), at)
-        return Prices(*(self.number(given.get(k), f"{at}.{k}") for k in ("input", "output")))
+        self.known(given, ("input", "output", "cache_read"), at)
+        read, written = (self.number(given.get(k), f"{at}.{k}") for k in ("input", "output"))
+        cached = given.get("cache_read")
+        known = None if cached is None else self.number(cached, f"{at}.cache_read")
+        return Prices(read, written, known)
 
 
 def _at(at: str, name: str) -> str:

@@ -46,6 +46,7 @@ def run(
     stdin: bytes,
     timeout_s: float,
     cancel: Event,
+    limit: int = OUTPUT_LIMIT,
 ) -> Ended:
     """Run a command to its end and give what it printed on stdout.
 
@@ -69,7 +70,7 @@ def run(
         except (OSError, ValueError) as error:
             return Ended("", None, f"cannot be started: {error}", 0.0)
         try:
-            ended_by = _wait(process, (out, err), started + timeout_s, cancel)
+            ended_by = _wait(process, (out, err), started + timeout_s, cancel, limit)
         finally:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -80,21 +81,25 @@ def run(
         problem = {
             None: _problem(status, err),
             "time": f"took longer than {timeout_s:g} s",
-            "size": f"printed more than {OUTPUT_LIMIT // 2**20} MiB",
+            "size": f"printed more than {limit // 2**20} MiB",
         }[ended_by]
-        text = "" if ended_by == "size" else _text(out)
+        text = "" if ended_by == "size" else _text(out, limit)
         return Ended(text, status if ended_by is None else None, problem, seconds)
 
 
 def _wait(
-    process: "subprocess.Popen[bytes]", files: Sequence[IO[bytes]], deadline: float, cancel: Event
+    process: "subprocess.Popen[bytes]",
+    files: Sequence[IO[bytes]],
+    deadline: float,
+    cancel: Event,
+    limit: int,
 ) -> str | None:
     """Wait for the end; give what came before it, or None."""
     while True:
         left = deadline - time.monotonic()
         with suppress(subprocess.TimeoutExpired):
             process.wait(max(0.0, min(LOOK_S, left)))
-        if any(os.fstat(file.fileno()).st_size > OUTPUT_LIMIT for file in files):
+        if any(os.fstat(file.fileno()).st_size > limit for file in files):
             return "size"
         if process.returncode is not None:
             return None
@@ -112,6 +117,6 @@ def _problem(status: int, err: IO[bytes]) -> str | None:
     return f"{how}: {said[-1]}" if said else how
 
 
-def _text(file: IO[bytes]) -> str:
+def _text(file: IO[bytes], limit: int = OUTPUT_LIMIT) -> str:
     file.seek(0)
-    return file.read(OUTPUT_LIMIT).decode("utf-8", "replace")
+    return file.read(limit).decode("utf-8", "replace")

@@ -50,7 +50,7 @@ def ask(question: Question, output: str, room: Room) -> Answer:
     """Ask a question of an output.
 
     Raises:
-        QuestionError, JudgeError: there can be no answer, and the output is not to blame.
+        QuestionError, ModelError: there can be no answer, and the output is not to blame.
     """
     match question.check:
         case Contains() as check:
