@@ -42,11 +42,6 @@ class Ran(NamedTuple):
             for e in self.state.experiments.values()
         }
 
-    def reason(self, patch: str) -> str:
-        """Give the reason of a verdict."""
-        number = list(self.fates).index(patch) + 1
-        return self.state.experiments[number].reason
-
     def mean(self, commit: str, metric: str) -> float:
         """Give the mean of a metric of a commit."""
         kind = self.target.machine(commit)
@@ -83,23 +78,29 @@ def run(folder: Path, example: str, *sets: str, cases: tuple[str, ...] = ()) -> 
 
 # --- copy -----------------------------------------------------------------------------------------
 
+QUICK = ("judge.baseline=2", "judge.confirm=1")
+"""The model is deterministic: more would say the same."""
+BRIEFS = ("lampwick", "rootbox", "hushdoor", "pennyleaf", "brisk", "quillpad", "snugfit", "inkwell")
+"""The last two are held out."""
+COPY_FATES = {
+    "ask-for-a-number": "keep",
+    "limit-the-words": "keep",
+    "tell-our-story": "discard",
+    "drop-the-origins": "keep",
+    "no-buzzwords": "keep",
+    "twenty-two-words": "discard",
+    "say-it-again": "discard",
+    "lead-with-the-gain": "keep",
+}
+
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    return run(tmp_path_factory.mktemp("copy"), "copy", "judge.baseline=2", "judge.confirm=2")
+    return run(tmp_path_factory.mktemp("copy"), "copy", *QUICK, cases=BRIEFS)
 
 
 def test_the_copy_patches_meet_their_fates(copy: Ran) -> None:
-    assert copy.fates == {
-        "ask-for-a-number": "keep",
-        "limit-the-words": "keep",
-        "tell-our-story": "discard",
-        "drop-the-origins": "keep",
-        "no-buzzwords": "keep",
-        "twenty-two-words": "discard",
-        "say-it-again": "discard",
-        "lead-with-the-gain": "keep",
-    }
+    assert copy.fates == COPY_FATES
     best = copy.target.primary(copy.target.best)
     assert best.mean == 1.0
     assert copy.target.primary(copy.target.info.base).mean < 0.3
@@ -107,9 +108,8 @@ def test_the_copy_patches_meet_their_fates(copy: Ran) -> None:
 
 def test_no_lost_case_is_bought_by_fewer_tokens(copy: Ran) -> None:
     cheap = experiment(copy, "twenty-two-words")
-    assert len(cheap.broken) == 1
+    assert cheap.broken == ("number/pennyleaf",)
     assert copy.mean(cheap.proposal.commit or "", "tokens") < copy.mean(cheap.base, "tokens")
-    assert cheap.broken[0].startswith("number/")
 
 
 def test_an_equal_and_cheaper_skill_is_kept_by_points(copy: Ran) -> None:
@@ -131,55 +131,44 @@ def test_held_out_briefs_confirm_the_gain(copy: Ran) -> None:
     assert result.confirmed is not None
     assert result.confirmed.best_mean == 1.0
     assert result.confirmed.base_mean < 0.3
-    held_out = {"snugfit", "inkwell", "larkhill", "dustfree"}
     seen = {case.id.split("/")[1] for m in measurements(copy) for case in m.measurement.cases}
-    assert len(seen) == 12
-    assert not held_out & seen
-
-
-def test_an_experiment_stays_within_its_price(copy: Ran) -> None:
-    used = [e.tokens for e in copy.state.experiments.values()]
-    assert 0 < sum(used) / len(used) <= 18_000
+    assert seen == set(BRIEFS[:6])
 
 
 def test_mutate_finds_the_limit_by_itself(tmp_path: Path) -> None:
     """Numbers in prose have true effects, too: no patch has to say that 200 words are many."""
     cases = ("lampwick", "rootbox", "tidepool", "hushdoor", "snugfit")
     agents = "agents=[{count: 1, proposer: mutate}]"
-    limits = ("budget.experiments=8", "judge.baseline=2", "judge.confirm=1")
-    ran = run(tmp_path, "copy", agents, *limits, cases=cases)
+    ran = run(tmp_path, "copy", agents, "budget.experiments=5", *QUICK, cases=cases)
     kept = [e for e in ran.state.experiments.values() if e.verdict == "keep"]
-    assert kept
     assert any(case.startswith("short/") for e in kept for case in e.fixed)
 
 
 # --- coding ---------------------------------------------------------------------------------------
 
-CODING = (
-    "longest-word", "count-letters", "rename-count", "low-items", "total-worth", "refuse-negative",
-    "average-length",
-)  # fmt: skip
-"""One case for each thing that a skill may forget to say, one for none, and one held out."""
+REQUESTS = ("count-letters", "rename-count", "low-items", "total-worth", "rename-item")
+"""One for each thing that the first six patches are about, one for none, and one held out."""
+CODING_FATES = {
+    "run-the-tests": "keep",
+    "narrate": "discard",
+    "go-on": "keep",
+    "drop-the-remains": "keep",
+    "read-the-notes": "keep",
+    "edit-at-once": "discard",
+    "mind-the-edges": "keep",
+    "write-a-test": "keep",
+}
 
 
 @pytest.fixture(scope="module")
 def coding(tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    sets = ("judge.baseline=2", "judge.confirm=1")
-    return run(tmp_path_factory.mktemp("coding"), "coding", *sets, cases=CODING)
+    folder = tmp_path_factory.mktemp("coding")
+    return run(folder, "coding", "budget.experiments=6", *QUICK, cases=REQUESTS)
 
 
 def test_the_coding_patches_meet_their_fates(coding: Ran) -> None:
-    assert coding.fates == {
-        "run-the-tests": "keep",
-        "narrate": "discard",
-        "go-on": "keep",
-        "drop-the-remains": "keep",
-        "read-the-notes": "keep",
-        "edit-at-once": "discard",
-        "mind-the-edges": "keep",
-        "write-a-test": "keep",
-    }
-    assert coding.target.primary(coding.target.info.base).mean == pytest.approx(1 / 6)
+    assert coding.fates == dict(list(CODING_FATES.items())[:6])
+    assert coding.target.primary(coding.target.info.base).mean == 0.25
     assert coding.target.primary(coding.target.best).mean == 1.0
     fixed = {name: experiment(coding, name).fixed for name in ("run-the-tests", "go-on")}
     assert fixed == {"run-the-tests": ("rename-count",), "go-on": ("low-items",)}
@@ -198,8 +187,8 @@ def test_each_step_tells_its_tokens_and_seconds(coding: Ran) -> None:
             assert coding.mean(best, f"{metric}.{step}") > 0
     assert (coding.mean(base, "aborts"), coding.mean(best, "aborts")) == (1, 0)
     assert coding.mean(best, "self_corrections") >= 1
-    feedback = [m.measurement.feedback for m in measurements(coding)]
-    assert all(word in feedback[0] for word in ("explore", "plan", "execute", "review", "abort"))
+    feedback = measurements(coding)[0].measurement.feedback
+    assert all(word in feedback for word in ("explore", "plan", "execute", "review", "aborted"))
 
 
 def test_a_held_out_request_confirms_it(coding: Ran) -> None:
@@ -207,6 +196,31 @@ def test_a_held_out_request_confirms_it(coding: Ran) -> None:
     assert result is not None
     assert result.confirmed is not None
     assert (result.confirmed.base_mean, result.confirmed.best_mean) == (0.0, 1.0)
+
+
+# --- in full --------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_whole_copy_example(tmp_path: Path) -> None:
+    ran = run(tmp_path, "copy")
+    assert ran.fates == COPY_FATES
+    assert ran.target.primary(ran.target.best).mean == 1.0
+    assert ran.target.result is not None
+    assert ran.target.result.confirmed is not None
+    assert ran.target.result.confirmed.gain > 0.7
+    used = [e.tokens for e in ran.state.experiments.values()]
+    assert 0 < sum(used) / len(used) <= 18_000
+
+
+@pytest.mark.slow
+def test_the_whole_coding_example(tmp_path: Path) -> None:
+    ran = run(tmp_path, "coding")
+    assert ran.fates == CODING_FATES
+    assert ran.target.primary(ran.target.best).mean == 1.0
+    assert ran.target.result is not None
+    assert ran.target.result.confirmed is not None
+    assert ran.target.result.confirmed.gain == 1.0
 
 
 # --- what both share ------------------------------------------------------------------------------
