@@ -208,7 +208,7 @@ def parse(path: Path) -> Parsed:
         raise FormError(f"{path}: cannot be read: {error}") from None
     if path.suffix == ".json":
         try:
-            return Parsed(json.loads(text), {})
+            return Parsed(json.loads(text), _places_in_json(text))
         except ValueError as error:
             raise FormError(f"{path}: not JSON: {error}") from None
     try:
@@ -247,6 +247,16 @@ def parse(path: Path) -> Parsed:
         raise FormError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
 
 
+def _places_in_json(text: str) -> dict[str, int]:
+    """Find the lines of JSON, which is YAML too, but for tabs at a line's beginning."""
+    try:
+        import yaml
+
+        return _places(yaml.compose(text.replace("\t", " "), yaml.SafeLoader))  # pyright: ignore[reportUnknownMemberType]
+    except Exception:  # no PyYAML, or something that is not quite YAML: no lines, then
+        return {}
+
+
 def _places(node: Any, at: str = "", inside: tuple[Any, ...] = ()) -> dict[str, int]:
     entries: object = node.value
     if node in inside or not isinstance(entries, list):  # an alias may lead in a circle
@@ -255,7 +265,7 @@ def _places(node: Any, at: str = "", inside: tuple[Any, ...] = ()) -> dict[str, 
     for n, entry in enumerate(cast("list[Any]", entries), start=1):
         pair = cast("tuple[Any, Any]", entry) if isinstance(entry, tuple) else (None, entry)
         key, below = pair
-        name = _at(at, str(n) if key is None else str(key.value))
+        name = key_at(at, str(n) if key is None else str(key.value))
         found[name] = (key or below).start_mark.line + 1
         found |= _places(below, name, (*inside, node))
     return found
@@ -288,7 +298,7 @@ class Reader:
                 if not isinstance(name, str):
                     self.wrong(key, f"the key {name!r} is not a text; put it in quotes")
             return {name: v for name, v in given.items() if isinstance(name, str)}
-        self.wrong(key, f"a mapping (`key: value`) is wanted, not {_shown(value)}")
+        self.wrong(key, f"a mapping (`key: value`) is wanted, not {shown(value)}")
         return {}
 
     def known(self, given: Iterable[str], keys: tuple[str, ...], at: str) -> None:
@@ -296,12 +306,12 @@ class Reader:
             if name not in keys:
                 near = difflib.get_close_matches(name, keys, 1)
                 hint = f"did you mean `{near[0]}`?" if near else f"known are {', '.join(keys)}"
-                self.wrong(_at(at, name), f"unknown key; {hint}")
+                self.wrong(key_at(at, name), f"unknown key; {hint}")
 
     def text(self, value: Any, key: str) -> str:
         if isinstance(value, str) and value.strip():
             return value
-        self.wrong(key, f"a text is wanted, not {_shown(value)}")
+        self.wrong(key, f"a text is wanted, not {shown(value)}")
         return ""
 
     def whole(
@@ -310,13 +320,15 @@ class Reader:
         value = given.get(name, default)
         if type(value) is int and value >= least:
             return value
-        self.wrong(_at(at, name), f"a whole number from {least} up is wanted, not {_shown(value)}")
+        self.wrong(
+            key_at(at, name), f"a whole number from {least} up is wanted, not {shown(value)}"
+        )
         return default
 
     def number(self, value: Any, key: str) -> float:
         if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e9:
             return float(value)
-        self.wrong(key, f"a number from 0 up is wanted, not {_shown(value)}")
+        self.wrong(key, f"a number from 0 up is wanted, not {shown(value)}")
         return 0.0
 
     def seconds(self, given: Mapping[str, Any], name: str, at: str, default: float) -> float:
@@ -324,7 +336,7 @@ class Reader:
         found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h)?", str(value))
         if found and not isinstance(value, bool) and float(found[1]) > 0:
             return float(found[1]) * {"s": 1, "m": 60, "h": 3600, None: 1}[found[2]]
-        self.wrong(_at(at, name), f"seconds, or a text such as 90s or 2m, not {_shown(value)}")
+        self.wrong(key_at(at, name), f"seconds, or a text such as 90s or 2m, not {shown(value)}")
         return default
 
     def command(self, value: Any, key: str) -> str | tuple[str, ...]:
@@ -335,7 +347,7 @@ class Reader:
         elif isinstance(value, str) and value.strip():
             return value
         if value is not None or key != "generate":
-            self.wrong(key, f"a text for the shell or a list of texts, not {_shown(value)}")
+            self.wrong(key, f"a text for the shell or a list of texts, not {shown(value)}")
         return ()
 
     def texts(self, value: Any, key: str) -> tuple[str, ...]:
@@ -363,7 +375,7 @@ class Reader:
         kinds = [key for key in given if key in KINDS]
         expect = {"yes": True, "no": False}.get(str(given.get("expect")), given.get("expect", True))
         if not isinstance(expect, bool):
-            self.wrong(f"{at}.expect", f"yes or no is wanted, not {_shown(expect)}")
+            self.wrong(f"{at}.expect", f"yes or no is wanted, not {shown(expect)}")
         if not kinds:
             if isinstance(value, dict):
                 self.wrong(at, f"asks nothing; give one of {', '.join(KINDS)}")
@@ -423,7 +435,7 @@ class Reader:
             self.wrong(key, "this Python has no jsonschema; pip install jsonschema")
             return Schema(True)
         if not isinstance(value, dict):
-            self.wrong(key, f"a schema or the path of its file is wanted, not {_shown(value)}")
+            self.wrong(key, f"a schema or the path of its file is wanted, not {shown(value)}")
             return Schema(True)
         schema = cast("dict[str, Any]", value)
         default = validators.Draft202012Validator
@@ -436,7 +448,7 @@ class Reader:
     def calls(self, value: Any, key: str) -> Calls | None:
         name, colon, function = self.text(value, key).rpartition(":")
         if not colon or not function.isidentifier() or not name:
-            self.wrong(key, f"`file.py:function` is wanted, not {_shown(value)}")
+            self.wrong(key, f"`file.py:function` is wanted, not {shown(value)}")
             return None
         file = self.folder / name
         try:
@@ -457,7 +469,7 @@ class Reader:
         if value is None:
             return ()
         if not isinstance(value, list) or not value:
-            self.wrong("inputs", f"a list of texts and files is wanted, not {_shown(value)}")
+            self.wrong("inputs", f"a list of texts and files is wanted, not {shown(value)}")
             return ()
         listed = enumerate(cast("list[Any]", value), start=1)
         found = [entry for n, item in listed for entry in self.entries(n, item)]
@@ -540,11 +552,13 @@ class Reader:
         return Prices(read, written, known)
 
 
-def _at(at: str, name: str) -> str:
+def key_at(at: str, name: str) -> str:
+    """Give the full name of a key."""
     return f"{at}.{name}" if at else name
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Give a value as a complaint names it."""
     match value:
         case None:
             return "nothing"
