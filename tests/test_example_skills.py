@@ -7,6 +7,7 @@ sandbox. Suites are cut down where all of a suite would take too long.
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -146,8 +147,10 @@ def test_mutate_finds_the_limit_by_itself(tmp_path: Path) -> None:
 
 # --- coding ---------------------------------------------------------------------------------------
 
-REQUESTS = ("count-letters", "rename-count", "low-items", "total-worth", "rename-item")
-"""One for each thing that the first six patches are about, one for none, and one held out."""
+REQUESTS = ("rename-count", "low-items", "total-worth", "rename-item")
+"""One for each thing that the patches are about, and one held out."""
+PATCHES = ("01-run-the-tests", "03-go-on", "04-drop-the-remains", "05-read-the-notes")
+PATCHES += ("06-edit-at-once",)
 CODING_FATES = {
     "run-the-tests": "keep",
     "narrate": "discard",
@@ -163,12 +166,14 @@ CODING_FATES = {
 @pytest.fixture(scope="module")
 def coding(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     folder = tmp_path_factory.mktemp("coding")
-    return run(folder, "coding", "budget.experiments=6", *QUICK, cases=REQUESTS)
+    files = [f"../harness/skill/examples/coding/patches/{name}.patch" for name in PATCHES]
+    agents = f"agents=[{{proposer: {{kind: scripted, patches: {json.dumps(files)}}}}}]"
+    return run(folder, "coding", agents, *QUICK, cases=REQUESTS)
 
 
 def test_the_coding_patches_meet_their_fates(coding: Ran) -> None:
-    assert coding.fates == dict(list(CODING_FATES.items())[:6])
-    assert coding.target.primary(coding.target.info.base).mean == 0.25
+    assert coding.fates == {name[3:]: CODING_FATES[name[3:]] for name in PATCHES}
+    assert coding.target.primary(coding.target.info.base).mean == 0.0
     assert coding.target.primary(coding.target.best).mean == 1.0
     fixed = {name: experiment(coding, name).fixed for name in ("run-the-tests", "go-on")}
     assert fixed == {"run-the-tests": ("rename-count",), "go-on": ("low-items",)}
