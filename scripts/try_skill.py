@@ -49,12 +49,8 @@ def main() -> int:
     before = runs()
     script = slipping(given.slips, given.seed) if given.slips else answer
     with MessagesServer(script) as server:
-        sets = [
-            part
-            for key, value in overrides(given, server.url)
-            for part in ("--set", f"{key}={value}")
-        ]
-        argv = [sys.executable, "-m", "swarm", "launch", str(config), *sets, *given.rest]
+        words = ["launch", str(config), *overrides(given, server.url), *given.rest]
+        argv = [sys.executable, "-m", "swarm", *words]
         status = subprocess.run(argv, cwd=ROOT, check=False).returncode
         used = server.usage.by_model
     made = sorted(runs() - before, key=lambda path: path.stat().st_mtime)
@@ -77,12 +73,11 @@ def arguments() -> Given:
     return Given(known.example, known.slips, known.seed, rest)
 
 
-def overrides(given: Given, url: str) -> Iterator[tuple[str, str]]:
-    """Give the keys of the config that are set: the model's address, and leave for local edits."""
+def overrides(given: Given, url: str) -> Iterator[str]:
+    """Give the keys of the config that are set: where the model is."""
     targets = ["target"] if given.example != "three" else [f"targets.{n}" for n in range(3)]
     for target in targets:
-        yield f"{target}.provider.base_url", url
-        yield f"{target}.dirty", "snapshot"
+        yield from ("--set", f"{target}.provider.base_url={url}")
 
 
 def runs() -> set[Path]:
