@@ -92,14 +92,16 @@ def told(state: RunState, target: Target) -> Iterator[str]:
             verdict = experiment.verdict or "open"
             yield f"  {number:>3}  {verdict:<10} {experiment.proposal.summary}"
     base, best = (metrics(target, commit) for commit in (target.info.base, target.best))
-    steps = sorted({name for name in base | best if "." in name})
     yield f"  {'':24}{'base':>10}{'best':>10}"
-    for name in ("cases", *WHOLE, *steps):
+    for name in ("cases", *WHOLE, *(name for name in best if "." in name)):
         if name in base or name in best:
-            cells = (
-                f"{side[name]:>10.4g}" if name in side else f"{'-':>10}" for side in (base, best)
-            )
-            yield f"  {name:24}{''.join(cells)}"
+            yield f"  {name:24}{shown(base.get(name))}{shown(best.get(name))}"
+
+
+def shown(value: float | None) -> str:
+    """Write a mean into a column."""
+    digits = ",.0f" if value is not None and value == round(value) else ",.3g"
+    return f"{'-' if value is None else format(value, digits):>10}"
 
 
 def metrics(target: Target, commit: str) -> dict[str, float]:
