@@ -77,7 +77,7 @@ def measure(count: int, slots: int) -> tuple[float, float]:
             top=top, run=EVALUATOR, slots=slots, agents=slots, patches=patches, count=count
         )
         opened = open_run(parse(text, Path(folder, "bench.yaml")))
-        meter = Meter(opened.rundir, opened.config, Inline(), prefix=opened.prefix)
+        meter = Meter(opened.rundir, opened.config, Inline(), prefixes=opened.prefixes)
         state = meter.run()
         decided = sum(sum(t.verdicts.values()) for t in state.targets.values())
         if decided < count:

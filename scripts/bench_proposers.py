@@ -140,7 +140,7 @@ def measure(count: int) -> None:
             opened.rundir,
             opened.config,
             Watched(sizes),
-            prefix=opened.prefix,
+            prefixes=opened.prefixes,
             keys={"ANTHROPIC_API_KEY": "made-up-0123456789"},
         )
         meter.marks, meter.sizes, meter.server = [], sizes, server

@@ -48,7 +48,7 @@ def run(slots: int, seconds: float, straggling: bool) -> Opened:
         top=top, run=command, slots=slots, agents=2 * slots, patches=patches, count=count
     )
     opened = open_run(parse(text, folder / "bench.yaml"))
-    with RayRun(opened.rundir, opened.config, prefix=opened.prefix) as ray_run:
+    with RayRun(opened.rundir, opened.config, prefixes=opened.prefixes) as ray_run:
         while not ray_run.poll(0.5):
             pass
     return opened

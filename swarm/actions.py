@@ -15,6 +15,7 @@ from swarm.records import (
     Decided,
     Draining,
     Dropped,
+    Ended,
     FreshResult,
     NotMerged,
     Parked,
@@ -23,6 +24,7 @@ from swarm.records import (
     Synced,
     Warned,
 )
+from swarm.rules import JudgeConfig
 from swarm.state import RunState
 
 
@@ -30,7 +32,7 @@ from swarm.state import RunState
 class Emit:
     """Write an event; nothing else has to happen."""
 
-    event: Decided | Draining | Dropped | NotMerged | Parked | Synced | Warned
+    event: Decided | Draining | Dropped | Ended | NotMerged | Parked | Synced | Warned
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Number:
     """Make an agent's prepared proposal an experiment, rebased first if its base has moved."""
 
     agent: str
+    target: str
 
 
 @dataclass(frozen=True)
@@ -141,4 +144,12 @@ class View(NamedTuple):
 
     def target_config(self, target: Target) -> TargetConfig:
         """Give a target's part of the config."""
-        return next(t for t in self.config.targets if t.name == target.info.name)
+        return self.config.named(target.info.name)
+
+    def rule(self, target: Target) -> JudgeConfig:
+        """Give the judge of a target."""
+        return self.config.rule(target.info.name)
+
+    def closing(self, target: Target) -> bool:
+        """Tell whether nothing new is begun on a target: what is there is brought to its end."""
+        return self.state.phase == "draining" or target.ended is not None

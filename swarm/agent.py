@@ -48,6 +48,7 @@ class ProposeJob:
     """One proposal to be made."""
 
     agent: str
+    target: str
     base: str
     seed: int
     ordinal: int
@@ -249,8 +250,9 @@ class Hands:
             mirror.unpack(job.pack)
         if self._tree is None:
             who = Identity(f"swarm {name}", f"{name}@swarm.invalid")
-            place = self._node.root / "worktrees" / name
-            self._tree = mirror.worktree(name, place, start, who)
+            # One for each target: they may be of different repositories.
+            place = self._node.root / "worktrees" / self._node.target.name / name
+            self._tree = mirror.worktree(f"{name}.{self._node.target.name}", place, start, who)
         elif self._at != start:
             self._tree.reset(start)
         return self._tree

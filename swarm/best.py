@@ -45,14 +45,14 @@ def lay(hub: Hub, state: RunState, name: str, number: int, now: datetime) -> Sta
     assert proposal.commit is not None
     tree = hub.stack(proposal.commit, proposal.base, target.best)
     if isinstance(tree, Conflict):
-        draining = state.phase == "draining" and not target.open
+        closing = state.phase == "draining" or target.ended is not None
         return NotMerged(
             target=name,
             number=number,
             outcome="conflict",
             reason=f"conflict in {', '.join(tree.paths)}",
             onto=target.best,
-            final=experiment.conflict_onto is not None or draining,
+            final=experiment.conflict_onto is not None or (closing and not target.open),
         )
     if tree == target.tree_of[target.best]:
         return NotMerged(
@@ -93,10 +93,15 @@ def promotion(hub: Hub, state: RunState, action: Promote, now: datetime) -> Prom
 def deliver(hub: Hub, state: RunState, rundir: RunDir) -> bool:
     """Give `best` to the user's repository; False if it refused, which must not stop the run."""
     delivered = True
+    first = next(iter(state.targets.values())).info.repo
     for target in state.targets.values():
-        ref = f"refs/heads/swarm/{state.run}/best"
+        ref = f"refs/heads/{state.branch(target.info.name, 'best')}"
+        if not target.promotions:
+            continue
         try:
-            top = rundir.repository(Path(target.info.repo))
+            noted = Path(target.info.repo)
+            # The run lies in the repository of the first target, wherever that is now.
+            top = rundir.repository(noted) if target.info.repo == first else noted
             hub.deliver(locate(top).git_dir, ref)
         except (PreconditionError, GitError) as error:
             log.warning("cannot deliver %s: %s", ref, error)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Literal, NamedTuple
 
-from swarm.config import BudgetConfig, RunConfig
+from swarm.config import BudgetConfig, RunConfig, TargetBudget
 from swarm.entities import Agent, Target
 from swarm.errors import BudgetRefusedError
 from swarm.formats.text import count, duration
@@ -95,7 +95,7 @@ def _group_uses(limits: AgentBudget, agents: list[Agent], elapsed: float) -> lis
     return _uses(limits, Spent(done, elapsed, usd, tokens))
 
 
-def _uses(limits: BudgetConfig | AgentBudget, spent: Spent) -> list[Use]:
+def _uses(limits: BudgetConfig | AgentBudget | TargetBudget, spent: Spent) -> list[Use]:
     found: list[tuple[LimitName, float, float | None]] = [
         ("experiments", spent.experiments, limits.experiments),
         ("time", spent.time, limits.time),
@@ -110,10 +110,30 @@ def _uses(limits: BudgetConfig | AgentBudget, spent: Spent) -> list[Use]:
 
 def spent(config: RunConfig, state: RunState, now: datetime) -> str | None:
     """Say which limit the run has reached, or None."""
-    targets = list(state.targets.values())
-    stale = min((t.since_keep for t in targets), default=0)
-    reason = _reached(config.budget, uses(config, state, now), stale, targets)
+    reason = next((r for use in uses(config, state, now) if (r := use.reached())), None)
     return None if reason is None else f"budget: {reason}"
+
+
+def target_spent(config: RunConfig, state: RunState, target: Target, now: datetime) -> str | None:
+    """Say which limit a target has reached, its own or one of the run's, or None."""
+    if target.ended is not None:
+        return None
+    own, whole = config.named(target.info.name).budget, config.budget
+    stale = min((n for n in (own.stale, whole.stale) if n is not None), default=None)
+    if stale is not None and target.since_keep >= stale:
+        return f"{stale} experiments without a keep"
+    value = own.target if own.target is not None else whole.target
+    if value is not None and _has_come_to(target, value):
+        return f"the target value {value:g} is reached"
+    used = target_uses(config, state, target, now)
+    return next((r for use in used if (r := use.reached())), None)
+
+
+def target_uses(config: RunConfig, state: RunState, target: Target, now: datetime) -> list[Use]:
+    """Give a target's own limits that fill up."""
+    done = target.begun - len(target.open)
+    limits = config.named(target.info.name).budget
+    return _uses(limits, Spent(done, state.elapsed(now), target.usd, target.tokens))
 
 
 def groups_spent(config: RunConfig, state: RunState, now: datetime) -> str:
@@ -123,20 +143,6 @@ def groups_spent(config: RunConfig, state: RunState, now: datetime) -> str:
         for i, agents in _members(config, state).items()
     )
     return "budget: " + ", ".join(f"agents.{i}: {why}" for i, why in found if why is not None)
-
-
-def _reached(
-    limits: BudgetConfig | AgentBudget, used: list[Use], stale: int, targets: list[Target]
-) -> str | None:
-    for use in used:
-        if (reason := use.reached()) is not None:
-            return reason
-    if limits.stale is not None and stale >= limits.stale:
-        return f"{limits.stale} experiments without a keep"
-    value = limits.target
-    if value is not None and targets and all(_has_come_to(t, value) for t in targets):
-        return f"the target value {value:g} is reached"
-    return None
 
 
 def _has_come_to(target: Target, value: float) -> bool:
@@ -150,9 +156,16 @@ def _group_reached(
 ) -> str | None:
     limits = group.budget
     used = _group_uses(limits, agents, _elapsed(state, now))
-    targets = [state.targets[name] for name in dict.fromkeys(a.info.target for a in agents)]
-    stale = 0 if limits.stale is None else _since_keep(limits.stale, agents, targets)
-    return _reached(limits, used, stale, targets)
+    for use in used:
+        if (reason := use.reached()) is not None:
+            return reason
+    targets = [state.targets[t] for t in dict.fromkeys(t for a in agents for t in a.info.targets)]
+    if limits.stale is not None and _since_keep(limits.stale, agents, targets) >= limits.stale:
+        return f"{limits.stale} experiments without a keep"
+    value = limits.target
+    if value is not None and targets and all(_has_come_to(t, value) for t in targets):
+        return f"the target value {value:g} is reached"
+    return None
 
 
 def _elapsed(state: RunState, now: datetime | None) -> float:
@@ -161,20 +174,25 @@ def _elapsed(state: RunState, now: datetime | None) -> float:
 
 
 def _since_keep(limit: int, agents: list[Agent], targets: list[Target]) -> int:
-    """Count the experiments of a group since its last keep, as far as `limit`.
+    """Count the experiments of a group since its last keep, as far as `limit`; the fewest of any
+    of its targets.
 
     Their agents' own counts together are as many or more, so mostly nothing has to be looked up.
     """
-    if sum(a.streak for a in agents) < limit:
+    names = {a.info.name for a in agents}
+    return min((_since_keep_on(t, limit, agents, names) for t in targets), default=0)
+
+
+def _since_keep_on(target: Target, limit: int, agents: list[Agent], names: set[str]) -> int:
+    name, found = target.info.name, 0
+    if sum(a.loops[name].streak for a in agents if name in a.loops) < limit:
         return 0
-    names, found = {a.info.name for a in agents}, 0
-    for target in targets:
-        for attempt in reversed(target.attempts):
-            if attempt.agent not in names or attempt.verdict in (None, "aborted"):
-                continue
-            if attempt.verdict == "keep" or found >= limit:
-                break
-            found += 1
+    for attempt in reversed(target.attempts):
+        if attempt.agent not in names or attempt.verdict in (None, "aborted"):
+            continue
+        if attempt.verdict == "keep" or found >= limit:
+            break
+        found += 1
     return found
 
 
@@ -210,6 +228,31 @@ def room(
     if limits.experiments is not None:
         found.append(max(0, limits.experiments - spend.experiments - under_way))
     return min((n for n in found if n is not None), default=None)
+
+
+def target_room(config: RunConfig, state: RunState, ahead: Mapping[str, int]) -> dict[str, int]:
+    """Give how many more proposals may begin for each target that has a limit of its own.
+
+    Args:
+        config: the run's config.
+        state: what has happened.
+        ahead: proposals for each that are being made or prepared but not numbered yet.
+    """
+    rooms: dict[str, int] = {}
+    for name, target in state.targets.items():
+        limits = config.named(name).budget
+        waits = ahead.get(name, 0)
+        cost = Cost(*(used / max(1, target.begun) for used in (target.usd, target.tokens)))
+        flying = waits + len(target.open)
+        found = [
+            _affordable(limits.usd, target.usd, [cost.usd] * flying, [cost.usd]),
+            _affordable(limits.tokens, target.tokens, [cost.tokens] * flying, [cost.tokens]),
+        ]
+        if limits.experiments is not None:
+            found.append(max(0, limits.experiments - target.begun - waits))
+        if (left := min((n for n in found if n is not None), default=None)) is not None:
+            rooms[name] = left
+    return rooms
 
 
 def group_room(
@@ -315,6 +358,11 @@ def nearly(config: RunConfig, state: RunState, now: datetime) -> list[tuple[str,
         for use in uses(config, state, now)
         if NEARLY <= use.share < 1
     ]
+    for name, target in state.targets.items() if len(state.targets) > 1 else ():
+        for use in target_uses(config, state, target, now):
+            if NEARLY <= use.share < 1 and target.ended is None:
+                words = f"{_percent(use)} of the budget of target {name} is used: {use.of()}"
+                found.append((f"targets.{name}.{use.name}", words))
     for i, agents in _members(config, state).items():
         group = config.agents[i]
         for use in _group_uses(group.budget, agents, state.elapsed(now)):
@@ -402,16 +450,18 @@ def _measuring_without_price(
     config: RunConfig, keys: Mapping[str, str]
 ) -> Iterator[tuple[str, str]]:
     """Look at the models that the harness may ask, as far as the config names them."""
-    for target in config.targets:
+    for target, place in config.places():
         provider = target.provider
-        if provider is None or provider.prices is not None or config.budget.usd is None:
+        limit = "budget.usd" if target.budget.usd is None else f"{place}.budget.usd"
+        limited = config.budget.usd is not None or target.budget.usd is not None
+        if provider is None or provider.prices is not None or not limited:
             continue
         url = provider.base_url or keys.get(ANTHROPIC_URL) or ANTHROPIC
         named = [m for m in provider.models if not any(c in m for c in "*?[")]
         unknown = [m for m in named if price_at(m, url) is None]
         if unknown:
             yield (
-                f"target.provider: what `{unknown[0]}` costs is not known, so `budget.usd` cannot "
+                f"{place}.provider: what `{unknown[0]}` costs is not known, so `{limit}` cannot "
                 "be kept to",
                 "give the provider `prices: {input: ..., output: ...}` (USD for a million tokens)",
             )
@@ -448,4 +498,7 @@ def _limited(config: RunConfig, index: int, name: Literal["usd", "tokens"]) -> s
     """Give the limit that a group is under, as its key, the group's own first."""
     if getattr(config.agents[index].budget, name) is not None:
         return f"agents.{index}.budget.{name}"
+    for target, place in config.places():
+        if config.agents[index].serves(target.name) and getattr(target.budget, name) is not None:
+            return f"{place}.budget.{name}"
     return None if getattr(config.budget, name) is None else f"budget.{name}"

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 from swarm import config as configs
 from swarm.config import RunConfig
@@ -30,20 +30,46 @@ def check_config(path: Path, overrides: Sequence[str] = (), *, as_json: bool) ->
     Raises:
         ConfigError: the config is wrong, with all that is.
     """
-    config = configs.load(path, overrides)
-    stop = _Stop()
+    return check_loaded(configs.load(path, overrides), path, as_json=as_json)
+
+
+def check_loaded(config: RunConfig, path: Path, *, as_json: bool) -> int:
+    """Check a config that was loaded, one target after the other; `path` is what it is called."""
+    stop, looks = _Stop(), list[_Look]()
     try:
         with stop.watching():
-            seen = observe(config, lambda text: say(f"swarm: {text}"), stop.tidying)
+            for target in config.targets:
+                own = config.only(target.name)
+                seen = observe(own, lambda text: say(f"swarm: {text}"), stop.tidying)
+                looks.append(_Look(own, seen, diagnose(seen, own)))
+                if not as_json:
+                    _tell(looks[-1])
     except Stopped as stopped:
         say("swarm: ended; nothing is left")
         return 128 + stopped.number
-    findings = diagnose(seen, config)
-    _tell(path, config, seen, findings, as_json=as_json)
-    if any(isinstance(error, ConfigError) for error in seen.refusals):
+    if as_json:
+        found = [_json(path, look) for look in looks]
+        # Several targets are a list of what one would be.
+        emit_json(found[0] if len(found) == 1 else {"ok": _sound(looks), "targets": found})
+    if any(isinstance(error, ConfigError) for look in looks for error in look.seen.refusals):
         return ConfigError.exit_code
-    sound = all(finding.level != "error" for finding in findings)
-    return 0 if sound else PreconditionError.exit_code
+    return 0 if _sound(looks) else PreconditionError.exit_code
+
+
+class _Look(NamedTuple):
+    """What was found of one target."""
+
+    config: RunConfig
+    seen: Observations
+    findings: list[Finding]
+
+    @property
+    def sound(self) -> bool:
+        return all(finding.level != "error" for finding in self.findings)
+
+
+def _sound(looks: Sequence[_Look]) -> bool:
+    return all(look.sound for look in looks)
 
 
 # --- signals ------------------------------------------------------------------------------------
@@ -97,18 +123,9 @@ class _Stop:
 # --- words --------------------------------------------------------------------------------------
 
 
-def _tell(
-    path: Path,
-    config: RunConfig,
-    seen: Observations,
-    findings: list[Finding],
-    *,
-    as_json: bool,
-) -> None:
+def _tell(look: _Look) -> None:
+    config, seen, findings = look
     found = figures(seen, config)
-    if as_json:
-        emit_json(_json(path, config, seen, found, findings))
-        return
     metric = config.target.metric
     emit(f"{config.target.name}: {metric.goal} {metric.name}; {_count(seen.slots, 'slot')}")
     if found is not None:
@@ -136,7 +153,7 @@ def _rows(found: Figures, config: RunConfig) -> list[tuple[str, str]]:
     spread = "" if found.sigma is None else f", σ {number(found.sigma, 3)}"
     rows = [("base", f"{number(found.mean)}{unit}{spread} ({_count(n, 'measurement')})")]
     if found.detectable is not None:
-        rows.append(("detectable", _detectable(found, found.detectable, config.judge.runs)))
+        rows.append(("detectable", _detectable(found, found.detectable, config.rule().runs)))
     cost = [f"{number(found.seconds, 3)} s", f"{number(found.peak_memory_mb, 4)} MiB at most"]
     if found.usd is not None:
         cost.append(f"${found.usd:.4f}")
@@ -174,14 +191,9 @@ def _count(n: int, what: str) -> str:
     return f"{n} {what}{'s' * (n != 1)}"
 
 
-def _json(
-    path: Path,
-    config: RunConfig,
-    seen: Observations,
-    found: Figures | None,
-    findings: list[Finding],
-) -> dict[str, Any]:
-    metric = config.target.metric
+def _json(path: Path, look: _Look) -> dict[str, Any]:
+    config, seen, findings = look
+    found, metric = figures(seen, config), config.target.metric
     baseline = found and {
         "mean": found.mean,
         "sd": found.sigma,
@@ -190,7 +202,8 @@ def _json(
     }
     return {
         "config": str(path),
-        "ok": all(finding.level != "error" for finding in findings),
+        "target": config.target.name,
+        "ok": look.sound,
         "metric": metric.name,
         "goal": metric.goal,
         "unit": metric.unit,

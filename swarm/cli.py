@@ -330,6 +330,10 @@ def apply(
         str | None,
         typer.Option("--onto", metavar="BRANCH", help="Make this new branch instead."),
     ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option("--target", metavar="NAME", help="Whose best, where there are several."),
+    ] = None,
     directory: Dir = None,
     json: Json = False,
 ) -> None:
@@ -341,7 +345,7 @@ def apply(
     """
     from swarm import commands
 
-    commands.apply_best(commands.look(run, directory), onto=onto, json=json)
+    commands.apply_best(commands.look(run, directory), onto=onto, target=target, json=json)
 
 
 # --- housekeeping -------------------------------------------------------------------------------

@@ -39,14 +39,14 @@ import ray as _ray  # noqa: E402
 from ray.exceptions import GetTimeoutError, RayActorError, RayError  # noqa: E402
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
-from swarm.agent import Hands, Journal, ProposeDone, ProposeJob, Ready  # noqa: E402
+from swarm.agent import Journal, ProposeDone, ProposeJob, Ready  # noqa: E402
 from swarm.config import RunConfig, SlotConfig  # noqa: E402
 from swarm.coordinator import Coordinator  # noqa: E402
 from swarm.errors import PreconditionError, RunFailedError, SwarmError  # noqa: E402
 from swarm.node import Bench, MeasureDone, MeasureJob, Node, NodeSite, machine_kind  # noqa: E402
 from swarm.records import ProcessStamp, SlotInfo  # noqa: E402
 from swarm.rundir import RunDir  # noqa: E402
-from swarm.runtime import Done, Lost, Muster, Post, Up, shares, slot_count  # noqa: E402
+from swarm.runtime import Done, Lost, Muster, Pairs, Post, Up, shares, slot_count  # noqa: E402
 from swarm.sandbox import stamp  # noqa: E402
 
 # Ray's own annotations are partial: what crosses this border is checked by our own types.
@@ -119,21 +119,16 @@ class AgentActor:
     def __init__(self, site: NodeSite, post: Post) -> None:
         _die_with_parent()
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        self._site, self._post = site, post
-        self._hands: Hands | None = None
+        self._node, self._name = Node(site), post.info.name
+        self._pairs = Pairs(self._node, post)
 
     def hello(self) -> tuple[ProcessStamp, Ready]:
         """Tell that the agent is up, and what the one before it left unpaid."""
-        name = self._post.info.name
-        return stamp(name), Ready(name, Journal(Node(self._site), name).unpaid())
+        return stamp(self._name), Ready(self._name, Journal(self._node, self._name).unpaid())
 
     def propose(self, job: ProposeJob) -> ProposeDone:
         """Make one proposal."""
-        # Kept only if it goes well: after a fault everything is opened, and repaired, anew.
-        hands, self._hands = self._hands or self._post.hands(Node(self._site)), None
-        done = hands.propose(job)
-        self._hands = hands
-        return done
+        return self._pairs.propose(job)
 
 
 class CoordinatorActor:
@@ -143,12 +138,12 @@ class CoordinatorActor:
         self,
         rundir: RunDir,
         config: RunConfig,
-        prefix: str,
+        prefixes: Mapping[str, str],
         local: bool,
         keys: Mapping[str, str],
     ) -> None:
         _die_with_parent()
-        self._args = (rundir, config, prefix, local, keys)
+        self._args = (rundir, config, prefixes, local, keys)
 
     def hello(self) -> ProcessStamp:
         """Tell that the process is up."""
@@ -156,10 +151,10 @@ class CoordinatorActor:
 
     def run(self) -> SwarmError | None:
         """Go on until the run ends; an expected error is handed back as it is."""
-        rundir, config, prefix, local, keys = self._args
+        rundir, config, prefixes, local, keys = self._args
         logging.basicConfig(filename=rundir.path / "swarm.log", level=logging.INFO, format=LOG)
         try:
-            Coordinator(rundir, config, Actors(local=local), prefix=prefix, keys=keys).run()
+            Coordinator(rundir, config, Actors(local=local), prefixes=prefixes, keys=keys).run()
         except SwarmError as error:
             return error
         return None
@@ -431,11 +426,11 @@ class RayRun:
         rundir: RunDir,
         config: RunConfig,
         *,
-        prefix: str,
+        prefixes: Mapping[str, str],
         keys: Mapping[str, str],
         address: str | None = None,
     ) -> None:
-        self._rundir, self._config, self._prefix = rundir, config, prefix
+        self._rundir, self._config, self._prefixes = rundir, config, prefixes
         self._keys = keys
         configured = config.cluster.address if config.cluster.address != "local" else None
         self._address = address or configured or os.environ.get("RAY_ADDRESS") or "local"
@@ -491,7 +486,7 @@ class RayRun:
 
     def _label(self) -> int:
         """Ray's CPU count of an own cluster: enough for every slot, whatever the cores are."""
-        slot, cores = self._config.targets[0].slot, os.cpu_count() or 1
+        slot, cores = self._config.target.slot, os.cpu_count() or 1
         count = cores if slot.count == "auto" else slot.count
         agents = sum(g.count for g in self._config.agents)
         return max(cores, int(count * max(1.0, slot.cpus)) + min(agents, 16) + 2)
@@ -501,7 +496,7 @@ class RayRun:
         self._actor = (
             _remote(CoordinatorActor, max_concurrency=2)
             .options(scheduling_strategy=_pin(here))
-            .remote(self._rundir, self._config, self._prefix, self._local, self._keys)
+            .remote(self._rundir, self._config, self._prefixes, self._local, self._keys)
         )
         try:
             ray.get(self._actor.hello.remote(), timeout=READY_S)

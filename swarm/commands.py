@@ -20,6 +20,7 @@ from typing import Any, Literal
 from swarm import budget, tables, views
 from swarm import config as configs
 from swarm.config import RunConfig
+from swarm.entities import Target
 from swarm.errors import ConfigError, PreconditionError, UsageError
 from swarm.ledger import Tail, is_live
 from swarm.records import VERDICTS, AnyEvent, Measured
@@ -174,13 +175,15 @@ def lessons(seen: Seen, *, json: bool) -> None:
     from swarm import lessons
     from swarm.report import write_lessons
 
-    name = next(iter(seen.state.targets), None)
-    if name is None:
+    names = list(seen.state.targets)
+    if not names:
         raise _not_begun(seen)
-    write_lessons(seen.rundir, lessons.render(seen.state, name))
+    write_lessons(seen.rundir, seen.state)
     if json:
-        emit_json(lessons.facts(seen.state, name))
-    else:
+        facts = {name: lessons.facts(seen.state, name) for name in names}
+        emit_json(facts[names[0]] if len(names) == 1 else facts)
+        return
+    for name in names:
         emit_foreign(lessons.render(seen.state, name, escape=str))  # a terminal renders no page
 
 
@@ -405,26 +408,47 @@ def _await_answer(seen: Seen, reached: frozenset[str]) -> None:
         seen.catch_up()
 
 
-def apply_best(seen: Seen, *, onto: str | None, json: bool) -> None:
+def apply_best(seen: Seen, *, onto: str | None, target: str | None, json: bool) -> None:
     """Bring the user's branch to the best of a run.
+
+    Args:
+        seen: the run.
+        onto: a new branch to make instead.
+        target: whose best, where the run has several targets.
+        json: print JSON.
 
     Raises:
         PreconditionError: nothing was won, or the repository cannot take it as it is.
+        UsageError: it does not say which of several targets is meant.
     """
     from swarm.repo import Hub, apply, locate
 
-    run, target = seen.state.run, next(iter(seen.state.targets.values()))
-    if not target.promotions:
+    run, chosen = seen.state.run, _target_of(seen, target)
+    if not chosen.promotions:
         raise PreconditionError(
             f"run `{run}` has not improved on its base: there is nothing to apply",
             hint="`swarm experiments` shows what was tried",
         )
-    top = seen.rundir.repository(Path(target.info.repo))
-    ref = f"refs/heads/swarm/{run}/best"
+    first, noted = next(iter(seen.state.targets.values())).info.repo, Path(chosen.info.repo)
+    top = seen.rundir.repository(noted) if chosen.info.repo == first else noted
+    ref = f"refs/heads/{seen.state.branch(chosen.info.name, 'best')}"
     # The repository may have refused it while the run lived; usually this changes nothing.
     Hub(seen.rundir.hub, run).deliver(locate(top).git_dir, ref)
     done = apply(top, ref, onto=onto)
     if json:
-        emit_json({"run": run, "repo": str(top), "commit": target.best, "done": done})
+        emit_json({"run": run, "repo": str(top), "commit": chosen.best, "done": done})
     else:
         emit(done)
+
+
+def _target_of(seen: Seen, name: str | None) -> Target:
+    targets = seen.state.targets
+    if not targets:
+        raise _not_begun(seen)
+    if name is None and len(targets) == 1:
+        return next(iter(targets.values()))
+    if name in targets:
+        return targets[name]
+    known = ", ".join(targets)
+    what = f"run `{seen.state.run}` has no target `{name}`" if name else "which target is meant?"
+    raise UsageError(what, hint=f"--target names one of {known}")

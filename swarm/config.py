@@ -9,7 +9,7 @@ out by those who use it.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -143,10 +143,25 @@ class SlotConfig(Section):
         return gpus
 
 
+class TargetBudget(Section):
+    """What may be used for one target. One that has come to its end frees its slots."""
+
+    experiments: Count | None = None
+    """Most experiments, aborted ones not counted."""
+    time: Duration | None = None
+    """Longest time, from the beginning of the run."""
+    usd: Annotated[Number, Field(gt=0)] | None = None
+    """Most USD, for proposing and measuring together."""
+    tokens: Count | None = None
+    """Most tokens, read, cached and written."""
+    stale: Count | None = None
+    """End after this many experiments in a row without a keep."""
+    target: Number | None = None
+    """End when the best record reaches this value of the metric."""
+
+
 class TargetConfig(Section):
     """What is optimised: a repository, the files that may change, the command that measures."""
-
-    later = ("weight",)
 
     name: TargetName = "main"
     """Name of the target; not `best`."""
@@ -196,6 +211,12 @@ class TargetConfig(Section):
     """What one measurement is given."""
     env: dict[EnvName, EnvValue] = Field(default={})
     """Environment variables of the harness. Values are taken as they are written."""
+    weight: Annotated[Number, Field(gt=0)] = 1.0
+    """Its share of the slots' time among the `targets`."""
+    budget: TargetBudget = TargetBudget()
+    """When nothing new is begun on this one of the `targets`."""
+    judge: JudgeConfig | None = None
+    """Keys that stand, for this target, in place of those of the run's `judge`."""
 
     @field_validator("read_only", mode="before", json_schema_input_type=str | list[str])
     @classmethod
@@ -267,7 +288,7 @@ class BudgetConfig(Section):
     tokens: Count | None = None
     """Most tokens, read, cached and written."""
     stale: Count | None = None
-    """End after this many experiments in a row without a keep."""
+    """End after this many experiments of every target in a row without a keep."""
     target: Number | None = None
     """End when the best record reaches this value of the metric."""
 
@@ -279,6 +300,14 @@ class ClusterConfig(Section):
     """`local` starts a cluster of its own; `host:port` joins a running one."""
 
 
+_WHOSE = "the targets have metrics of their own: give it in the budget of each target"
+
+
+def _given(rule: JudgeConfig) -> dict[str, Any]:
+    """Give what a judge's section says, its preset's part included."""
+    return {name: getattr(rule, name) for name in rule.model_fields_set}
+
+
 def _by_mode(value: Any) -> Any:
     return {"mode": value} if isinstance(value, str | bool) else value
 
@@ -286,14 +315,18 @@ def _by_mode(value: Any) -> Any:
 class RunConfig(Section):
     """The config of a run of swarm."""
 
-    later = ("targets",)
     internal = ("source",)
 
     # No default in the schema: it is the file's stem.
     name: RunName = Field(default_factory=lambda: "run")
     """Name of the run, a part of its branches' names; by default the config file's stem."""
-    target: TargetConfig
+    one: TargetConfig | None = Field(default=None, alias="target")
     """What is optimised."""
+    several: Annotated[tuple[TargetConfig, ...], some()] | None = Field(
+        default=None, alias="targets"
+    )
+    """What is optimised, where it is more than one thing: agents and slots are shared by them all.
+    In place of `target`."""
     agents: Annotated[tuple[AgentGroup, ...], some()] = (AgentGroup(count=2),)
     """Who proposes changes: groups of agents."""
     lookahead: Annotated[Whole, Field(ge=0, le=1)] = 1
@@ -320,29 +353,75 @@ class RunConfig(Section):
     source: SkipJsonSchema[Path] = Path()
     """The config file. Not a key: swarm notes it."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _suites_start_elsewhere(cls, data: Any) -> Any:
-        match data:
-            case {"target": {"metric": {"name": "cases"}}, "judge": {"preset": _}}:
-                return data
-            case {"target": {"metric": {"name": "cases"}}}:
-                given = cast("dict[str, Any]", data)
-                judge = cast("object", given.get("judge") or {})
-                if isinstance(judge, dict):
-                    return {**given, "judge": {"preset": "suite", **cast("dict[str, Any]", judge)}}
-                return given
-            case _:
-                return data
-
     @model_validator(mode="after")
-    def _cases_wanted(self) -> RunConfig:
-        found: list[tuple[str, str]] = []
-        if self.target.metric.name != CASES and self.judge.points is not None:
-            found.append(("judge", "`points` count cases that pass, so target.metric is `cases`"))
+    def _rules_for_each(self) -> RunConfig:
+        """Give each target its own judge: the run's, with what the target says for itself."""
+        self._targets_given()
+        ruled = tuple(
+            target.model_copy(update={"judge": self._rule_for(target, at)})
+            for target, at in zip(self.targets, self._places(), strict=True)
+        )
+        # A frozen section is in the making up to its last validator.
+        if self.one is not None:
+            object.__setattr__(self, "one", ruled[0])
+        else:
+            object.__setattr__(self, "several", ruled)
+        self._fit_together()
+        return self
+
+    def _targets_given(self) -> None:
+        if self.one is None and self.several is None:
+            raise wrong_at([("target", "this key is required (or `targets`, a list)")])
+        if self.one is not None and self.several is not None:
+            raise wrong_at([("targets", "give `target` or `targets`, not both")])
+
+    def _places(self) -> list[Loc]:
+        if self.several is None:
+            return [("target",)]
+        return [("targets", i) for i in range(len(self.several))]
+
+    def _rule_for(self, target: TargetConfig, at: Loc) -> JudgeConfig:
+        """Put a target's judge together; a suite starts from another preset if none is named."""
+        shared, own = self.judge, target.judge or JudgeConfig()
+        given = {**_given(shared), **_given(own)}
+        if target.metric.name == CASES and "preset" not in given:
+            given = {"preset": "suite", **given}
+        try:
+            rule = JudgeConfig.model_validate(given)
+        except ValidationError as error:
+            raise wrong_at([((*at, "judge"), error.errors()[0]["msg"])]) from None
+        if target.metric.name != CASES and rule.points is not None:
+            where = (*at, "judge") if target.judge and target.judge.points else ("judge",)
+            what = "`points` count cases that pass, so target.metric is `cases`"
+            raise wrong_at([(where, what)])
+        return rule
+
+    def _fit_together(self) -> None:
+        """See that the targets can share names, slots, agents and limits."""
+        found: list[tuple[str | Loc, str]] = []
+        names = [target.name for target in self.targets]
+        for i, target in enumerate(self.several or ()):
+            if target.name in names[:i]:
+                first = names.index(target.name)
+                what = f"targets.{first} is called `{target.name}` too: give each its own name"
+                found.append((("targets", i, "name"), what))
+            if target.slot != self.targets[0].slot:
+                what = f"targets share their slots: it must be the same as that of `{names[0]}`"
+                found.append((("targets", i, "slot"), what))
+        for i, group in enumerate(self.agents):
+            for j, name in enumerate(group.targets or ()):
+                if name not in names:
+                    what = f"there is no target `{name}`, only {', '.join(names)}"
+                    found.append((("agents", i, "targets", j), what))
+            if group.budget.target is not None and len(names) > 1:
+                found.append((("agents", i, "budget", "target"), _WHOSE))
+        idle = [n for n in names if not any(g.serves(n) for g in self.agents)]
+        if idle:
+            found.append(("agents", f"no group works on {', '.join(f'`{n}`' for n in idle)}"))
+        if self.budget.target is not None and len(names) > 1:
+            found.append((("budget", "target"), _WHOSE))
         if found:
             raise wrong_at(found)
-        return self
 
     @property
     def askers(self) -> tuple[ProposerConfig | ProviderConfig, ...]:
@@ -353,7 +432,47 @@ class RunConfig(Section):
     @property
     def targets(self) -> tuple[TargetConfig, ...]:
         """All targets of the run."""
-        return (self.target,)
+        return (self.one,) if self.one is not None else self.several or ()
+
+    @property
+    def target(self) -> TargetConfig:
+        """The first target: the only one, where the config is of one."""
+        return self.targets[0]
+
+    def places(self) -> list[tuple[TargetConfig, str]]:
+        """Give each target with where it stands in the config, for messages."""
+        keys = (".".join(map(str, place)) for place in self._places())
+        return list(zip(self.targets, keys, strict=True))
+
+    def named(self, name: str) -> TargetConfig:
+        """Give the target of a name."""
+        return next(target for target in self.targets if target.name == name)
+
+    def rule(self, name: str | None = None) -> JudgeConfig:
+        """Give the judge of the target of a name, of the first by default."""
+        rule = self.named(name or self.target.name).judge
+        assert rule is not None  # since validation
+        return rule
+
+    def with_targets(self, targets: Iterable[TargetConfig]) -> RunConfig:
+        """Give the same config with other targets, of the same names in the same order."""
+        found = tuple(targets)
+        update = {"one": found[0]} if self.one is not None else {"several": found}
+        return self.model_copy(update=update)
+
+    def only(self, name: str) -> RunConfig:
+        """Give the config of a run that has none but the target of this name."""
+        own = self.named(name)
+        agents = tuple(
+            group.model_copy(update={"targets": None})
+            for group in self.agents
+            if group.serves(name)
+        )
+        return self.model_copy(update={"one": own, "several": None, "agents": agents})
+
+    def part(self, target: TargetConfig) -> str:
+        """Give a target's part of the run's branches and files: none where there is one target."""
+        return "" if self.several is None else target.name
 
     def agent_names(self) -> list[tuple[str, int]]:
         """All agents by name, each with the index of its group in `agents`."""
@@ -407,7 +526,12 @@ def parse(text: str, path: Path, overrides: Sequence[str] = ()) -> RunConfig:
 def _verbatim(loc: Loc) -> bool:
     """Tell where a number is wanted as it is written: in the environment and in argv."""
     match loc:
-        case ("target", "env" | "run" | "setup" | "score" | "final", _) | ("target", "guard", _, _):
+        case ("targets", int(), *rest) | ("target", *rest):
+            pass
+        case _:
+            return False
+    match rest:
+        case ["env" | "run" | "setup" | "score" | "final", _] | ["guard", _, _]:
             return True
         case _:
             return False
@@ -448,7 +572,13 @@ def changed_keys(old: RunConfig, new: RunConfig) -> list[str]:
     """
     free = {"budget", "agents", "name", "source"}
     before, after = (json.loads(dump(c)) for c in (old, new))
-    return [d for k in before if k not in free for d in _differences(before[k], after[k], k)]
+    for config in (before, after):
+        for target in config["targets"] or [config["target"]]:
+            del target["budget"]
+    found = [d for k in before if k not in free for d in _differences(before[k], after[k], k)]
+    # What the run's judge says stands in each target's again.
+    shared = tuple(d.removeprefix("judge") for d in found if d.startswith("judge."))
+    return [d for d in found if not (".judge." in d and d.endswith(shared))]
 
 
 def _differences(old: Any, new: Any, path: str) -> list[str]:
@@ -456,4 +586,9 @@ def _differences(old: Any, new: Any, path: str) -> list[str]:
         a, b = cast("dict[str, Any]", old), cast("dict[str, Any]", new)
         keys = [*a, *(k for k in b if k not in a)]
         return [d for k in keys for d in _differences(a.get(k), b.get(k), f"{path}.{k}")]
+    if path == "targets" and isinstance(old, list) and isinstance(new, list):
+        one, two = cast("list[Any]", old), cast("list[Any]", new)
+        if len(one) == len(two):
+            pairs = enumerate(zip(one, two, strict=True))
+            return [d for i, (x, y) in pairs for d in _differences(x, y, f"{path}.{i}")]
     return [] if old == new else [path]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,6 +33,7 @@ from swarm.actions import (
 from swarm.agent import ProposeDone, Ready
 from swarm.briefing import Idea
 from swarm.config import RunConfig
+from swarm.entities import Loop
 from swarm.errors import GitError, HarnessError, PreconditionError, RunFailedError, remedy
 from swarm.formats import results_tsv
 from swarm.jobs import job_of
@@ -45,6 +46,8 @@ from swarm.records import (
     Decided,
     Draining,
     Dropped,
+    Ended,
+    Exhausted,
     Failed,
     Failure,
     Finished,
@@ -95,13 +98,13 @@ class Coordinator:
         config: RunConfig,
         runtime: Runtime,
         *,
-        prefix: str,
+        prefixes: Mapping[str, str],
         keys: Mapping[str, str] | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         lock_wait_s: float = 30.0,
     ) -> None:
         self._dir, self._config, self._runtime, self._clock = rundir, config, runtime, clock
-        self._prefix, self._keys = prefix, keys or {}
+        self._prefixes, self._keys = prefixes, keys or {}
         self._secrets = secrets(self._keys)
         self._ledger = Ledger(rundir.ledger, wait_s=lock_wait_s)
         self.state = RunState(read(rundir.ledger))
@@ -109,7 +112,8 @@ class Coordinator:
         self._crew = Crew(slots={})
         self._known: dict[str, set[str]] = {}
         self._newest: dict[str, str] = {}
-        self._sent: dict[str, int] = {}
+        self._sent: dict[tuple[str, str], int] = {}
+        """How many of a target's attempts an agent has been told: by agent and target."""
         self._lost: dict[str, int] = {}
         self._refs: dict[str, tuple[str, str | None]] = {}
         """Where the hub's refs have to go, and from where. They wait for company: a git process
@@ -176,8 +180,7 @@ class Coordinator:
 
     def _do_without(self, lost: set[str]) -> None:
         """Give up what the machine took with it: unlike the ledger, git's files are not synced."""
-        vital = {t.best for t in self.state.targets.values()}
-        vital |= {a.incumbent for a in self.state.agents.values()}
+        vital = {t.best for t in self.state.targets.values()} | self._incumbents()
         if gone := vital & lost:
             raise PreconditionError(
                 f"the hub {self._hub.path} lacks the commit {gone.pop()}, on which the run stands",
@@ -192,16 +195,28 @@ class Coordinator:
             stack = target.stack
             if stack is not None and not self._hub.has(stack.commit):
                 self._lay(target.info.name, stack.number)
-        for name, agent in self.state.agents.items():
-            commit = agent.prepared.commit if agent.prepared is not None else None
+        for name, target, loop in list(self._loops()):
+            commit = loop.prepared.commit if loop.prepared is not None else None
             if commit is not None and not self._hub.has(commit):
-                self._record(Dropped(agent=name, reason=reason))
+                self._record(Dropped(agent=name, target=target, reason=reason))
+
+    def _loops(self) -> Iterator[tuple[str, str, Loop]]:
+        """Give every loop with its agent and its target."""
+        for name, agent in self.state.agents.items():
+            for target, loop in agent.loops.items():
+                yield name, target, loop
+
+    def _incumbents(self) -> set[str]:
+        return {loop.incumbent for _, _, loop in self._loops()}
+
+    def _branch(self, target: str, name: str) -> str:
+        return f"refs/heads/{self.state.branch(target, name)}"
 
     def _wanted_refs(self) -> dict[str, str]:
-        run = self.state.run
-        wanted = {f"refs/heads/swarm/{run}/best": t.best for t in self.state.targets.values()}
-        for name, agent in self.state.agents.items():
-            wanted[f"refs/heads/swarm/{run}/{name}"] = agent.incumbent
+        targets = self.state.targets.items()
+        wanted = {self._branch(name, "best"): target.best for name, target in targets}
+        for name, target, loop in self._loops():
+            wanted[self._branch(target, name)] = loop.incumbent
         for number in self.state.experiments:
             wanted.update(self._experiment_refs(number))
         return wanted
@@ -219,7 +234,7 @@ class Coordinator:
 
     def _launch(self) -> None:
         rung = self._rung()
-        tips = {a.incumbent for a in self.state.agents.values()}
+        tips = self._incumbents()
         tips |= {c for t in self.state.targets.values() for c in (t.info.base, t.best)}
         tips |= {
             c
@@ -227,20 +242,22 @@ class Coordinator:
             for e in t.open.values()
             if (c := e.proposal.commit) is not None
         }
-        config, target = self._config.targets[0], next(iter(self.state.targets.values()))
+        sites = mustering.target_sites(self._config, self.state, self._prefixes, self._keys)
         site = NodeSite(
             run=self.state.run,
             key=self._dir.scratch_key,
-            target=mustering.target_site(config, self._config, target, self._prefix, self._keys),
+            targets=sites,
             bundle=self._hub.bundle(sorted(tips)),
             tips=tuple(sorted(tips)),
             rung=rung,
-            **mustering.terms_of(self._config, Path(target.info.repo)),
+            **mustering.terms_of(
+                self._config, [Path(t.info.repo) for t in self.state.targets.values()]
+            ),
         )
         infos = mustering.agent_infos(self._config)
-        posts = mustering.posts(self._config, infos, target, self._keys)
+        posts = mustering.posts(self._config, infos, self._keys)
         self._crew.away = {info.name for info in infos}
-        slots = self._runtime.start(Muster(site, config.slot, posts))
+        slots = self._runtime.start(Muster(site, self._config.target.slot, posts))
         self._crew.slots = {s.name: s for s in slots}
         for node in {s.node for s in slots} | {self._runtime.node_of(i.name) for i in infos}:
             self._known[node] = set(tips)
@@ -261,7 +278,7 @@ class Coordinator:
     def _rung(self) -> Rung:
         """Find the isolation of this launch: never weaker than that of the one before."""
         config = self._config
-        rung = probe(config.sandbox.mode, gpus=bool(config.targets[0].slot.gpus))
+        rung = probe(config.sandbox.mode, gpus=bool(config.target.slot.gpus))
         before = self.state.launch
         if before is not None and RUNGS.index(rung.name) > RUNGS.index(before.sandbox):
             raise PreconditionError(
@@ -285,8 +302,7 @@ class Coordinator:
             events: list[AnyEvent] = []
             for action in actions:
                 if isinstance(action, Emit):
-                    if isinstance(action.event, Warned):
-                        log.warning("%s", action.event.message)
+                    _say(action.event)
                     events.append(action.event)
                     continue
                 self._record(*events)
@@ -318,10 +334,10 @@ class Coordinator:
                 self._measure(action)
             case Propose():
                 self._propose(action)
-            case Number(agent):
-                prepared = self.state.agents[agent].prepared
+            case Number(agent, target):
+                prepared = self.state.agents[agent].loops[target].prepared
                 assert prepared is not None
-                self._number(agent, prepared)
+                self._number(agent, target, prepared)
             case Stack(target, number):
                 self._lay(target, number)
             case Promote():
@@ -347,7 +363,9 @@ class Coordinator:
                 # git takes one update of a ref at a time: from where it is to where it ends.
                 self._refs[ref] = (new, self._refs[ref][1] if ref in self._refs else old)
             if isinstance(event, Decided) and event.verdict != "aborted":
-                results_tsv.append(self._dir.results, self.state, event.number)
+                target = self.state.targets[self.state.experiments[event.number].target]
+                part = self._dir.part(target.info.part)
+                results_tsv.append(part.results, self.state, event.number)
 
     def _settle(self) -> None:
         """Bring the hub's refs after the ledger. Late is no harm: a resume does the same."""
@@ -357,19 +375,19 @@ class Coordinator:
             self._refs = {}
 
     def _refs_after(self, event: AnyEvent) -> list[tuple[str, str, str | None]]:
-        run = self.state.run
         match event:
             case Proposed() | Repaired() if event.proposal.commit is not None:
                 found = self._experiment_refs(event.number)
                 return [(ref, commit, None) for ref, commit in found]
             case Decided(verdict="keep"):
-                agent = self.state.experiments[event.number].agent
-                incumbent = self.state.agents[agent].incumbent
-                return [(f"refs/heads/swarm/{run}/{agent}", incumbent, None)]
+                experiment = self.state.experiments[event.number]
+                agent, target = experiment.agent, experiment.target
+                incumbent = self.state.agents[agent].loops[target].incumbent
+                return [(self._branch(target, agent), incumbent, None)]
             case Synced():
-                return [(f"refs/heads/swarm/{run}/{event.agent}", event.commit, None)]
+                return [(self._branch(event.target, event.agent), event.commit, None)]
             case Promoted():
-                return [(f"refs/heads/swarm/{run}/best", event.new, event.old)]
+                return [(self._branch(event.target, "best"), event.new, event.old)]
             case _:
                 return []
 
@@ -381,6 +399,7 @@ class Coordinator:
         self._runtime.measure(
             MeasureJob(
                 slot=action.slot,
+                target=action.target,
                 commit=action.commit,
                 tree=action.tree,
                 index=action.index,
@@ -413,8 +432,8 @@ class Coordinator:
     def _propose(self, action: Propose) -> None:
         self._crew.proposing[action.agent] = action
         target = self.state.targets[action.target]
-        sent = self._sent.get(action.agent, 0)
-        self._sent[action.agent] = len(target.attempts)
+        sent = self._sent.get((action.agent, action.target), 0)
+        self._sent[action.agent, action.target] = len(target.attempts)
         if action.port is not None:
             self._crew.offered.add(action.port)
         port = self._idea(action.port)
@@ -516,7 +535,8 @@ class Coordinator:
             return []
         self._crew.proposing.pop(lost.place, None)
         self._crew.away.add(lost.place)
-        self._sent.pop(lost.place, None)  # its memory is gone: send the history again
+        for name in self.state.targets:  # its memory is gone: send the history again
+            self._sent.pop((lost.place, name), None)
         self._lost[lost.place] = self._lost.get(lost.place, 0) + 1
         if self._lost[lost.place] < MAX_LOST:
             return []
@@ -538,7 +558,7 @@ class Coordinator:
     def _proposed(self, done: ProposeDone) -> None:
         action = self._crew.proposing.pop(done.agent)
         self._lost.pop(done.agent, None)
-        if self._came_to_nothing(done):
+        if self._came_to_nothing(done, action.target):
             if action.port is not None and not done.exhausted:
                 self._crew.offered.discard(action.port)  # nobody has tried it
             return
@@ -550,20 +570,21 @@ class Coordinator:
         if action.repair is not None:
             self._mended(done, action.repair)
             return
-        agent, proposal = self.state.agents[done.agent], done.proposal
-        twin = twin_of(self.state, done.agent, proposal) if agent.info.thinks else None
-        if twin is not None and agent.returned is None:
-            self._record(Returned(agent=done.agent, proposal=proposal, twin=twin))
+        agent, proposal, name = self.state.agents[done.agent], done.proposal, action.target
+        loop = agent.loops[name]
+        twin = twin_of(self.state, done.agent, name, proposal) if agent.info.thinks else None
+        if twin is not None and loop.returned is None:
+            self._record(Returned(agent=done.agent, target=name, proposal=proposal, twin=twin))
             return
         if twin is not None:
             proposal = proposal.model_copy(update={"twin": twin})
-        idle = not agent.open and not self._crew.interrupted
-        if idle and self.state.phase == "running":
-            self._number(done.agent, proposal)
+        idle = not loop.open and not self._crew.interrupted
+        if idle and self.state.phase == "running" and self.state.targets[name].ended is None:
+            self._number(done.agent, name, proposal)
         else:
-            self._record(Prepared(agent=done.agent, proposal=proposal))
+            self._record(Prepared(agent=done.agent, target=name, proposal=proposal))
 
-    def _came_to_nothing(self, done: ProposeDone) -> bool:
+    def _came_to_nothing(self, done: ProposeDone, target: str) -> bool:
         """Note a proposer that has no more ideas, has to wait, or is locked out."""
         reason = done.proposal.invalid or "it made nothing"
         usage, name = done.proposal.usage, done.agent
@@ -571,12 +592,14 @@ class Coordinator:
             wait_s = max(SHORTEST_WAIT_S, done.wait_s)
             until = self._clock() + timedelta(seconds=wait_s)
             log.warning("%s waits for %.0f s: %s", name, wait_s, reason)
-            self._record(Waiting(agent=name, until=until, reason=reason, usage=usage))
+            self._record(
+                Waiting(agent=name, target=target, until=until, reason=reason, usage=usage)
+            )
         elif done.locked_out is not None:
-            self._record(Spent(agent=name, usage=usage, reason=reason))
+            self._record(Spent(agent=name, target=target, usage=usage, reason=reason))
             self._lock_out(name, reason, done.locked_out)
         elif done.exhausted:
-            self._record(Parked(agent=name, reason=reason, exhausted=True))
+            self._record(Exhausted(agent=name, target=target, reason=reason))
         else:
             return False
         return True
@@ -592,34 +615,28 @@ class Coordinator:
 
     def _mended(self, done: ProposeDone, number: int) -> None:
         """Take the answer to a crash; too late for an experiment that was decided meanwhile."""
-        if self.state.experiments[number].verdict is None:
+        experiment, usage = self.state.experiments[number], done.proposal.usage
+        if experiment.verdict is None:
             self._record(Repaired(number=number, proposal=done.proposal))
         else:
-            reason = f"experiment {number} was decided meanwhile"
-            self._record(Spent(agent=done.agent, usage=done.proposal.usage, reason=reason))
+            why, name = f"experiment {number} was decided meanwhile", experiment.target
+            self._record(Spent(agent=done.agent, target=name, usage=usage, reason=why))
 
-    def _number(self, agent_name: str, proposal: Proposal) -> None:
+    def _number(self, agent: str, name: str, proposal: Proposal) -> None:
         """Make a proposal an experiment, carried over to the agent's incumbent if that moved."""
-        agent = self.state.agents[agent_name]
-        target = self.state.targets[agent.info.target]
-        moved = target.tree_of[proposal.base] != target.tree_of[agent.incumbent]
+        loop, target = self.state.agents[agent].loops[name], self.state.targets[name]
+        moved = target.tree_of[proposal.base] != target.tree_of[loop.incumbent]
         if proposal.commit is not None and moved:
-            rebased = best.rebase(self._hub, proposal, agent.incumbent, self._clock())
+            rebased = best.rebase(self._hub, proposal, loop.incumbent, self._clock())
             if rebased is None:
-                if agent.prepared is None:
-                    self._record(Prepared(agent=agent_name, proposal=proposal))
+                if loop.prepared is None:
+                    self._record(Prepared(agent=agent, target=name, proposal=proposal))
                 reason = "it does not apply to the agent's new incumbent"
-                self._record(Dropped(agent=agent_name, reason=reason))
+                self._record(Dropped(agent=agent, target=name, reason=reason))
                 return
             proposal = rebased
-        self._record(
-            Proposed(
-                number=self.state.next_number,
-                target=target.info.name,
-                agent=agent_name,
-                proposal=proposal,
-            )
-        )
+        number = self.state.next_number
+        self._record(Proposed(number=number, target=name, agent=agent, proposal=proposal))
 
     # --- best ---
 
@@ -667,3 +684,11 @@ class Coordinator:
         if action.on_base is not None:
             raise HarnessError(action.error, hint=action.hint)
         raise RunFailedError(action.error, hint=action.hint)
+
+
+def _say(event: AnyEvent) -> None:
+    """Put into the log what a person should hear of at once."""
+    if isinstance(event, Warned):
+        log.warning("%s", event.message)
+    elif isinstance(event, Ended) and event.failed:
+        log.error("target `%s` has ended: %s", event.target, event.reason)

@@ -233,14 +233,14 @@ def _suite(case: _Case) -> Iterator[Finding]:
 
 
 def _costs(config: RunConfig) -> list[str]:
-    points = config.judge.points
+    points = config.rule().points
     return [] if points is None else [p.name for p in points.of if not isinstance(p, str)]
 
 
 def _flaky(case: _Case) -> Iterator[Finding]:
     if case.figures is None or not case.figures.flaky:
         return
-    flaky, n, rule = case.figures.flaky, case.figures.cases, case.config.judge
+    flaky, n, rule = case.figures.flaky, case.figures.cases, case.config.rule()
     counts = case.record.cases
     shown = [f"{c} ({counts[c].passes} of {counts[c].runs})" for c in flaky[:SHOWN]]
     more = f" and {len(flaky) - SHOWN} more" if len(flaky) > SHOWN else ""
@@ -261,7 +261,7 @@ def _flaky(case: _Case) -> Iterator[Finding]:
 
 
 def _must_pass(case: _Case) -> Iterator[Finding]:
-    wanted, counts = case.config.judge.must_pass, case.record.cases
+    wanted, counts = case.config.rule().must_pass, case.record.cases
     if case.figures is None:
         return
     for name in wanted:
@@ -318,7 +318,7 @@ def _questions(case: _Case) -> Iterator[Finding]:
 
 
 def _noise(case: _Case) -> Iterator[Finding]:
-    figures, rule = case.figures, case.config.judge
+    figures, rule = case.figures, case.config.rule()
     if figures is None:
         return
     goal = case.config.budget.target
@@ -373,7 +373,7 @@ def _quieter(case: _Case) -> str:
     if case.metric == CASES:
         return "put more into one measurement: more cases, more repeats inside each"
     more = "put more into one measurement: more seeds, a longer run"
-    match case.config.judge.aggregate:
+    match case.config.rule().aggregate:
         case "last":
             least = "for timings repeat inside and take the least (`judge: {aggregate: min}`)"
             return f"{more}; {least}"
@@ -397,7 +397,7 @@ def _contention(case: _Case) -> Iterator[Finding]:
     if ours and _differ(ours, theirs):
         means = f"{number(fmean(ours))} alone and {number(fmean(theirs))} beside others"
         said.append(f"{case.metric} is {means}, which is more than chance")
-    windowed = case.config.judge.window != "all" or case.metric == CASES
+    windowed = case.config.rule().window != "all" or case.metric == CASES
     if said:
         yield Finding(
             "contention",
@@ -474,7 +474,7 @@ def _limits(case: _Case) -> Iterator[Finding]:
     config, record = case.config, case.record
     if case.figures is None:
         return
-    low, high = config.judge.bounds or (None, None)
+    low, high = config.rule().bounds or (None, None)
     beyond = [
         v
         for v in case.figures.values
@@ -492,7 +492,7 @@ def _limits(case: _Case) -> Iterator[Finding]:
     noise, spec = case.target.noise(case.machine), config.target.metric.spec
     for c in config.target.constraints:
         limit = Limit(c.metric, c.max, c.min, c.max_regression)
-        found = judge.breach(limit, record, record, noise, spec, config.judge)
+        found = judge.breach(limit, record, record, noise, spec, config.rule())
         if found is None:
             continue
         reported = record.sample(c.metric, case.metric) is not None

@@ -38,27 +38,28 @@ MIX: tuple[Role, ...] = (
 """What agents are asked for in turn; agents begin at different places."""
 
 
-def directive(state: RunState, agent: str, config: RunConfig, seed: int) -> Directive:
+def directive(state: RunState, agent: str, name: str, config: RunConfig, seed: int) -> Directive:
     """Give the directive of an agent's next proposal.
 
     Args:
         state: what has happened.
         agent: whose proposal it is.
+        name: the target that it is for.
         config: for the group's role and the judge's thresholds.
         seed: that of the proposal; all choices come from it.
     """
     me = state.agents[agent]
-    target = state.targets[me.info.target]
-    pivot = me.streak > 0 and me.streak % PIVOT_AFTER == 0
+    target, streak = state.targets[name], me.loops[name].streak
+    pivot = streak > 0 and streak % PIVOT_AFTER == 0
     plateau = target.since_keep >= _patience(state, target)
     retry = None
     if pivot or _draw(seed, "retry") % RETRY_ONE_IN == 0:
         retry = _retry(state, target, config, seed)
     return Directive(
-        role=_role(state, me, config, seed, plateau=plateau),
+        role=_role(state, me, target, config, seed, plateau=plateau),
         pivot=pivot,
         plateau=plateau,
-        streak=me.streak,
+        streak=streak,
         retry=retry,
     )
 
@@ -70,11 +71,13 @@ def _draw(seed: int, what: str) -> int:
 
 def _patience(state: RunState, target: Target) -> int:
     name = target.info.name
-    agents = sum(a.info.target == name and not a.gone for a in state.agents.values())
+    agents = sum(name in a.info.targets and not a.gone for a in state.agents.values())
     return max(PLATEAU_LEAST, PLATEAU_PER_AGENT * agents)
 
 
-def _role(state: RunState, me: Agent, config: RunConfig, seed: int, *, plateau: bool) -> Role:
+def _role(
+    state: RunState, me: Agent, target: Target, config: RunConfig, seed: int, *, plateau: bool
+) -> Role:
     """Give the group's role; else structure on a plateau; else one of the mix."""
     group = me.info.group
     fixed = config.agents[group].role if group < len(config.agents) else None
@@ -82,7 +85,6 @@ def _role(state: RunState, me: Agent, config: RunConfig, seed: int, *, plateau: 
         return fixed
     if plateau:
         return "restructure"
-    target = state.targets[me.info.target]
     role = MIX[(_place(state, me) + me.experiments + _draw(seed, "role") % 2) % len(MIX)]
     keeps = target.verdicts["keep"]
     if (role == "combine" and keeps < 2) or (role == "refine" and keeps < 1):
@@ -135,4 +137,4 @@ def _nearly(state: RunState, attempt: Attempt, config: RunConfig, small: float) 
     z = state.experiments[attempt.number].z
     if z is None:
         return attempt.gain is not None and attempt.gain >= -small
-    return -1 <= z < config.judge.keep_above
+    return -1 <= z < config.rule(state.experiments[attempt.number].target).keep_above

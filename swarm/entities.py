@@ -98,29 +98,44 @@ class Experiment:
 
 
 @dataclass
-class Agent:
-    """One loop on one branch."""
+class Loop:
+    """One agent's loop on one target: a branch, and an incumbent on it."""
 
-    info: AgentInfo
     incumbent: str
     open: set[int] = field(default_factory=set[int])
     queued: set[int] = field(default_factory=set[int])
     """Own keeps that wait for the merger."""
     prepared: Proposal | None = None
+    streak: int = 0
+    """Experiments in a row without a keep."""
+    returned: Returned | None = None
+    """Its last proposal repeats another; the agent is to be told so."""
+    instead_of: Twin | None = None
+    """What the prepared proposal was made instead of a repeat of."""
+    exhausted: str | None = None
+    """Why the agent has nothing left to try here."""
+
+    @property
+    def outstanding(self) -> int:
+        """Proposals that are not decided yet."""
+        return len(self.open) + (self.prepared is not None)
+
+
+@dataclass
+class Agent:
+    """One proposer, and its loops."""
+
+    info: AgentInfo
+    loops: dict[str, Loop] = field(default_factory=dict[str, Loop])
+    """By target; those that its group no longer works on are left as they are."""
     proposals: int = 0
     """Proposals ever made, prepared and dropped ones included; the next one's seed."""
     experiments: int = 0
     keeps: int = 0
     invalid_streak: int = 0
-    streak: int = 0
-    """Experiments in a row without a keep."""
     invalid: int = 0
     gain: float = 0.0
     """Sum of the gains of its experiments that reached `best`, by their own comparisons."""
-    returned: Returned | None = None
-    """Its last proposal repeats another; it is to be told so."""
-    instead_of: Twin | None = None
-    """What the prepared proposal was made instead of a repeat of."""
     waiting_until: datetime | None = None
     waiting_reason: str = ""
     usd: float = 0.0
@@ -128,9 +143,28 @@ class Agent:
     parked: str | None = None
     hint: str | None = None
     """What helps a parked one."""
-    exhausted: bool = False
     gone: bool = False
     """No longer in the config of the present launch."""
+
+    @property
+    def open(self) -> list[int]:
+        """Its experiments that are not decided yet."""
+        return sorted(n for loop in self.loops.values() for n in loop.open)
+
+    @property
+    def prepared(self) -> bool:
+        """Whether it has a proposal that waits for its turn."""
+        return any(loop.prepared is not None for loop in self.loops.values())
+
+    @property
+    def outstanding(self) -> int:
+        """Proposals that are not decided yet."""
+        return sum(loop.outstanding for loop in self.loops.values())
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether it has nothing left to try anywhere."""
+        return all(self.loops[t].exhausted is not None for t in self.info.targets)
 
 
 @dataclass
@@ -178,8 +212,23 @@ class Target:
     finals_tried: dict[str, set[int]] = field(default_factory=dict[str, set[int]])
     """Commit -> indices of its final measurements; an aborted one is made again."""
     result: FreshResult | None = None
+    ended: str | None = None
+    """Why nothing new is begun here, while the run goes on elsewhere."""
+    failed: bool = False
+    """Whether it ended because it could not go on."""
+    usd: float = 0.0
+    """For proposing and measuring."""
+    tokens: int = 0
+    busy_seconds: float = 0.0
+    """Time that slots were held for it."""
+    measurements: int = 0
     since_keep: int = 0
     promotions: list[Promoted] = field(default_factory=list[Promoted])
+
+    @property
+    def begun(self) -> int:
+        """Experiments that are open or decided, aborted ones not counted."""
+        return len(self.open) + sum(self.verdicts.values()) - self.verdicts["aborted"]
 
     def tree(self, commit: str) -> str:
         """Give the tree of a commit that the ledger has mentioned."""

@@ -155,6 +155,12 @@ class TargetFindings(Noun):
     unit: str | None
     base: str
     best: str
+    branch: str
+    ended: str | None
+    """Why it came to its end before the run."""
+    failed: bool
+    share: float | None
+    """Its part of the slots' time."""
     headline: Headline
     scatter: Scatter | None
     verdicts: dict[str, int]
@@ -192,6 +198,7 @@ def find(
     *,
     live: bool = False,
     digest: str | None = None,
+    only: str | None = None,
 ) -> Findings:
     """Gather what a run has found.
 
@@ -200,6 +207,7 @@ def find(
         config: for the rule, the constraints and `final`; without it, the default rule.
         live: whether a process writes the ledger now.
         digest: sha256 of the run's config file.
+        only: the one target that is wanted, by name.
     """
     return Findings(
         run=state.run,
@@ -211,7 +219,11 @@ def find(
         version=state.launch.version if state.launch else None,
         config_sha256=digest,
         warnings=warnings(state),
-        targets=tuple(_target(state, target, config) for target in state.targets.values()),
+        targets=tuple(
+            _target(state, target, config)
+            for name, target in state.targets.items()
+            if only in (None, name)
+        ),
     )
 
 
@@ -222,7 +234,7 @@ def warnings(state: RunState) -> tuple[str, ...]:
 
 
 def _target(state: RunState, target: Target, config: RunConfig | None) -> TargetFindings:
-    info, rule = target.info, config.judge if config else JudgeConfig()
+    info, rule = target.info, views.rule_of(config, target)
     mine = _config_of(target, config)
     keeps = _keeps(state, target)
     return TargetFindings(
@@ -232,6 +244,10 @@ def _target(state: RunState, target: Target, config: RunConfig | None) -> Target
         unit=info.metric.unit,
         base=info.base,
         best=target.best,
+        branch=state.branch(info.name, "best"),
+        ended=target.ended,
+        failed=target.failed,
+        share=views.share(state, target),
         headline=headline(target, config),
         scatter=scatter(target, rule),
         verdicts={v: target.verdicts[v] for v in VERDICTS},
@@ -274,7 +290,7 @@ def _measured(result: FreshResult, target: Target, values: dict[str, list[float]
 def headline(target: Target, config: RunConfig | None) -> Headline:
     """Give the gain of a target three ways, and the doubts that follow from comparing them."""
     mine, result = _config_of(target, config), target.result
-    rule = config.judge if config else None
+    rule = views.rule_of(config, target) if config else None
     for_costs = views.for_costs(target, rule)
     search, fresh, confirmed = _search(target), None, None
     if result is not None:

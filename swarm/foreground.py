@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from swarm import budget
 from swarm import config as configs
 from swarm.clean import remove_scratch
-from swarm.config import RunConfig
+from swarm.config import RunConfig, TargetConfig
 from swarm.errors import (
     BudgetRefusedError,
     HarnessError,
@@ -44,6 +44,7 @@ from swarm.views import status_json
 
 if TYPE_CHECKING:
     from swarm.live import LiveView
+    from swarm.repo import Source
 
 POLL_S = 0.2
 
@@ -247,12 +248,12 @@ def _runner(opened: Opened, order: Order, keys: dict[str, str]) -> Running:
     if order.inline:
         from swarm.inline_run import InlineRun
 
-        return InlineRun(opened.rundir, opened.config, prefix=opened.prefix, keys=keys)
+        return InlineRun(opened.rundir, opened.config, prefixes=opened.prefixes, keys=keys)
     say("  Ray     being started: this takes some seconds")
     from swarm.cluster import RayRun
 
     return RayRun(
-        opened.rundir, opened.config, prefix=opened.prefix, keys=keys, address=order.address
+        opened.rundir, opened.config, prefixes=opened.prefixes, keys=keys, address=order.address
     )
 
 
@@ -341,7 +342,7 @@ def _write_views(opened: Opened) -> None:
 
 
 def _tell_start(opened: Opened, order: Order) -> None:
-    config, target = opened.config, opened.config.targets[0]
+    config = opened.config
     labels = Counter[str]()
     for group in config.agents:
         labels[group.proposer.label] += group.count
@@ -349,9 +350,8 @@ def _tell_start(opened: Opened, order: Order) -> None:
     verb = "resuming" if opened.resumed else "starting"
     say(
         f"swarm: {verb} run {opened.rundir.run}\n"
-        f"  target  {target.name}: {target.metric.goal} {target.metric.name} by changing "
-        f"{', '.join(target.scope)}\n"
-        f"  agents  {agents}; slots {_slots(config)}\n"
+        + "".join(f"  target  {_aim(target)}\n" for target in config.targets)
+        + f"  agents  {agents}; slots {_slots(config)}\n"
         f"  budget  {_budget(config)}\n"
         f"  files   {opened.rundir.path}"
     )
@@ -369,6 +369,12 @@ def _tell_start(opened: Opened, order: Order) -> None:
         )
 
 
+def _aim(target: TargetConfig) -> str:
+    """Say what is to become of a target."""
+    scope = ", ".join(target.scope)
+    return f"{target.name}: {target.metric.goal} {target.metric.name} by changing {scope}"
+
+
 def _announce(event: dict[str, Any]) -> None:
     # A run goes on when nobody reads its announcements any more.
     with suppress(ReaderGone):
@@ -376,7 +382,7 @@ def _announce(event: dict[str, Any]) -> None:
 
 
 def _slots(config: RunConfig) -> str:
-    slot = config.targets[0].slot
+    slot = config.target.slot
     each = f"{slot.cpus:g} CPU" + (f" and {slot.gpus:g} GPU" if slot.gpus else "")
     return f"{slot.count} with {each} each"
 
@@ -396,11 +402,13 @@ def _tell_end(opened: Opened, order: Order) -> str:
     with suppress(ReaderGone):
         if order.json:
             now = datetime.now(UTC)
-            views = (rundir.summary, rundir.results, rundir.progress)
+            parts = [rundir.part(target.info.part) for target in state.targets.values()]
+            views = [rundir.summary, *(p for part in parts for p in (part.results, part.progress))]
+            names = {str(path.relative_to(rundir.path)): str(path) for path in views}
             record = {
                 "event": "done",
                 "status": status_json(state, live=False, dir=rundir.path, now=now),
-                "files": {path.name: str(path) for path in views if path.exists()},
+                "files": {name: path for name, path in names.items() if Path(path).exists()},
             }
             emit_json(record, line=True)
         else:
@@ -415,9 +423,12 @@ def _what_next(state: RunState, order: Order, improved: bool) -> Iterator[str]:
     if order.json:  # otherwise the summary has said so
         yield f"swarm: run {name} is {state.phase}"
     if improved:
-        base = next(iter(state.targets.values())).info.base
-        yield f"  see what was won:        git diff {base[:10]} swarm/{name}/best"
-        yield f"  bring it to your branch: swarm apply {name}"
+        for target in state.targets.values():
+            if target.promotions:
+                branch = state.branch(target.info.name, "best")
+                yield f"  see what was won:        git diff {target.info.base[:10]} {branch}"
+        which = "" if len(state.targets) == 1 else " --target NAME"
+        yield f"  bring it to your branch: swarm apply {name}{which}"
     if state.experiments:
         yield f"  see all that was tried:  swarm experiments {name}, then swarm show N"
     if state.phase != "finished":
@@ -445,40 +456,55 @@ def dry_run_of(order: Order) -> None:
     from swarm.repo import inspect
 
     config = order.load()
-    target = config.targets[0]
-    source = inspect(target.repo, target.base, dirty=target.dirty)
-    files = check_target(target, source)
-    check_groups(config, source)
-    warm_start(config, source.top)
+    found: dict[str, tuple[Source, tuple[str, ...]]] = {}
+    for target, key in config.places():
+        source = inspect(target.repo, target.base, dirty=target.dirty)
+        found[target.name] = source, check_target(target, source, key)
+        check_groups(config, target, source, key)
+    top = found[config.target.name][0].top
+    warm_start(config, top)
     keys = take(config.askers, dict(os.environ))
     check(config, keys)
     budget.check(config, keys)
     own = order.inline or (order.address is None and config.cluster.address == "local")
     slots = None
     if own:
-        slots = slot_count(target.slot, cpus=os.cpu_count() or 1, gpus=local_gpus())
-    rundir = RunDir(runs_folder(source.top) / (order.name or config.name))
+        slots = slot_count(config.target.slot, cpus=os.cpu_count() or 1, gpus=local_gpus())
+    rundir = RunDir(runs_folder(top) / (order.name or config.name))
     before = RunState(read(rundir.ledger)).phase if rundir.exists() else None
     if order.json:
-        plan = {
-            "run": rundir.run,
-            "before": before,
-            "repo": str(source.top),
-            "base": source.base,
-            "files": files,
-            "agents": [name for name, _ in config.agent_names()],
-            "slots": slots,
-        }
-        emit_json({"plan": plan, "config": json.loads(configs.dump(config))})
+        emit_json(
+            {
+                "plan": {
+                    "run": rundir.run,
+                    "before": before,
+                    **_planned(*found[config.target.name]),
+                    "targets": {name: _planned(*one) for name, one in found.items()},
+                    "agents": [name for name, _ in config.agent_names()],
+                    "slots": slots,
+                },
+                "config": json.loads(configs.dump(config)),
+            }
+        )
         return
     emit(configs.dump(config), end="")
-    shown = ", ".join(files[:6]) + (f" and {len(files) - 6} more" if len(files) > 6 else "")
     room = "as many slots as the cluster has" if slots is None else _count(slots, "slot")
     say(
         f"swarm: nothing was started. A launch would {_would(before, order)} run {rundir.run}:\n"
-        f"  repository {source.top} at {source.base}\n"
+        + "".join(_planned_words(name, *one) for name, one in found.items())
+        + f"  {_count(len(config.agent_names()), 'agent')}, {room}"
+    )
+
+
+def _planned(source: Source, files: tuple[str, ...]) -> dict[str, Any]:
+    return {"repo": str(source.top), "base": source.base, "files": files}
+
+
+def _planned_words(name: str, source: Source, files: tuple[str, ...]) -> str:
+    shown = ", ".join(files[:6]) + (f" and {len(files) - 6} more" if len(files) > 6 else "")
+    return (
+        f"  target {name}: repository {source.top} at {source.base}\n"
         f"  {_count(len(files), 'file')} in scope: {shown}\n"
-        f"  {_count(len(config.agent_names()), 'agent')}, {room}"
     )
 
 

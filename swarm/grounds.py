@@ -205,7 +205,8 @@ def grounds(state: RunState, number: int, config: RunConfig | None = None) -> Gr
 
 def _find(state: RunState, number: int, config: RunConfig | None) -> _Found:
     experiment = state.experiments[number]
-    target, rule = state.targets[experiment.target], config.judge if config else JudgeConfig()
+    target = state.targets[experiment.target]
+    rule = config.rule(target.info.name) if config else JudgeConfig()
     machine, commit = experiment.machine, experiment.proposal.commit
     if machine is None or commit is None:
         return _Found(target, experiment, rule, Record(), Record(), None)

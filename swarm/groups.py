@@ -25,10 +25,12 @@ from swarm.quantities import (
     Flag,
     Globs,
     Number,
+    TargetName,
     Text,
     Url,
     Whole,
     show,
+    some,
     wrong,
     wrong_at,
 )
@@ -301,7 +303,13 @@ class AgentGroup(Section):
     """Where their changes come from; a word is short for `{kind: word}`."""
     role: Role | None = None
     """What kind of change they look for; by default swarm varies it."""
+    targets: Annotated[tuple[TargetName, ...], some()] | None = None
+    """Names of the targets that they work on; by default all of them."""
     scope: Globs | None = None
     """A narrower scope: their part of the system."""
     budget: AgentBudget = AgentBudget()
     """What the group may use together."""
+
+    def serves(self, target: str) -> bool:
+        """Tell whether the group works on the target of a name."""
+        return self.targets is None or target in self.targets

@@ -18,10 +18,15 @@ class InlineRun:
     """A run in this process: the coordinator in a thread of its own."""
 
     def __init__(
-        self, rundir: RunDir, config: RunConfig, *, prefix: str, keys: Mapping[str, str]
+        self,
+        rundir: RunDir,
+        config: RunConfig,
+        *,
+        prefixes: Mapping[str, str],
+        keys: Mapping[str, str],
     ) -> None:
         self._runtime = Inline()
-        self._coordinator = Coordinator(rundir, config, self._runtime, prefix=prefix, keys=keys)
+        self._coordinator = Coordinator(rundir, config, self._runtime, prefixes=prefixes, keys=keys)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="coordinator", daemon=True)
 

@@ -35,25 +35,27 @@ def job_of(
         port: the change to be carried over, if the action asks for one.
     """
     target, agent = state.targets[action.target], state.agents[action.agent]
+    loop, rule = agent.loops[action.target], config.rule(action.target)
     sample = target.primary(action.base)
     sigma = next((s.sigma for s in target.spreads.values() if s.sigma is not None), None)
     seed = mustering.proposal_seed(state.seed, action.agent, agent.proposals)
     crash = None if action.repair is None else _crash(state, action.repair)
-    returned = agent.returned if action.repair is None else None
+    returned = loop.returned if action.repair is None else None
     return ProposeJob(
         agent=action.agent,
+        target=action.target,
         base=action.base,
         seed=seed,
         ordinal=agent.proposals,
-        program=mustering.program(config.targets[0]),
+        program=mustering.program(config.named(action.target)),
         incumbent_mean=sample.mean if sample.n else None,
         incumbent_se=target.se(action.base),
         noise=sigma,
-        detectable=None if sigma is None else detectable(sigma, config.judge, sample.mean),
-        counts=what_counts(config.judge, target.info.metric),
+        detectable=None if sigma is None else detectable(sigma, rule, sample.mean),
+        counts=what_counts(rule, target.info.metric),
         level=len(target.promotions),
-        suite=_suite(target, action.base, config.judge),
-        directive=directive(state, action.agent, config, seed),
+        suite=_suite(target, action.base, rule),
+        directive=directive(state, action.agent, action.target, config, seed),
         attempts_from=sent,
         attempts=_since(target, sent),
         attempts_upto=len(target.attempts),
@@ -119,11 +121,9 @@ def _since(target: Target, sent: int) -> tuple[Attempt, ...]:
 def _others(state: RunState, action: Propose) -> tuple[str, ...]:
     """Give what others have prepared and not begun yet."""
     return tuple(
-        f"{name}: {agent.prepared.summary}"
-        for name, agent in state.agents.items()
+        f"{name}: {prepared.summary}"
+        for name, prepared in state.prepared(action.target)
         if name != action.agent
-        and agent.prepared is not None
-        and agent.info.target == action.target
     )
 
 

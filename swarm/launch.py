@@ -28,7 +28,6 @@ from swarm.ledger import Ledger, read
 from swarm.mustering import agent_infos
 from swarm.records import RunStarted, TargetInfo, WarmStarted
 from swarm.repo import (
-    Place,
     Source,
     check_branch_room,
     create_hub,
@@ -48,8 +47,8 @@ class Opened:
 
     rundir: RunDir
     config: RunConfig
-    prefix: str
-    """The target's directory below the git top level."""
+    prefixes: dict[str, str]
+    """Each target's directory below its git top level."""
     resumed: bool
     finished: bool = False
     """True for a finished run that was asked for by `--name`: there is nothing to start."""
@@ -70,21 +69,22 @@ def open_run(config: RunConfig, *, name: str | None = None, wait_s: float = 30.0
         RunInUseError: another launch holds the run.
         PreconditionError: the run directory cannot be written.
     """
-    target = config.targets[0]
-    place = locate(target.repo)
+    places = {target.name: locate(target.repo) for target in config.targets}
+    prefixes = {name: place.prefix for name, place in places.items()}
+    place = places[config.target.name]
     wanted = name or config.name
     rundir = RunDir(runs_folder(place.top) / wanted)
     while rundir.exists():
         if not _is_finished(rundir):
             with Ledger(rundir.ledger, wait_s=wait_s):  # fail early, before anything is started
                 if not _is_finished(rundir):  # its last launch may have come to the end meanwhile
-                    return _resume(rundir, config, place)
+                    return _resume(rundir, config, place.top, prefixes)
         if name is not None:
-            return Opened(rundir, _stored(rundir), place.prefix, resumed=True, finished=True)
+            return Opened(rundir, _stored(rundir), prefixes, resumed=True, finished=True)
         rundir = RunDir(rundir.path.with_name(_next_id(rundir.run, wanted)))
-    source = inspect(target.repo, target.base, dirty=target.dirty)
+    sources = {t.name: inspect(t.repo, t.base, dirty=t.dirty) for t in config.targets}
     try:
-        return _create(rundir, config, source)
+        return _create(rundir, config, sources)
     except OSError as error:
         raise _not_made(rundir, error) from error
 
@@ -98,8 +98,11 @@ def _next_id(taken: str, stem: str) -> str:
     return f"{stem}-{number + 1}"
 
 
-def check_target(config: TargetConfig, source: Source) -> tuple[str, ...]:
-    """Give the tracked files in scope on the base, or say what is wrong with the scope."""
+def check_target(config: TargetConfig, source: Source, key: str = "target") -> tuple[str, ...]:
+    """Give the tracked files in scope on the base, or say what is wrong with the scope.
+
+    `key` is where the target stands in the config.
+    """
     scope = config.area
     files = tracked_files(source)
     found = tuple(f for f in files if f in scope)
@@ -107,56 +110,69 @@ def check_target(config: TargetConfig, source: Source) -> tuple[str, ...]:
         near = ", ".join(sorted(files)[:6]) or "nothing"
         raise ConfigError(
             config.repo,
-            [Problem(f"target.scope {list(config.scope)} matches no file of the base commit")],
-            hint=f"scope is relative to target.repo; tracked there: {near}",
+            [Problem(f"{key}.scope {list(config.scope)} matches no file of the base commit")],
+            hint=f"scope is relative to {key}.repo; tracked there: {near}",
         )
     return found
 
 
-def check_groups(config: RunConfig, source: Source) -> None:
+def check_groups(config: RunConfig, target: TargetConfig, source: Source, key: str) -> None:
     """Refuse a group whose scope leaves it nothing: it narrows the target's and cannot leave it."""
-    whole, files = config.targets[0].area, tracked_files(source)
+    whole, files = target.area, tracked_files(source)
     for index, group in enumerate(config.agents):
         own = Scope(group.scope or (), within=whole)
-        if group.scope is not None and not any(f in own for f in files):
-            what = f"agents.{index}.scope {list(group.scope)} matches no file of target.scope"
+        mine = group.scope is not None and group.serves(target.name)
+        if mine and not any(f in own for f in files):
+            what = f"agents.{index}.scope {list(group.scope or ())} matches no file of {key}.scope"
             raise ConfigError(
                 config.source,
                 [Problem(what)],
-                hint=f"a group's scope narrows target.scope, which is {list(whole.patterns)}",
+                hint=f"a group's scope narrows {key}.scope, which is {list(whole.patterns)}",
             )
 
 
-def warm_start(config: RunConfig, top: Path) -> WarmStarted | None:
+def warm_start(config: RunConfig, top: Path) -> list[WarmStarted]:
     """Read what the earlier run has tried that the config's `warm_start` names, if it names one.
+
+    A target learns from the one of its name there, or from the only one.
 
     Args:
         config: as loaded.
-        top: git top level of the target's repository; runs are looked for there by name.
+        top: git top level of the first target's repository; runs are looked for there by name.
 
     Raises:
-        ConfigError: there is no such run, or it was about another metric.
+        ConfigError: there is no such run, or it was about other targets or another metric.
         PreconditionError: its ledger cannot be read.
     """
     if config.warm_start is None:
-        return None
+        return []
     rundir = _earlier(config, config.warm_start, top)
     try:
         state = RunState(read(rundir.ledger))
-        found = next(iter(state.targets.values()), None)
     except SwarmError as error:
         what = f"cannot read the run that warm_start names: {error.message}"
         raise PreconditionError(what, hint=_OTHER_RUN, path=rundir.ledger) from error
-    if found is None:
+    if not state.targets:
         what = "the run that warm_start names has not begun"
         raise PreconditionError(what, hint=_OTHER_RUN, path=rundir.ledger)
-    ours, theirs = config.targets[0].metric.spec, found.info.metric
-    if (ours.name, ours.goal) != (theirs.name, theirs.goal):
-        problem = f"`warm_start`: run `{state.run}` was to {theirs.goal} {theirs.name}"
-        hint = f"this run is to {ours.goal} {ours.name}; {_OTHER_RUN}"
-        raise ConfigError(config.source, [Problem(problem)], hint=hint)
-    name = config.targets[0].name
-    return WarmStarted(target=name, run=state.run, attempts=lessons.legacy(state, found.info.name))
+    found: list[WarmStarted] = []
+    for target in config.targets:
+        lone = len(state.targets) == len(config.targets) == 1
+        name = next(iter(state.targets)) if lone else target.name
+        if name not in state.targets:
+            continue
+        ours, theirs = target.metric.spec, state.targets[name].info.metric
+        if (ours.name, ours.goal) != (theirs.name, theirs.goal):
+            problem = f"`warm_start`: run `{state.run}` was to {theirs.goal} {theirs.name}"
+            hint = f"this run is to {ours.goal} {ours.name}; {_OTHER_RUN}"
+            raise ConfigError(config.source, [Problem(problem)], hint=hint)
+        attempts = lessons.legacy(state, name)
+        found.append(WarmStarted(target=target.name, run=state.run, attempts=attempts))
+    if not found:
+        known = ", ".join(f"`{name}`" for name in state.targets)
+        problem = f"`warm_start`: run `{state.run}` has no target in common with this one: {known}"
+        raise ConfigError(config.source, [Problem(problem)], hint=_OTHER_RUN)
+    return found
 
 
 _OTHER_RUN = "name another run in `warm_start`, or leave the key out"
@@ -176,28 +192,32 @@ def _earlier(config: RunConfig, named: str, top: Path) -> RunDir:
     raise ConfigError(config.source, [problem], hint=hint)
 
 
-def _create(rundir: RunDir, config: RunConfig, source: Source) -> Opened:
-    target = config.targets[0]
-    check_target(target, source)
-    check_groups(config, source)
-    warm = warm_start(config, source.top)
-    check_branch_room(source, rundir.run)
-    create_run_ignore(source.top / ".swarm")
+def _create(rundir: RunDir, config: RunConfig, sources: dict[str, Source]) -> Opened:
+    for target, key in config.places():
+        check_target(target, sources[target.name], key)
+        check_groups(config, target, sources[target.name], key)
+    top = sources[config.target.name].top
+    warm = warm_start(config, top)
+    for source in sources.values():
+        check_branch_room(source, rundir.run)
+    create_run_ignore(top / ".swarm")
     rundir.path.parent.mkdir(parents=True, exist_ok=True)
     # Built beside its final place and moved there, so that a half-made run is never seen.
     making = Path(tempfile.mkdtemp(prefix=".making-", dir=rundir.path.parent))
     try:
         draft = RunDir(making)
-        create_hub(source, draft.hub, rundir.run)
+        parts = {config.part(target): sources[target.name] for target in config.targets}
+        create_hub(parts, draft.hub, rundir.run)
         draft.config.write_text(configs.dump(config), encoding="utf-8")
-        draft.logs.mkdir()
+        for folder in (draft.logs, *(draft.part(part).path for part in parts)):
+            folder.mkdir(exist_ok=True)
         with Ledger(draft.ledger) as ledger:
-            started = _run_started(rundir.run, config, source)
-            ledger.append([started] if warm is None else [started, warm])
+            ledger.append([_run_started(rundir.run, config, sources), *warm])
         making.rename(rundir.path)
     finally:
         shutil.rmtree(making, ignore_errors=True)
-    return Opened(rundir, config, source.prefix, resumed=False)
+    prefixes = {name: source.prefix for name, source in sources.items()}
+    return Opened(rundir, config, prefixes, resumed=False)
 
 
 def _not_made(rundir: RunDir, error: OSError) -> PreconditionError:
@@ -212,23 +232,25 @@ def _not_made(rundir: RunDir, error: OSError) -> PreconditionError:
     return PreconditionError(what, hint=hint, path=rundir.path)
 
 
-def _run_started(run: str, config: RunConfig, source: Source) -> RunStarted:
-    target = config.targets[0]
-    info = TargetInfo(
-        name=target.name,
-        metric=target.metric.spec,
-        repo=str(source.top),
-        base=source.base,
-        base_tree=source.base_tree,
-        scored=target.score is not None,
+def _run_started(run: str, config: RunConfig, sources: dict[str, Source]) -> RunStarted:
+    infos = tuple(
+        TargetInfo(
+            name=target.name,
+            metric=target.metric.spec,
+            repo=str(sources[target.name].top),
+            base=sources[target.name].base,
+            base_tree=sources[target.name].base_tree,
+            part=config.part(target),
+            scored=target.score is not None,
+        )
+        for target in config.targets
     )
-    return RunStarted(
-        run=run, targets=(info,), agents=agent_infos(config), seed=zlib.crc32(run.encode())
-    )
+    seed = zlib.crc32(run.encode())
+    return RunStarted(run=run, targets=infos, agents=agent_infos(config), seed=seed)
 
 
-def _resume(rundir: RunDir, config: RunConfig, place: Place) -> Opened:
-    stored = _moved(_stored(rundir), RunState(read(rundir.ledger)), place.top)
+def _resume(rundir: RunDir, config: RunConfig, top: Path, prefixes: dict[str, str]) -> Opened:
+    stored = _moved(_stored(rundir), RunState(read(rundir.ledger)), top)
     changed = configs.changed_keys(stored, config)
     if changed:
         raise ConfigError(
@@ -239,25 +261,33 @@ def _resume(rundir: RunDir, config: RunConfig, place: Place) -> Opened:
             ],
             hint="only `budget` and `agents` may change on a resume; --name NEW starts another run",
         )
-    merged = stored.model_copy(update={"budget": config.budget, "agents": config.agents})
+    merged = stored.with_targets(
+        target.model_copy(update={"budget": config.named(target.name).budget})
+        for target in stored.targets
+    ).model_copy(update={"budget": config.budget, "agents": config.agents})
     _store(rundir, merged)
-    return Opened(rundir, merged, place.prefix, resumed=True)
+    return Opened(rundir, merged, prefixes, resumed=True)
 
 
 def _moved(stored: RunConfig, state: RunState, top: Path) -> RunConfig:
-    """Give a config as it reads now that the repository, its run with it, lies at `top`."""
-    target, noted = stored.targets[0], Path(next(iter(state.targets.values())).info.repo)
+    """Give a config as it reads now that the first target's repository, its run with it, lies at
+    `top`.
+    """
+    noted = Path(next(iter(state.targets.values())).info.repo)
 
     def now(path: Path) -> Path:
         return top / path.relative_to(noted) if path.is_relative_to(noted) else path
 
-    program = target.program_file
-    update = {
-        "repo": now(target.repo),
-        "program": target.program if program is None else str(now(program)),
-        "read_only": tuple(now(path) for path in target.read_only),
-    }
-    return stored.model_copy(update={"target": target.model_copy(update=update)})
+    def moved(target: TargetConfig) -> TargetConfig:
+        program = target.program_file
+        update = {
+            "repo": now(target.repo),
+            "program": target.program if program is None else str(now(program)),
+            "read_only": tuple(now(path) for path in target.read_only),
+        }
+        return target.model_copy(update=update)
+
+    return stored.with_targets(moved(target) for target in stored.targets)
 
 
 def _store(rundir: RunDir, config: RunConfig) -> None:

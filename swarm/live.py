@@ -34,6 +34,8 @@ from swarm.records import (
     AnyEvent,
     Decided,
     Draining,
+    Ended,
+    Exhausted,
     Failed,
     Finished,
     FreshResult,
@@ -55,7 +57,19 @@ from swarm.records import (
 from swarm.rules import JudgeConfig
 from swarm.rundir import RunDir
 from swarm.state import RunState
-from swarm.views import bought, compared, costs, doing, own_record, sd, standing, used_up, waits
+from swarm.views import (
+    bought,
+    compared,
+    costs,
+    doing,
+    own_record,
+    rule_of,
+    sd,
+    share,
+    standing,
+    used_up,
+    waits,
+)
 
 log = logging.getLogger("swarm")
 
@@ -87,7 +101,7 @@ def plain_line(
     event: AnyEvent,
     state: RunState,
     zone: tzinfo | None = None,
-    rule: JudgeConfig | None = None,
+    config: RunConfig | None = None,
 ) -> str | None:
     """Say an event in one line, or None if nobody would miss it.
 
@@ -95,27 +109,27 @@ def plain_line(
         event: as read from the ledger.
         state: the run with this event folded in.
         zone: of the clock shown; the local one by default.
-        rule: for the costs that give points; without it, none are told at the end.
+        config: for the costs that give points; without it, none are told at the end.
     """
-    words = _words(event, state, rule)
+    words = _words(event, state, config)
     if words is None or event.at is None:
         return words
     return f"[{event.at.astimezone(zone):%H:%M:%S}] {words}"
 
 
-def _words(event: AnyEvent, state: RunState, rule: JudgeConfig | None) -> str | None:
+def _words(event: AnyEvent, state: RunState, config: RunConfig | None) -> str | None:
     match event:
         case Decided():
-            return _decided(state, state.experiments[event.number], rule)
+            return _decided(state, state.experiments[event.number], config)
         case Measured():
             return _measured(event, state)
         case Promoted():
             return _promoted(event, state)
         case NotMerged():
             again = "" if event.final else "; it is tried again on the next best"
-            agent = state.experiments[event.number].agent
+            who = _who(state, state.experiments[event.number])
             reason = one_line(event.reason, REASON)
-            return f"#{event.number} {agent} not merged  {event.outcome}: {reason}{again}"
+            return f"{who} not merged  {event.outcome}: {reason}{again}"
         case Parked():
             return f"{event.agent} parked  {one_line(event.reason, REASON)}"
         case Waiting():
@@ -125,12 +139,30 @@ def _words(event: AnyEvent, state: RunState, rule: JudgeConfig | None) -> str | 
             experiment, made = state.experiments[event.number], event.proposal
             what = "gave up mending" if experiment.gave_up else "changed after a crash"
             words = one_line(made.invalid or made.summary, SUMMARY)
-            return f"#{event.number} {experiment.agent} {what}  {words}".rstrip()
+            return f"{_who(state, experiment)} {what}  {words}".rstrip()
+        case Exhausted():
+            where = f" on {one_line(event.target, 40)}" if len(state.targets) > 1 else ""
+            return f"{event.agent} parked{where}  {one_line(event.reason, REASON)}"
+        case Ended():
+            verb = "failed" if event.failed else "ended"
+            first = event.reason.partition("\n")[0]
+            return f"{verb}  {one_line(event.target, 40)}: {one_line(first, REASON)}"
         case _:
-            return _turn(event, state, rule)
+            return _turn(event, state, config)
 
 
-def _turn(event: AnyEvent, state: RunState, rule: JudgeConfig | None) -> str | None:
+def _who(state: RunState, experiment: Experiment) -> str:
+    """Name an experiment with its agent, and with its target where there are several."""
+    where = f"{one_line(experiment.target, 40)} " if len(state.targets) > 1 else ""
+    return f"#{experiment.number} {where}{experiment.agent}"
+
+
+def _of(state: RunState, target: Target) -> str:
+    """Name a target where there are several."""
+    return f"{one_line(target.info.name, 40)} " if len(state.targets) > 1 else ""
+
+
+def _turn(event: AnyEvent, state: RunState, config: RunConfig | None) -> str | None:
     """Say an event in the life of the run itself."""
     match event:
         case Launched():
@@ -151,7 +183,7 @@ def _turn(event: AnyEvent, state: RunState, rule: JudgeConfig | None) -> str | N
             why = "" if event.reason == "interrupted" else f"  {one_line(event.reason, REASON)}"
             return f"interrupted{why}"
         case Finished():
-            return f"finished  {one_line(event.reason, REASON)}{_results(state, rule)}"
+            return f"finished  {one_line(event.reason, REASON)}{_results(state, config)}"
         case Failed():
             # What follows the first line, the end of a log, is said when the launch ends.
             first = event.error.partition("\n")[0]
@@ -160,9 +192,9 @@ def _turn(event: AnyEvent, state: RunState, rule: JudgeConfig | None) -> str | N
             return None
 
 
-def _decided(state: RunState, experiment: Experiment, rule: JudgeConfig | None) -> str:
+def _decided(state: RunState, experiment: Experiment, config: RunConfig | None) -> str:
     target, verdict = state.targets[experiment.target], experiment.verdict
-    head = f"#{experiment.number} {experiment.agent} {verdict}  "
+    head = f"{_who(state, experiment)} {verdict}  "
     summary = one_line(experiment.proposal.summary, SUMMARY)
     ours = own_record(state, experiment).primary
     if verdict not in ("keep", "discard") or not ours.n or experiment.machine is None:
@@ -173,7 +205,7 @@ def _decided(state: RunState, experiment: Experiment, rule: JudgeConfig | None) 
     z = "" if experiment.z is None else f" (z={experiment.z:+.1f})"
     moved = changes(experiment.fixed, experiment.broken, FEW)
     z += f" {moved}" if moved and len(moved) <= SHORT else ""
-    z += _less(state, experiment, rule)
+    z += _less(state, experiment, rule_of(config, target))
     return f"{head}{_metric(target)} {before}{_share(target, ours.mean)}{z}  {summary}".rstrip()
 
 
@@ -201,11 +233,10 @@ def _measured(event: Measured, state: RunState) -> str | None:
     of = "" if event.purpose == "baseline" else " base"
     if of and result.commit != target.info.base:
         of = " best"
+    head = f"{_of(state, target)}{event.purpose}{of}"
     if result.failure is not None:
-        return (
-            f"{event.purpose}{of} {result.failure.kind}  {one_line(result.failure.reason, REASON)}"
-        )
-    line = f"{event.purpose}{of}  {_value(target, result)}{_sealed(target, result)}"
+        return f"{head} {result.failure.kind}  {one_line(result.failure.reason, REASON)}"
+    line = f"{head}  {_value(target, result)}{_sealed(target, result)}"
     sample = target.record(result.commit, result.machine).primary
     if event.purpose == "baseline" and sample.n > 1:
         line += f"  (mean {number(sample.mean)}, sd {number(sd(sample), 2)}, n={sample.n})"
@@ -239,7 +270,7 @@ def _sealed(target: Target, result: Measurement) -> str:
 
 
 def _promoted(event: Promoted, state: RunState) -> str:
-    target, agent = state.targets[event.target], state.experiments[event.number].agent
+    target, who = state.targets[event.target], _who(state, state.experiments[event.number])
     how = "stacked" if event.stacked else "fast-forward"
     where = standing(target)
     gain = (
@@ -247,14 +278,16 @@ def _promoted(event: Promoted, state: RunState) -> str:
         if where.gain is None
         else f"  {_metric(target)} {_share(target, where.best.mean)}{_gain(target)}"
     )
-    return f"best is now #{event.number} {agent} ({how}, {event.new[:7]}){gain}"
+    return f"best is now {who} ({how}, {event.new[:7]}){gain}"
 
 
-def _results(state: RunState, rule: JudgeConfig | None) -> str:
+def _results(state: RunState, config: RunConfig | None) -> str:
     told = ""
     for target in state.targets.values():
         if (found := target.result) is not None:
-            told += f"; best - base = {_fresh(found)}{_confirmed(found.confirmed)}"
+            head = f"{_of(state, target)}best - base"
+            told += f"; {head} = {_fresh(found)}{_confirmed(found.confirmed)}"
+            rule = config and rule_of(config, target)
             told += "".join(f"; {cost.words()}" for cost in costs(target, rule))
     return told
 
@@ -293,10 +326,13 @@ def panel(
     lines = recent[-max(2, min(RECENT, height // 4)) :]
     bars, proposers = _bars(state, config, now), list(_proposers(state))
     extra = max(0, len(bars) - 3) + len(proposers) + (DRIFT in state.warnings)
-    room = max(3, height - len(lines) - 3 * len(state.targets) - 10 - extra)
+    several = len(state.targets) > 1
+    extra += len(state.targets) + 2 if several else 3
+    room = max(3, height - len(lines) - 10 - extra)
     return Group(
         Text(""),
         _head(state, config, now),
+        *([_targets(state, config, max(3, height // 3), width)] if several else []),
         _facts(state, config, now),
         _budget(state, bars, width),
         *proposers,
@@ -328,7 +364,7 @@ def _grid() -> Table:
 def _facts(state: RunState, config: RunConfig, now: datetime) -> Table:
     grid = _grid()
     grid.add_column(no_wrap=True, overflow="ellipsis")
-    for target in state.targets.values():
+    for target in state.targets.values() if len(state.targets) == 1 else ():
         metric = target.info.metric
         way = "lower is better" if metric.goal == "minimize" else "higher is better"
         unit = f" in {one_line(metric.unit, 20)}" if metric.unit else ""
@@ -346,13 +382,41 @@ def _facts(state: RunState, config: RunConfig, now: datetime) -> Table:
     return grid
 
 
+def _targets(state: RunState, config: RunConfig, room: int, width: int) -> RenderableType:
+    """Put several targets side by side, one a line."""
+    table = Table(box=None, padding=(0, 2, 0, 0), expand=True, header_style="dim", pad_edge=False)
+    table.add_column("target", no_wrap=True, overflow="ellipsis")
+    if width >= WIDE:
+        table.add_column("baseline", no_wrap=True)
+    table.add_column("best", no_wrap=True, overflow="ellipsis", ratio=1)
+    for name in ("exp", "keep", "slots"):
+        table.add_column(name, justify="right", no_wrap=True)
+    targets = list(state.targets.values())
+    for target in targets[:room]:
+        part = share(state, target)
+        best = Text(f"{_metric(target)} ").append_text(_best(target))
+        if target.ended is not None:
+            best.append("  failed" if target.failed else "  ended", style="dim")
+        table.add_row(
+            Text(one_line(target.info.name, 24)),
+            *([_baseline(target, config)] if width >= WIDE else []),
+            best,
+            Text(str(target.begun)),
+            Text(str(target.verdicts["keep"])),
+            Text("" if part is None else f"{part:.0%}"),
+        )
+    if len(targets) > room:
+        return Group(table, Text(f"... and {len(targets) - room} more targets", style="dim"))
+    return table
+
+
 def _baseline(target: Target, config: RunConfig) -> Text:
     where = standing(target)
     n = where.baseline.n
     if not n:
         return Text("being measured", style="yellow")
     spread = "" if n < 2 else f" ± {number(sd(where.baseline), 2)}"
-    done = n >= config.judge.baseline or where.spread.deterministic
+    done = n >= rule_of(config, target).baseline or where.spread.deterministic
     mean = _share(target, where.baseline.mean)
     return Text(f"{mean}{spread} (n={n}{'' if done else ' so far'})")
 
@@ -505,7 +569,7 @@ class LiveView:
     def tick(self, now: datetime) -> None:
         """Take in what is new, and show it; drawing is limited to a few times a second."""
         for event in self._poll():
-            line = plain_line(event, self.state, rule=self._config.judge)
+            line = plain_line(event, self.state, config=self._config)
             self._remember(event, line)
             if line is not None and self._live is None:
                 self._say(line)
@@ -528,7 +592,7 @@ class LiveView:
         """Fold what is there already, and give the last lines of it since the last launch."""
         lines: deque[str] = deque(maxlen=BACKLOG)
         for event in self._poll():
-            line = plain_line(event, self.state, rule=self._config.judge)
+            line = plain_line(event, self.state, config=self._config)
             if isinstance(event, Launched):
                 lines.clear()
                 self._recent.clear()

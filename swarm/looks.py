@@ -67,7 +67,7 @@ def _look(
         return Look(violation=broken.words)
     ruling = judge(target, machine)
     # Each repeat of the candidate is matched by one of the incumbent, where that can tell anything.
-    clear = beyond_doubt(ruling, view.config.judge) or exact(view, target, machine)
+    clear = beyond_doubt(ruling, view.rule(target)) or exact(view, target, machine)
     paired = 0 if clear else candidate.runs - 1
     if controls < paired:
         part = None if candidate.whole_last else active_cases(candidate, reference)
@@ -93,7 +93,7 @@ def _judge_of(view: View, experiment: Experiment) -> _Judge:
             target.record(experiment.base, machine),
             target.noise(machine),
             target.info.metric,
-            view.config.judge,
+            view.rule(target),
             simpler=is_simpler(experiment),
         )
 
@@ -118,7 +118,7 @@ def look_at_stack(view: View, target: Target) -> tuple[Look, str | None]:
     """Look at the stack that is being measured, on the kind of machine that has measured it."""
     stack = target.stack
     assert stack is not None
-    rule = view.config.judge
+    rule = view.rule(target)
     simpler = is_simpler(view.state.experiments[stack.number])
     for machine in view.crew.machines():
         if target.record(stack.commit, machine).attempts:
@@ -131,7 +131,7 @@ def look_at_stack(view: View, target: Target) -> tuple[Look, str | None]:
 
 def _breach(view: View, target: Target, candidate: Record, machine: str) -> Breach | None:
     """Find what a candidate must not do and does; what is beyond doubt comes first."""
-    base, rule = target.record(target.info.base, machine), view.config.judge
+    base, rule = target.record(target.info.base, machine), view.rule(target)
     noise, metric = target.noise(machine), target.info.metric
     found = [failing(rule.must_pass, candidate, base)]
     for c in view.target_config(target).constraints:
@@ -143,7 +143,7 @@ def _breach(view: View, target: Target, candidate: Record, machine: str) -> Brea
 
 def exact(view: View, target: Target, machine: str) -> bool:
     """Tell whether all that is compared has been the same in all repeats so far."""
-    noise, points = target.noise(machine), view.config.judge.points
+    noise, points = target.noise(machine), view.rule(target).points
     costs = [] if points is None else [p.name for p in points.of if p != "cases"]
     return all(
         noise.get(name, Spread()).deterministic for name in (target.info.metric.name, *costs)
@@ -154,7 +154,7 @@ def baseline_wanted(view: View, target: Target, machine: str) -> int:
     """Give how many measurements of the base are needed to compare anything with."""
     spread = target.spread(machine)
     begun = spread.freedom > 0 or not spread.agreed
-    return view.config.judge.baseline if begun and not exact(view, target, machine) else 2
+    return view.rule(target).baseline if begun and not exact(view, target, machine) else 2
 
 
 def baseline_done(view: View, target: Target, machine: str) -> bool:

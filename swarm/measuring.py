@@ -6,7 +6,7 @@ experiments that are being compared, then new ones; base and best afresh at the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from swarm.actions import Measure, View
@@ -29,45 +29,79 @@ class _Wish(NamedTuple):
 
 
 def measurements(view: View) -> list[Measure]:
-    """Give free slots to the most urgent wishes."""
+    """Give free slots to the most urgent wishes of those targets that have had least."""
     crew = view.crew
     free = [s for s in crew.slots.values() if s.name not in crew.measuring]
     # Behind the highest index in flight: those before it may come back aborted, without a record.
-    pending: dict[tuple[str, str], int] = {}
+    pending: dict[tuple[str, str, str], int] = {}
     for m in crew.measuring.values():
         if m.purpose != "final":
-            pending[m.tree, m.machine] = max(pending.get((m.tree, m.machine), 0), m.index + 1)
+            key = (m.target, m.tree, m.machine)
+            pending[key] = max(pending.get(key, 0), m.index + 1)
     chosen: list[Measure] = []
-    for target in view.state.targets.values():
-        for wish in _wishes(view, target):
-            if not free:
-                return chosen
-            slot = next((s for s in free if wish.machine in (None, s.machine)), None)
-            if slot is None:
-                continue
-            free.remove(slot)
-            tree = target.tree_of[wish.commit]
-            key = (tree, slot.machine)
-            if wish.final is not None:
-                index = wish.final
-            else:
-                attempts = target.record(wish.commit, slot.machine).attempts
-                index = max(attempts, pending.get(key, 0))
-                pending[key] = index + 1
-            chosen.append(
-                Measure(
-                    slot=slot.name,
-                    target=target.info.name,
-                    commit=wish.commit,
-                    tree=tree,
-                    index=index,
-                    machine=slot.machine,
-                    purpose=wish.purpose,
-                    experiment=wish.experiment,
-                    cases=wish.cases,
-                )
+    # The trees of two targets may be the same, but their records never are: see `key`.
+    wishes = {name: _wishes(view, t) for name, t in view.state.targets.items()}
+    shares = Shares(view)
+    while free and wishes:
+        name = shares.least(wishes)
+        target = view.state.targets[name]
+        wish = next(wishes[name], None)
+        if wish is None:
+            del wishes[name]
+            continue
+        slot = next((s for s in free if wish.machine in (None, s.machine)), None)
+        if slot is None:
+            continue
+        free.remove(slot)
+        shares.take(name)
+        tree = target.tree_of[wish.commit]
+        key = (name, tree, slot.machine)
+        if wish.final is not None:
+            index = wish.final
+        else:
+            attempts = target.record(wish.commit, slot.machine).attempts
+            index = max(attempts, pending.get(key, 0))
+            pending[key] = index + 1
+        chosen.append(
+            Measure(
+                slot=slot.name,
+                target=name,
+                commit=wish.commit,
+                tree=tree,
+                index=index,
+                machine=slot.machine,
+                purpose=wish.purpose,
+                experiment=wish.experiment,
+                cases=wish.cases,
             )
+        )
     return chosen
+
+
+class Shares:
+    """How much of the slots' time each target has had, for its weight."""
+
+    def __init__(self, view: View) -> None:
+        """Count what was measured, and what is in flight at what it has taken so far."""
+        targets = view.state.targets.values()
+        busy, made = sum(t.busy_seconds for t in targets), sum(t.measurements for t in targets)
+        usual = busy / made if busy > 0 else 1.0
+        self._weights = {t.info.name: view.target_config(t).weight for t in targets}
+        self._each = {
+            t.info.name: t.busy_seconds / t.measurements if t.busy_seconds > 0 else usual
+            for t in targets
+        }
+        self._had = {t.info.name: t.busy_seconds for t in targets}
+        for m in view.crew.measuring.values():
+            self.take(m.target)
+
+    def take(self, name: str, measurements: float = 1.0) -> None:
+        """Count measurements that a target is going to have."""
+        self._had[name] += measurements * self._each[name]
+
+    def least(self, names: Iterable[str]) -> str:
+        """Give the target that has had least; of equals the first."""
+        return min(names, key=lambda name: self._had[name] / self._weights[name])
 
 
 def _wishes(view: View, target: Target) -> Iterator[_Wish]:
@@ -84,7 +118,7 @@ def _wishes(view: View, target: Target) -> Iterator[_Wish]:
     for experiment, _ in looked:
         if experiment.machine is None:
             commit = experiment.proposal.commit
-            if commit is not None and not _under_way(view, "candidate", experiment.number):
+            if commit is not None and not _under_way(view, target, "candidate", experiment.number):
                 yield _Wish(commit, "candidate", experiment.number)
     yield from _final_wishes(view, target)
 
@@ -96,17 +130,20 @@ def _measurable(target: Target, experiment: Experiment) -> bool:
 
 
 def _under_way(
-    view: View, purpose: Purpose, experiment: int | None, tree: str | None = None
+    view: View, target: Target, purpose: Purpose, experiment: int | None, tree: str | None = None
 ) -> int:
     return sum(
-        m.purpose == purpose and m.experiment == experiment and tree in (None, m.tree)
+        m.target == target.info.name
+        and m.purpose == purpose
+        and m.experiment == experiment
+        and tree in (None, m.tree)
         for m in view.crew.measuring.values()
     )
 
 
 def _baseline_wishes(view: View, target: Target) -> Iterator[_Wish]:
     base = target.info.base
-    if view.state.phase == "draining" and not (target.open or target.queue):
+    if view.closing(target) and not (target.open or target.queue):
         return
     for machine in view.crew.machines():
         wanted = baseline_wanted(view, target, machine)
@@ -125,11 +162,11 @@ def _stack_wishes(view: View, target: Target) -> Iterator[_Wish]:
         return
     look, machine = look_at_stack(view, target)
     have = 0 if machine is None else target.record(stack.commit, machine).runs
-    have += _under_way(view, "stack", stack.number, stack.tree)
+    have += _under_way(view, target, "stack", stack.number, stack.tree)
     for _ in range(look.candidates - have):
         yield _Wish(stack.commit, "stack", stack.number, machine, cases=look.cases)
     made = 0 if machine is None else target.stack_controls[machine]
-    have = made + _under_way(view, "control", None, target.tree_of[stack.onto])
+    have = made + _under_way(view, target, "control", None, target.tree_of[stack.onto])
     for _ in range(look.controls - have):
         yield _Wish(stack.onto, "control", None, machine, cases=look.cases)
 
@@ -137,14 +174,16 @@ def _stack_wishes(view: View, target: Target) -> Iterator[_Wish]:
 def _record_wishes(view: View, target: Target) -> Iterator[_Wish]:
     """Keep the records honest: fresh keeps are topped up, incumbents measured again."""
     for tree, commit in target.unconfirmed.items():
-        if not _under_way(view, "confirm", None, tree):
+        if not _under_way(view, target, "confirm", None, tree):
             yield _Wish(commit, "confirm", machine=target.machine(commit))
-    every = view.config.judge.control_every
-    incumbents = {a.incumbent for a in view.state.agents.values()} | {target.best}
+    every = view.rule(target).control_every
+    name = target.info.name
+    loops = (a.loops[name] for a in view.state.agents.values() if name in a.loops)
+    incumbents = {loop.incumbent for loop in loops} | {target.best}
     for tree, commit in {target.tree_of[c]: c for c in incumbents if c in target.tree_of}.items():
         noisy = any(not s.deterministic for s in target.spreads.values())
         due = every and target.compared.get(tree, 0) >= every
-        if noisy and due and not _under_way(view, "control", None, tree):
+        if noisy and due and not _under_way(view, target, "control", None, tree):
             yield _Wish(commit, "control")
 
 
@@ -153,28 +192,30 @@ def _duel_wishes(view: View, target: Target, experiment: Experiment, look: Look)
     assert commit is not None
     assert machine is not None
     have = target.record(commit, machine).runs
-    have += _under_way(view, "candidate", experiment.number)
+    have += _under_way(view, target, "candidate", experiment.number)
     for _ in range(look.candidates - have):
         yield _Wish(commit, "candidate", experiment.number, machine, cases=look.cases)
-    have = experiment.controls + _under_way(view, "control", experiment.number)
+    have = experiment.controls + _under_way(view, target, "control", experiment.number)
     for _ in range(look.controls - have):
         yield _Wish(experiment.base, "control", experiment.number, machine, cases=look.cases)
 
 
 def _final_wishes(view: View, target: Target) -> Iterator[_Wish]:
     """Measure base and best afresh, interleaved, once everything else is settled."""
-    if not _settled(view, target) or view.state.phase != "draining":
+    if not _settled(view, target) or not view.closing(target) or target.failed:
         return
     base, best = target.info.base, target.best
     if target.tree_of[base] == target.tree_of[best]:
         return
     machine = max(view.crew.machines(), key=lambda m: target.record(base, m).primary.n)
-    confirm = view.config.judge.confirm
+    confirm = view.rule(target).confirm
     # Where `run` always says the same, the `final` command may still vary.
     once = exact(view, target, machine) and view.target_config(target).final is None
     rounds = min(2, confirm) if once else confirm
     made = {(c, i) for c, tried in target.finals_tried.items() for i in tried}
-    made |= {(m.commit, m.index) for m in view.crew.measuring.values() if m.purpose == "final"}
+    name = target.info.name
+    flying = [m for m in view.crew.measuring.values() if m.target == name]
+    made |= {(m.commit, m.index) for m in flying if m.purpose == "final"}
     for index in range(FINAL_INDEX, FINAL_INDEX + rounds):
         for commit in (base, best):
             if (commit, index) not in made:

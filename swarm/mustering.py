@@ -8,15 +8,16 @@ from __future__ import annotations
 import hashlib
 import logging
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
+from swarm.agent import Terms as AgentTerms
 from swarm.config import RunConfig, TargetConfig
 from swarm.entities import Target
 from swarm.evaluate import Harness
 from swarm.groups import AgentGroup
-from swarm.keys import of
+from swarm.keys import of, secrets
 from swarm.metering import Provider
 from swarm.node import TargetSite
 from swarm.prices import ANTHROPIC, price_given
@@ -24,21 +25,21 @@ from swarm.reading import MetricRule
 from swarm.records import AgentInfo
 from swarm.runtime import Post
 from swarm.sandbox import Limits
+from swarm.state import RunState
 
 log = logging.getLogger("swarm")
 
 
 def agent_infos(config: RunConfig) -> tuple[AgentInfo, ...]:
     """Name the agents of a config: a1, a2, ... in the order of its groups."""
-    target = config.targets[0].name
-    proposers = [group.proposer for group in config.agents]
+    names = [target.name for target in config.targets]
     return tuple(
         AgentInfo(
             name=name,
-            target=target,
-            proposer=proposers[group].label,
+            targets=tuple(n for n in names if config.agents[group].serves(n)),
+            proposer=config.agents[group].proposer.label,
             group=group,
-            thinks=proposers[group].thinks,
+            thinks=config.agents[group].proposer.thinks,
         )
         for name, group in config.agent_names()
     )
@@ -82,15 +83,14 @@ class Terms(TypedDict):
     shielded: tuple[str, ...]
 
 
-def terms_of(config: RunConfig, top: Path) -> Terms:
-    """Give how candidates are kept; of the repository at `top` none of them sees a thing."""
-    box, target = config.sandbox, config.targets[0]
-    gpus = target.slot.gpus
+def terms_of(config: RunConfig, tops: Sequence[Path]) -> Terms:
+    """Give how candidates are kept; of the repositories at `tops` none of them sees a thing."""
+    box, gpus = config.sandbox, config.target.slot.gpus
     return Terms(
         limits=Limits(box.memory_for(gpus), box.processes, box.file_size, box.tmp),
         network=box.network == "on",
         gpus=bool(gpus),
-        shielded=tuple(dict.fromkeys((str(top), str(target.repo)))),
+        shielded=tuple(dict.fromkeys(map(str, (*tops, *(t.repo for t in config.targets))))),
     )
 
 
@@ -106,6 +106,23 @@ def provider_of(config: TargetConfig, keys: Mapping[str, str]) -> Provider | Non
     return Provider(base_url, key, given.models, prices, given.usd, given.tokens)
 
 
+def target_sites(
+    config: RunConfig, state: RunState, prefixes: Mapping[str, str], keys: Mapping[str, str]
+) -> tuple[TargetSite, ...]:
+    """Give what a node must know of all targets.
+
+    Args:
+        config: the run's config.
+        state: what has happened.
+        prefixes: each target's directory below its git top level.
+        keys: those of all who ask a model.
+    """
+    return tuple(
+        target_site(target, config, state.targets[target.name], prefixes[target.name], keys)
+        for target in config.targets
+    )
+
+
 def target_site(
     config: TargetConfig,
     run: RunConfig,
@@ -114,7 +131,7 @@ def target_site(
     keys: Mapping[str, str],
 ) -> TargetSite:
     """Give what a node must know of a target; `keys` are those of all who ask a model."""
-    judge = run.judge
+    judge = run.rule(config.name)
     metric, points = config.metric, judge.points
     costs = () if points is None else [p.name for p in points.of if not isinstance(p, str)]
     return TargetSite(
@@ -152,20 +169,24 @@ def target_site(
 
 
 def posts(
-    config: RunConfig, infos: tuple[AgentInfo, ...], target: Target, keys: Mapping[str, str]
+    config: RunConfig, infos: tuple[AgentInfo, ...], keys: Mapping[str, str]
 ) -> tuple[Post, ...]:
     """Give what each agent is set up from; `keys` are those of all proposers."""
-    limits = limits_on(config.targets[0])
     seen: dict[int, int] = {}
     found: list[Post] = []
     for info in infos:
         group: AgentGroup = config.agents[info.group]
         index = seen[info.group] = seen.get(info.group, -1) + 1
-        scope = group.scope or config.targets[0].scope
-        metric = target.info.metric
         own = of(group.proposer, keys)
-        found.append(Post(info, group.proposer, index, group.count, scope, metric, limits, own))
+        terms = {name: _terms(config.named(name), group, secrets(own)) for name in info.targets}
+        found.append(Post(info, group.proposer, index, group.count, terms, own))
     return tuple(found)
+
+
+def _terms(config: TargetConfig, group: AgentGroup, hidden: tuple[str, ...]) -> AgentTerms:
+    """Give what does not change for an agent of a group on a target."""
+    scope, limits = group.scope or config.scope, limits_on(config)
+    return AgentTerms(config.metric.spec, scope, limits, hidden)
 
 
 def limits_on(config: TargetConfig) -> tuple[str, ...]:

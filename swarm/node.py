@@ -8,6 +8,7 @@ neither Ray nor the ledger, and decides nothing.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import platform
 import shutil
@@ -83,7 +84,7 @@ class NodeSite:
     run: str
     key: str
     """Names the run's directory below the node's scratch; unlike `run`, unique on a machine."""
-    target: TargetSite
+    targets: tuple[TargetSite, ...]
     bundle: bytes
     """A pack of all that agents and slots start from."""
     tips: tuple[str, ...]
@@ -101,6 +102,7 @@ class MeasureJob:
     """One measurement to be made."""
 
     slot: str
+    target: str
     commit: str
     tree: str
     index: int
@@ -145,14 +147,19 @@ def machine_kind(gpu_name: str | None = None) -> str:
 
 
 class Node:
-    """One machine's share of a run."""
+    """One machine's share of a run, seen from one of its targets."""
 
-    def __init__(self, site: NodeSite) -> None:
+    def __init__(self, site: NodeSite, target: str | None = None) -> None:
+        """Open the node; `target` names what it is to serve, the first target by default."""
         self.site = site
         self.root = scratch_root() / site.key
-        self.target = site.target
-        self.hidden = Scope(site.target.hide, guarded=False)
-        self.scope = Scope(site.target.scope, without=self.hidden)
+        self.target = next(t for t in site.targets if target in (None, t.name))
+        self.hidden = Scope(self.target.hide, guarded=False)
+        self.scope = Scope(self.target.scope, without=self.hidden)
+
+    def serving(self, target: str) -> Node:
+        """Give the same node, seen from another target."""
+        return self if target == self.target.name else Node(self.site, target)
 
     @cached_property
     def mirror(self) -> Mirror:
@@ -160,7 +167,7 @@ class Node:
         return Mirror(self.root / "mirror.git")
 
     def prepare(self) -> None:
-        """Build mirror and set-up results; done once a node, whoever comes first.
+        """Build mirror and set-up results of all targets; done once a node, whoever comes first.
 
         Raises:
             HarnessError: `setup` failed; the message carries the end of its output.
@@ -178,20 +185,28 @@ class Node:
             mirror = Mirror.create(self.root / "mirror.git", self.site.bundle)
             if not all(mirror.has(t) for t in self.site.tips):
                 mirror.unpack(self.site.bundle)
-            if self.target.setup is not None:
-                self._set_up(mirror, self.target.setup)
+            for target in self.site.targets:
+                if target.setup is not None:
+                    self.serving(target.name)._set_up(mirror, target.setup)
+
+    @cached_property
+    def _setup(self) -> Path:
+        """What `setup` leaves; targets that agree in what is set up share it."""
+        target = self.target
+        same = repr((target.base, target.prefix, target.setup, sorted(target.harness.env.items())))
+        return self.root / "setups" / hashlib.sha256(same.encode()).hexdigest()[:12]
 
     def _set_up(self, mirror: Mirror, setup: str | tuple[str, ...]) -> None:
-        done, checkout = self.root / "setup.done", self.root / "setup"
-        key = f"{self.target.base}\n{setup!r}\n"
-        if done.exists() and done.read_text() == key:
+        done, checkout = self._setup / "done", self._setup / "checkout"
+        if done.exists():
             return
-        shutil.rmtree(checkout, ignore_errors=True)
+        shutil.rmtree(self._setup, ignore_errors=True)
+        self._setup.mkdir(parents=True)
         base = self.target.base
         mirror.export(base, base, self.target.prefix, self.scope, checkout)
-        log = self.root / "setup.log"
+        log = self._setup / "log"
         # It is the user's own, and gets what it needs: the network, caches, local indexes.
-        with Sandbox(Rung("off", ()), scratch=self.root / "setup.tmp") as sandbox:
+        with Sandbox(Rung("off", ()), scratch=self._setup / "tmp") as sandbox:
             outcome = sandbox.run(
                 Command(
                     argv=("/bin/sh", "-c", setup) if isinstance(setup, str) else setup,
@@ -209,18 +224,18 @@ class Node:
                 hint="run the setup command by hand in a clean checkout of the base",
             )
         self._record_left_by_setup(mirror, checkout)
-        done.write_text(key)
+        done.touch()
 
     def _record_left_by_setup(self, mirror: Mirror, checkout: Path) -> None:
         # Python makes its caches anew; each would be a mount of its own.
         found = mirror.ignored(checkout, self.target.base)
         left = [p for p in found if not p.endswith(("__pycache__", ".pyc"))]
-        (self.root / "setup.left").write_bytes(b"\0".join(os.fsencode(p) for p in left))
+        (self._setup / "left").write_bytes(b"\0".join(os.fsencode(p) for p in left))
 
     def left_by_setup(self) -> list[str]:
         """Paths, relative to the top, that `setup` made and git ignores."""
         with suppress(FileNotFoundError):
-            data = (self.root / "setup.left").read_bytes()
+            data = (self._setup / "left").read_bytes()
             return [os.fsdecode(p) for p in data.split(b"\0") if p]
         return []
 
@@ -234,7 +249,7 @@ class Node:
             self._leave_out(dest / self.target.prefix)
         if not self.site.rung.own_files:
             for path in self._provided(hidden):
-                link, source = dest / path, self.root / "setup" / path
+                link, source = dest / path, self._setup / "checkout" / path
                 if not os.path.lexists(link):
                     link.parent.mkdir(parents=True, exist_ok=True)
                     link.symlink_to(source)
@@ -269,7 +284,7 @@ class Node:
         export = self.export(commit, dest, hidden=trusted)
         mounts = [Mount(export, WORK, writable=True)]
         for path in self._provided(trusted):
-            source = self.root / "setup" / path
+            source = self._setup / "checkout" / path
             # At its own place too: the programs of a virtual environment name it in full.
             mounts += [Mount(source, f"{WORK}/{path}"), Mount(source)]
             mounts += [Mount(Path(tool)) for tool in tools_of(source)]
@@ -335,11 +350,11 @@ class Bench:
         return MeasureDone(job, measurement, said, time.monotonic() - started)
 
     def _measure(self, job: MeasureJob, log: Path, cancel: threading.Event | None) -> Measurement:
-        node = self.node
+        node = self.node.serving(job.target)
         if job.pack is not None:
             node.mirror.unpack(job.pack)
         label = str(job.experiment) if job.experiment is not None else job.purpose
-        with self._way() as (way, meter):
+        with self._way(node.target.provider) as (way, meter):
             result = evaluate(
                 node.target.harness,
                 lambda stage: node.room(job.commit, self._dir / stage, stage),
@@ -361,10 +376,9 @@ class Bench:
         return measurement.model_copy(update={"usd": used.usd, "tokens": used.tokens})
 
     @contextmanager
-    def _way(self) -> Generator[tuple[Way | None, Meter | None]]:
+    def _way(self, provider: Provider | None) -> Generator[tuple[Way | None, Meter | None]]:
         """Open the way to the models, for one measurement."""
         site = self.node.site
-        provider = site.target.provider
         if provider is None:
             yield None, None
             return

@@ -150,8 +150,8 @@ def figures(seen: Observations, config: RunConfig) -> Figures | None:
     cost = EXACT_COST if exact else NOISY_COST
     crowd = [t for t in good if not t.alone] or good
     # Controls of the incumbent are measured beside the experiments.
-    each = median(t.busy_seconds for t in crowd) * (cost + 1 / config.judge.control_every)
-    sigma, rule = spread.sigma, config.judge
+    each = median(t.busy_seconds for t in crowd) * (cost + 1 / config.rule().control_every)
+    sigma, rule = spread.sigma, config.rule()
     cases = target.record(seen.info.base, machine).cases if target.info.metric.name == CASES else {}
     detectable = None if sigma is None else judge.detectable(sigma, rule, sample.mean)
     if cases and sigma is not None and not spread.deterministic:
@@ -191,7 +191,7 @@ def detectable_cases(cases: Iterable[Count], rule: JudgeConfig) -> float:
 
 def is_exact(target: Target, machine: str, config: RunConfig) -> bool:
     """Tell whether all that is compared was the same in every measurement."""
-    noise, points = target.noise(machine), config.judge.points
+    noise, points = target.noise(machine), config.rule().points
     costs = [] if points is None else [p.name for p in points.of if not isinstance(p, str)]
     names = (target.info.metric.name, *costs)
     return all(noise.get(name, Spread()).deterministic for name in names)

@@ -112,7 +112,7 @@ def _preconditions(
     if (source := found) is not None:
         files = _try(refusals, lambda: check_target(target, source))
         if files is not None:
-            _try(refusals, lambda: check_groups(config, source))
+            _try(refusals, lambda: check_groups(config, target, source, "target"))
         _try(refusals, lambda: check_branch_room(source, config.name))
         _try(refusals, lambda: warm_start(config, source.top))
     _try(refusals, lambda: check_proposers(config, keys))
@@ -210,6 +210,7 @@ class _Lab:
     ) -> None:
         self._config, self._source, self._root = config, source, root
         self._tell, self._tidying = tell, tidying
+        self._rule = config.rule()
         self._info = TargetInfo(
             name=config.target.name,
             metric=config.target.metric.spec,
@@ -219,7 +220,7 @@ class _Lab:
             scored=config.target.score is not None,
         )
         self._seed = zlib.crc32(config.name.encode())
-        create_hub(source, root / "hub.git", config.name)
+        create_hub({"": source}, root / "hub.git", config.name)
         site = mustering.target_site(
             config.target, config, Target(self._info, best=source.base), source.prefix, keys
         )
@@ -227,11 +228,11 @@ class _Lab:
         self._site = NodeSite(
             run=config.name,
             key=root.name,
-            target=replace(site, harness=replace(site.harness, bounds=None)),
+            targets=(replace(site, harness=replace(site.harness, bounds=None)),),
             bundle=Hub(root / "hub.git", config.name).bundle([source.base]),
             tips=(source.base,),
             rung=probe(config.sandbox.mode, gpus=bool(config.target.slot.gpus)),
-            **mustering.terms_of(config, source.top),
+            **mustering.terms_of(config, [source.top]),
         )
 
     def work(self, seen: Observations) -> Observations:
@@ -270,6 +271,7 @@ class _Lab:
         made = made or _Made(self._source.base, self._source.base_tree)
         return MeasureJob(
             slot="s1",
+            target=self._config.target.name,
             commit=made.commit,
             tree=made.tree,
             index=index,
@@ -283,7 +285,7 @@ class _Lab:
 
     def _baseline(self, seen: Observations, slots: _Slots) -> Observations:
         """Measure one alone, then all slots at once, until the noise is known."""
-        wanted = self._config.judge.baseline
+        wanted = self._rule.baseline
         seen = self._round(seen, slots, 1)
         while seen.good and len(seen.takes) < wanted and len(seen.takes) - len(seen.good) < 2:
             found = figures(seen, self._config)
@@ -299,7 +301,7 @@ class _Lab:
         return seen
 
     def _round(self, seen: Observations, slots: _Slots, together: int) -> Observations:
-        begun, wanted = len(seen.takes), max(self._config.judge.baseline, len(seen.takes) + 1)
+        begun, wanted = len(seen.takes), max(self._rule.baseline, len(seen.takes) + 1)
         which = f"{begun + 1}" if together == 1 else f"{begun + 1} to {begun + together}"
         how = "alone" if together == 1 else f"{together} at once"
         about = max((t.busy_seconds for t in seen.takes), default=0.0)
@@ -376,8 +378,9 @@ class _Lab:
             commit = self._nonsense()
         if commit is None:
             return seen
-        harness = replace(self._site.target.harness, guard=(), final=None)
-        site = replace(self._site, target=replace(self._site.target, harness=harness))
+        own = self._site.targets[0]
+        harness = replace(own.harness, guard=(), final=None)
+        site = replace(self._site, targets=(replace(own, harness=harness),))
         with self._slots(site, 1) as slots:
             for index in range(2):
                 self._tell("measuring it with nonsense in place of all files in scope")

@@ -7,6 +7,9 @@ known. Cost: O(agents + slots + open experiments + queue), never O(experiments).
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
+
 from swarm import budget, merger
 from swarm.actions import (
     Action,
@@ -23,11 +26,12 @@ from swarm.actions import (
 from swarm.entities import Agent, Experiment, Target
 from swarm.judge import Step, case_changes, drifted, parted
 from swarm.looks import MAX_ABORTS, look_at, look_at_stack
-from swarm.measuring import measurements, results
+from swarm.measuring import Shares, measurements, results
 from swarm.records import (
     Decided,
     Draining,
     Dropped,
+    Ended,
     MergeOutcome,
     NotMerged,
     Parked,
@@ -87,6 +91,8 @@ def _verdict(view: View, target: Target, experiment: Experiment) -> Decided | No
         return decided("invalid", proposal.invalid or "nothing was proposed")
     if proposal.twin is not None:
         return decided("duplicate", f"same {proposal.twin.same} as {_called(proposal.twin.number)}")
+    if target.failed:
+        return decided("aborted", "its target has ended: nothing can be compared with its base")
     first = target.number_of.get(proposal.tree, number)
     if first != number:
         return decided("duplicate", f"same tree as {_called(first)}")
@@ -139,7 +145,8 @@ def _may_be_mended(view: View, experiment: Experiment) -> bool:
     able = agent.info.thinks and agent.parked is None
     until = agent.waiting_until
     soon = until is None or (until - view.now).total_seconds() < LONGEST_HELD_S
-    return crashed and again and able and soon and view.state.phase != "draining"
+    closing = view.closing(view.state.targets[experiment.target])
+    return crashed and again and able and soon and not closing
 
 
 # --- merging -----------------------------------------------------------------------------------
@@ -160,7 +167,7 @@ def _merge_one(view: View, target: Target) -> Action | None:
         return _settle_stack(view, target)
     if view.crew.interrupted:
         return None
-    drain = view.state.phase == "draining" and not target.open
+    drain = view.closing(target) and not target.open
     step = merger.next_step(target, view.state.experiments, drain=drain)
     if step is None:
         return None
@@ -180,7 +187,8 @@ def _refuse(target: Target, number: int, outcome: MergeOutcome, reason: str) -> 
 def _settle_stack(view: View, target: Target) -> Action | None:
     stack = target.stack
     assert stack is not None
-    if any(m.tree == stack.tree for m in view.crew.measuring.values()):
+    flying = view.crew.measuring.values()
+    if any(m.tree == stack.tree and m.target == target.info.name for m in flying):
         return None
 
     def refuse(reason: str) -> Emit:
@@ -212,12 +220,14 @@ def _number(view: View) -> list[Action]:
     if view.crew.interrupted or state.phase == "paused":
         return actions
     for name, agent in state.agents.items():
-        if agent.prepared is None:
-            continue
-        if state.phase == "draining":
-            actions.append(Emit(Dropped(agent=name, reason="the run is draining")))
-        elif not agent.open:
-            actions.append(Number(name))
+        for target, loop in agent.loops.items():
+            if loop.prepared is None:
+                continue
+            if view.closing(state.targets[target]):
+                what = "run is draining" if state.phase == "draining" else "target has ended"
+                actions.append(Emit(Dropped(agent=name, target=target, reason=f"the {what}")))
+            elif not loop.open:
+                actions.append(Number(name, target))
     return actions
 
 
@@ -227,10 +237,9 @@ def _turn(view: View) -> list[Action]:
     if crew.interrupted or state.phase not in ("running", "draining"):
         return []
     targets = state.targets.values()
-    troubles = [_base_trouble(t) or _unknown_names(view, t) for t in targets]
-    for trouble in (*troubles, _machine_trouble(view)):
-        if trouble is not None:
-            return [trouble]
+    trouble = _machine_trouble(view) or next(_target_troubles(view), None)
+    if trouble is not None:
+        return [trouble]
     drift = next((words for t in targets if (words := _drift(view, t))), None)
     if drift is not None:
         return [Emit(Warned(limit=DRIFT, message=drift))]
@@ -246,19 +255,49 @@ def _turn(view: View) -> list[Action]:
     reason = budget.spent(view.config, state, view.now)
     if reason is not None:
         return [Emit(Draining(reason=reason))]
-    return _all_parked(view)
+    return _end_targets(view) or _all_parked(view)
+
+
+def _target_troubles(view: View) -> Iterator[Action]:
+    """End a target that cannot be measured; when there is no other, the run cannot go on."""
+    for target in view.state.targets.values():
+        trouble = None if target.failed else _base_trouble(target) or _unknown_names(view, target)
+        if trouble is not None:
+            others = (t for t in view.state.targets.values() if t is not target)
+            last = all(t.failed for t in others)
+            name = target.info.name
+            yield trouble if last else Emit(Ended(target=name, reason=trouble.error, failed=True))
+
+
+def _end_targets(view: View) -> list[Action]:
+    """End the targets that have used up what they may; with the last of them the run drains."""
+    found = {
+        t.info.name: budget.target_spent(view.config, view.state, t, view.now)
+        for t in view.state.targets.values()
+    }
+    if len(found) == 1:
+        return [Emit(Draining(reason=f"budget: {why}")) for why in found.values() if why]
+    ended = [t.ended is not None for t in view.state.targets.values()]
+    new = {name: why for name, why in found.items() if why is not None}
+    if new:
+        return [Emit(Ended(target=name, reason=f"budget: {why}")) for name, why in new.items()]
+    return [Emit(Draining(reason="every target has come to its end"))] if all(ended) else []
 
 
 def _all_parked(view: View) -> list[Action]:
-    agents = view.state.agents.values()
+    agents = [a for a in view.state.agents.values() if not a.gone]
     left = budget.group_room(view.config, view.state, now=view.now)
-    may = any(a.parked is None and left.get(a.info.group) != 0 for a in agents)
-    still = may or any(a.open or a.prepared or a.queued for a in agents)
+    more = {a.info.name: any(_may_try(view, a, t) for t in a.info.targets) for a in agents}
+    may = any(
+        a.parked is None and more[a.info.name] and left.get(a.info.group) != 0 for a in agents
+    )
+    loops = [loop for agent in agents for loop in agent.loops.values()]
+    still = may or any(loop.outstanding or loop.queued for loop in loops)
     if still or view.crew.proposing or view.crew.measuring:
         return []
-    if all(a.exhausted for a in agents):
+    stuck = [a for a in agents if a.parked]
+    if not stuck and not any(more.values()):
         return [Emit(Draining(reason="every proposer has tried all it can think of"))]
-    stuck = [a for a in agents if a.parked and not a.exhausted]
     if not stuck:
         return [Emit(Draining(reason=budget.groups_spent(view.config, view.state, view.now)))]
     names: dict[str, list[str]] = {}
@@ -295,7 +334,7 @@ def _unknown_names(view: View, target: Target) -> Fail | None:
     machine = target.machine(target.info.base)
     if machine is None or not target.primary(target.info.base).n:
         return None
-    rule, base = view.config.judge, target.record(target.info.base, machine)
+    rule, base = view.rule(target), target.record(target.info.base, machine)
     costs = [] if rule.points is None else [p.name for p in rule.points.of if p != "cases"]
     for key, wanted, there, what in (
         ("must_pass", rule.must_pass, target.suite, "cases"),
@@ -315,9 +354,9 @@ def _unknown_names(view: View, target: Target) -> Fail | None:
 
 def _drift(view: View, target: Target) -> str | None:
     """Notice, once, that a commit no longer measures as it did; controls show it."""
-    if DRIFT in view.state.warnings or view.config.judge.window != "all":
+    rule = view.rule(target)
+    if DRIFT in view.state.warnings or rule.window != "all":
         return None
-    rule = view.config.judge
     for machine, spread in target.spreads.items():
         for commit in (target.info.base, target.best):
             sample = target.record(commit, machine).primary
@@ -358,37 +397,82 @@ def _sync_or_propose(view: View) -> list[Action]:
     mending = _mend(view)
     taken = {m.agent for m in mending}
     making = {n for n, p in crew.proposing.items() if p.repair is None}
-    busy = [n for n, a in state.agents.items() if n in making or a.prepared is not None]
-    prepared = sum(a.prepared is not None for a in state.agents.values())
     at_work = [*crew.proposing, *taken]
-    room = budget.room(view.config, state, len(making) + prepared, at_work)
-    left = budget.group_room(view.config, state, busy, at_work, view.now)
+    rooms = _Rooms(view, making, at_work)
     actions: list[Action] = [*mending]
     ports = [
         (t.info.name, n) for t in state.targets.values() for n in t.ports if n not in crew.offered
     ]
     for name, agent in sorted(state.agents.items(), key=lambda item: item[1].proposals):
-        if room is not None and room <= 0:
-            break
-        group = agent.info.group
-        if name in taken or not _may_propose(view, name, agent) or left.get(group) == 0:
+        if name in taken or not _may_propose(view, name, agent) or not rooms.group(agent):
             continue
-        target = state.targets[agent.info.target]
-        base = agent.incumbent
-        if view.config.merge.sync == "best" and not agent.queued:
+        chosen = _next_target(view, agent, rooms)
+        if chosen is None:
+            continue
+        target, loop = state.targets[chosen], agent.loops[chosen]
+        base = loop.incumbent
+        if view.config.merge.sync == "best" and not loop.queued:
             base = target.best
-            if agent.incumbent != base:
+            if loop.incumbent != base:
                 tree = target.tree_of[base]
-                actions.append(Emit(Synced(agent=name, commit=base, tree=tree)))
-        mine = (n for t, n in ports if t == agent.info.target)
-        port = next(mine, None) if agent.returned is None else None
+                actions.append(Emit(Synced(agent=name, target=chosen, commit=base, tree=tree)))
+        mine = (n for t, n in ports if t == chosen)
+        port = next(mine, None) if loop.returned is None else None
         if port is not None:
-            ports.remove((agent.info.target, port))
-        actions.append(Propose(name, agent.info.target, base, port))
-        room = None if room is None else room - 1
-        if group in left:
-            left[group] -= 1
+            ports.remove((chosen, port))
+        actions.append(Propose(name, chosen, base, port))
+        rooms.take(agent, chosen)
     return actions
+
+
+class _Rooms:
+    """How many more proposals may begin: of the run, of each group, for each target."""
+
+    def __init__(self, view: View, making: set[str], at_work: list[str]) -> None:
+        state, config = view.state, view.config
+        ahead = Counter(p.target for p in view.crew.proposing.values() if p.repair is None)
+        for agent in state.agents.values():
+            ahead.update(t for t, loop in agent.loops.items() if loop.prepared is not None)
+        busy = [n for n, a in state.agents.items() if n in making or a.prepared]
+        self._all = budget.room(config, state, sum(ahead.values()), at_work)
+        self._groups = budget.group_room(config, state, busy, at_work, view.now)
+        self._targets = budget.target_room(config, state, ahead)
+        self.shares = Shares(view)
+        """What each target will have had when all that is begun is measured."""
+        for name, target in state.targets.items():
+            self.shares.take(name, len(target.open) + ahead[name])
+
+    def group(self, agent: Agent) -> bool:
+        return self._all != 0 and self._groups.get(agent.info.group) != 0
+
+    def target(self, name: str) -> bool:
+        return self._targets.get(name) != 0
+
+    def take(self, agent: Agent, target: str) -> None:
+        """Count a proposal that is about to begin."""
+        self._all = None if self._all is None else self._all - 1
+        if agent.info.group in self._groups:
+            self._groups[agent.info.group] -= 1
+        if target in self._targets:
+            self._targets[target] -= 1
+        self.shares.take(target)
+
+
+def _next_target(view: View, agent: Agent, rooms: _Rooms) -> str | None:
+    """Choose what an agent works on next: by the targets' shares, unless it has to be told."""
+    may = [t for t in agent.info.targets if _may_try(view, agent, t) and rooms.target(t)]
+    free = [
+        t
+        for t in may
+        if agent.loops[t].prepared is None and len(agent.loops[t].open) <= view.config.lookahead
+    ]
+    told = next((t for t in free if agent.loops[t].returned is not None), None)
+    return told or (rooms.shares.least(free) if free else None)
+
+
+def _may_try(view: View, agent: Agent, target: str) -> bool:
+    """Tell whether an agent has anything left to try on a target."""
+    return view.state.targets[target].ended is None and agent.loops[target].exhausted is None
 
 
 def _mend(view: View) -> list[Propose]:
@@ -414,6 +498,4 @@ def _is_free(view: View, name: str) -> bool:
 
 
 def _may_propose(view: View, name: str, agent: Agent) -> bool:
-    if agent.prepared is not None or not _is_free(view, name):
-        return False
-    return len(agent.open) <= view.config.lookahead
+    return _is_free(view, name) and agent.outstanding <= view.config.lookahead

@@ -6,6 +6,7 @@ Owns how each is written, what it becomes and what is said when it is wrong. Kno
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Annotated, Any, Literal, cast
 
@@ -18,8 +19,10 @@ def wrong(message: str) -> PydanticCustomError:
     return PydanticCustomError("config", "{message}", {"message": message})
 
 
-def wrong_at(found: list[tuple[str, str]], suggestion: str | None = None) -> PydanticCustomError:
-    """Give the error for some keys of one section: pairs of key and message."""
+def wrong_at(
+    found: Sequence[tuple[str | tuple[int | str, ...], str]], suggestion: str | None = None
+) -> PydanticCustomError:
+    """Give the error for some keys of one section: pairs of key, or path of keys, and message."""
     context = {"found": found, "suggestion": suggestion}
     return PydanticCustomError("config_keys", "some keys are wrong", context)
 

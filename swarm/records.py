@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter
 
-LEDGER_VERSION = 1
+LEDGER_VERSION = 2
 
 DIFF_LIMIT = 8000
 """Characters of a diff that records keep."""
@@ -248,6 +248,8 @@ class TargetInfo(Noun):
     """Top level of the user's repository."""
     base: str
     base_tree: str
+    part: str = ""
+    """Its part of the run's branches and files: its name where the config lists `targets`."""
     scored: bool = False
     """Whether a trusted `score` computes the metric; else the code under test reports it."""
 
@@ -256,7 +258,8 @@ class AgentInfo(Noun):
     """An agent as the ledger knows it."""
 
     name: str
-    target: str
+    targets: tuple[str, ...]
+    """Those that it works on."""
     proposer: str
     group: int = 0
     """Index of its group in the config's `agents`."""
@@ -339,6 +342,7 @@ class Prepared(Event):
 
     kind: Literal["prepared"] = "prepared"
     agent: str
+    target: str
     proposal: Proposal
 
 
@@ -347,6 +351,7 @@ class Dropped(Event):
 
     kind: Literal["dropped"] = "dropped"
     agent: str
+    target: str
     reason: str
 
 
@@ -355,6 +360,7 @@ class Returned(Event):
 
     kind: Literal["returned"] = "returned"
     agent: str
+    target: str
     proposal: Proposal
     twin: Twin
 
@@ -364,6 +370,8 @@ class Spent(Event):
 
     kind: Literal["spent"] = "spent"
     agent: str
+    target: str | None = None
+    """None where it was cut off, and nobody can tell for which."""
     usage: Usage
     reason: str
 
@@ -373,6 +381,7 @@ class Waiting(Event):
 
     kind: Literal["waiting"] = "waiting"
     agent: str
+    target: str
     until: datetime
     reason: str
     usage: Usage = Usage()
@@ -473,10 +482,11 @@ class NotMerged(Event):
 
 
 class Synced(Event):
-    """An agent's incumbent moved to a commit (of `best`)."""
+    """An agent's incumbent on a target moved to a commit (of `best`)."""
 
     kind: Literal["synced"] = "synced"
     agent: str
+    target: str
     commit: str
     tree: str
 
@@ -487,10 +497,27 @@ class Parked(Event):
     kind: Literal["parked"] = "parked"
     agent: str
     reason: str
-    exhausted: bool = False
-    """True when it has simply nothing left to try."""
     hint: str | None = None
     """What helps, where that is known."""
+
+
+class Exhausted(Event):
+    """An agent has nothing left to try on a target, until `best` moves there."""
+
+    kind: Literal["exhausted"] = "exhausted"
+    agent: str
+    target: str
+    reason: str
+
+
+class Ended(Event):
+    """A target of several has come to its end before the run; a launch may open it again."""
+
+    kind: Literal["ended"] = "ended"
+    target: str
+    reason: str
+    failed: bool = False
+    """Whether it could not go on: its base cannot be measured, say."""
 
 
 class Paused(Event):
@@ -556,6 +583,8 @@ AnyEvent = Annotated[
     | NotMerged
     | Synced
     | Parked
+    | Exhausted
+    | Ended
     | Paused
     | Resumed
     | Draining

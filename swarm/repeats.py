@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from swarm.entities import Agent, Experiment, Target
+from swarm.entities import Experiment, Loop, Target
 from swarm.novelty import Likeness, change_key, keys, places, summary_key
 from swarm.records import Proposal, Twin
 from swarm.state import RunState
@@ -11,13 +11,13 @@ FAR = 3
 """Promotions of `best` after which an old outcome says little of the same change made now."""
 
 
-def twin_of(state: RunState, agent: str, proposal: Proposal) -> Twin | None:
-    """Find what a proposal repeats, or None.
+def twin_of(state: RunState, agent: str, name: str, proposal: Proposal) -> Twin | None:
+    """Find what an agent's proposal for the target of this name repeats, or None.
 
     An idea that is carried over (a port) repeats itself, which is its purpose; and what was tried
     on a base that `best` has left far behind may be tried again.
     """
-    target = state.targets[state.agents[agent].info.target]
+    target = state.targets[name]
     if proposal.tree is None:
         return None
     if proposal.tree in target.number_of:
@@ -29,7 +29,7 @@ def twin_of(state: RunState, agent: str, proposal: Proposal) -> Twin | None:
         near = len(target.promotions) - earlier.level < FAR
         if near and not _is_another(state, agent, proposal, earlier, same):
             return Twin(number=number, same=same)
-    return _prepared_by_another(state, agent, proposal)
+    return _prepared_by_another(state, agent, name, proposal)
 
 
 def _is_another(
@@ -43,7 +43,7 @@ def _is_another(
     if _is_in(target, agent, proposal.base, earlier):
         return True
     if same == "summary":
-        return _insists(state.agents[agent], proposal)
+        return _insists(state.agents[agent].loops[earlier.target], proposal)
     return _is_elsewhere(target, proposal, earlier.proposal)
 
 
@@ -61,12 +61,12 @@ def _is_in(target: Target, agent: str, base: str, earlier: Experiment) -> bool:
     return False
 
 
-def _insists(agent: Agent, proposal: Proposal) -> bool:
+def _insists(loop: Loop, proposal: Proposal) -> bool:
     """Tell whether it was told of this summary, and made another change under the same one.
 
     Such a summary (`Done.`) tells nothing of the change.
     """
-    before = agent.returned
+    before = loop.returned
     if before is None or before.twin.same != "summary":
         return False
     if summary_key(before.proposal.summary) != summary_key(proposal.summary):
@@ -81,19 +81,17 @@ def _is_elsewhere(target: Target, one: Proposal, two: Proposal) -> bool:
     return same_base and same_lines and places(one.diff) != places(two.diff)
 
 
-def _prepared_by_another(state: RunState, agent: str, proposal: Proposal) -> Twin | None:
-    me = state.agents[agent]
-    target, mine = state.targets[me.info.target], dict(keys(proposal))
-    for name, other in state.agents.items():
-        theirs = other.prepared
-        if theirs is None or name == agent or other.info.target != me.info.target:
+def _prepared_by_another(state: RunState, agent: str, name: str, proposal: Proposal) -> Twin | None:
+    target, mine = state.targets[name], dict(keys(proposal))
+    for other, theirs in state.prepared(name):
+        if other == agent:
             continue
         if theirs.tree == proposal.tree:
             return Twin(number=None, same="tree")
         for same, key in keys(theirs):
             if mine.get(same) != key:
                 continue
-            if same == "summary" and _insists(me, proposal):
+            if same == "summary" and _insists(state.agents[agent].loops[name], proposal):
                 continue
             if same == "summary" or not _is_elsewhere(target, proposal, theirs):
                 return Twin(number=None, same=same)

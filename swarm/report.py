@@ -14,13 +14,13 @@ import html
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from swarm import findings, lessons
 from swarm.config import RunConfig
-from swarm.entities import landed
+from swarm.entities import Target, landed
 from swarm.findings import (
     CaseHistory,
     CostChange,
@@ -69,18 +69,22 @@ def _text(text: str, width: int = LINE) -> str:
 # --- the page, as Markdown ---------------------------------------------------------------------
 
 
-def report_markdown(state: RunState, found: Findings, *, picture: str | None = None) -> str:
+def report_markdown(
+    state: RunState, found: Findings, pictures: Mapping[str, str] | None = None
+) -> str:
     """Give the report as Markdown.
 
     Args:
         state: what the ledger tells: spend, merges, proposers.
         found: what was found in it.
-        picture: an address of the picture of the run, if it is to be shown.
+        pictures: by target, the addresses of those that are to be shown.
     """
     parts = [f"# Report on run `{found.run}`", _standing(found)]
     parts += [f"> **Warning:** {_text(words, 400)}" for words in found.warnings]
+    if len(found.targets) > 1:
+        parts += _overview(found)
     for target in found.targets:
-        parts += _target(state, found, target, picture)
+        parts += _target(state, found, target, (pictures or {}).get(target.name))
     if found.targets:
         parts += _whole_run(state, found)
     return sanitise("\n\n".join(parts)) + "\n"
@@ -98,6 +102,30 @@ def _standing(found: Findings) -> str:
         f"The run is **{found.state}**{reason}, and no process carries it out.{hint} Launched "
         "again, it goes on from here. This is how far it has come, not its end."
     )
+
+
+def _overview(found: Findings) -> Iterator[str]:
+    """Put the targets side by side: each has its own metric, so nothing is added up."""
+    yield "## All targets"
+    yield _table(
+        ["target", "metric", "fresh result", "base → best", "experiments", "kept", "slots' time"],
+        [
+            [
+                _text(t.name, CASE),
+                f"{t.goal} {_text(t.metric, CASE)}",
+                *_gain(t.headline.fresh or t.headline.search)[:2],
+                str(sum(t.verdicts.values())),
+                str(t.verdicts["keep"]),
+                "" if t.share is None else f"{t.share:.0%}",
+            ]
+            for t in found.targets
+        ],
+        right={2, 3, 4, 5, 6},
+    )
+    for target in found.targets:
+        if target.ended is not None:
+            verb = "could not go on" if target.failed else "came to its end before the run"
+            yield f"{_text(target.name, CASE)} {verb}: {_text(target.ended, 400)}."
 
 
 def _target(
@@ -299,7 +327,7 @@ def _reproduce(found: Findings) -> Iterator[str]:
         yield f"- swarm {_text(found.version, 40)}"
     for target in found.targets:
         yield f"- base: `{target.base}`; best: `{target.best}`"
-        yield f"- the wins: `git log {target.base[:10]}..swarm/{found.run}/best`"
+        yield f"- the wins: `git log {target.base[:10]}..{target.branch}`"
     yield f"- all experiments: `swarm experiments {found.run}`"
     yield f"- any verdict in figures: `swarm show N --run {found.run}`; its patch: `swarm diff N`"
 
@@ -357,25 +385,27 @@ _PAGE = """<!DOCTYPE html>
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def report_html(state: RunState, found: Findings, picture: bytes | None) -> str:
+def report_html(state: RunState, found: Findings, pictures: Mapping[str, bytes]) -> str:
     """Give the report as one HTML file that needs nothing else.
 
     Args:
         state: what the ledger tells.
         found: what was found in it.
-        picture: the PNG that `progress_png` draws, if there is one.
+        pictures: by target, the PNGs that `progress_png` draws, as far as there are any.
     """
     from markdown_it import MarkdownIt  # a page is rarely made; `swarm --help` need not wait
 
-    page = report_markdown(state, found, picture=PICTURE if picture else None)
+    names = [target.name for target in found.targets if pictures.get(target.name)]
+    page = report_markdown(state, found, dict.fromkeys(names, PICTURE))
     reader = MarkdownIt("commonmark", {"html": False}).enable("table")
     reader.disable(["link", "autolink", "html_inline", "html_block", "reference"])
     tokens = reader.parse(page)
-    uri = f"data:image/png;base64,{base64.b64encode(picture or b'').decode()}"
+    drawn = iter(names)
     for token in tokens:
         for child in token.children or ():
-            if child.type == "image":  # there is one, and it can lead nowhere else
-                child.attrSet("src", uri)
+            if child.type == "image":  # one a target, in their order, and none leads anywhere else
+                data = base64.b64encode(pictures[next(drawn)]).decode()
+                child.attrSet("src", f"data:image/png;base64,{data}")
     return _PAGE.format(
         policy=_POLICY,
         title=html.escape(f"swarm: {found.run}"),
@@ -392,34 +422,60 @@ def write_views(rundir: RunDir, state: RunState, config: RunConfig | None = None
 
     Views can be made again at any time, so one that fails is a warning and the others are written.
     """
-    target = next(iter(state.targets.values()), None)
-    if target is None:
+    if not state.targets:
         return
-    name = target.info.name
 
     def text(made: Callable[[], str]) -> Callable[[Path], None]:
         return lambda path: _write_text(path, made())
 
+    for target in state.targets.values():
+        _write_target(rundir, state, target, config)
     views: list[tuple[Path, Callable[[Path], None]]] = [
-        (rundir.results, text(lambda: results_tsv.table(state, name))),
         (rundir.summary, text(lambda: summary_markdown(state, config))),
-        (rundir.lessons, text(lambda: lessons.render(state, name))),
-        (rundir.progress, lambda path: progress_png(state, name, path)),
         (rundir.report, text(lambda: _page_beside(rundir, state, config))),
     ]
     _write(views)
 
 
-def write_lessons(rundir: RunDir, text: str) -> None:
-    """Write `lessons.md` anew. A run directory that cannot be written is a warning."""
-    _write([(rundir.lessons, lambda path: _write_text(path, text))])
+def _write_target(
+    rundir: RunDir, state: RunState, target: Target, config: RunConfig | None
+) -> None:
+    """Write the files of one target: beside those of the run, or in a folder of its own."""
+    name, place = target.info.name, rundir.part(target.info.part)
+    place.path.mkdir(exist_ok=True)
+    views: list[tuple[Path, Callable[[Path], None]]] = [
+        (place.results, lambda path: _write_text(path, results_tsv.table(state, name))),
+        (place.lessons, lambda path: _write_text(path, lessons.render(state, name))),
+        (place.progress, lambda path: progress_png(state, name, path)),
+    ]
+    if target.info.part:
+
+        def summary(path: Path) -> None:
+            _write_text(path, summary_markdown(state, config, only=name))
+
+        def report(path: Path) -> None:
+            _write_text(path, _page_beside(rundir, state, config, only=name))
+
+        views += [(place.summary, summary), (place.report, report)]
+    _write(views)
 
 
-def _page_beside(rundir: RunDir, state: RunState, config: RunConfig | None) -> str:
-    """Give the report with the picture that lies in the run directory already."""
-    found = findings.find(state, config, digest=digest(rundir))
-    picture = rundir.progress.read_bytes() if rundir.progress.exists() else None
-    return report_html(state, found, picture)
+def write_lessons(rundir: RunDir, state: RunState) -> None:
+    """Write the `lessons.md` of each target anew. What cannot be written is a warning."""
+    for name, target in state.targets.items():
+        page = lessons.render(state, name)
+        place = rundir.part(target.info.part).lessons
+        _write([(place, lambda path, page=page: _write_text(path, page))])
+
+
+def _page_beside(
+    rundir: RunDir, state: RunState, config: RunConfig | None, only: str | None = None
+) -> str:
+    """Give the report with the pictures that lie in the run directory already."""
+    found = findings.find(state, config, digest=digest(rundir), only=only)
+    places = {name: rundir.part(t.info.part).progress for name, t in state.targets.items()}
+    pictures = {name: place.read_bytes() for name, place in places.items() if place.exists()}
+    return report_html(state, found, pictures)
 
 
 def digest(rundir: RunDir) -> str | None:
@@ -429,19 +485,18 @@ def digest(rundir: RunDir) -> str | None:
     return None
 
 
-def draw(state: RunState) -> bytes | None:
-    """Draw the picture of a run as it is now; None if there is nothing to draw, or no way to."""
-    name = next(iter(state.targets), None)
-    if name is None:
-        return None
+def draw(state: RunState) -> dict[str, bytes]:
+    """Draw the picture of each target as it is now, as far as there is a way to."""
+    found: dict[str, bytes] = {}
     with tempfile.TemporaryDirectory(prefix="swarm-") as folder:
         path = Path(folder, "progress.png")
-        try:
-            progress_png(state, name, path)
-            return path.read_bytes()
-        except Exception as error:
-            log.warning("could not draw the picture: %s: %s", type(error).__name__, error)
-            return None
+        for name in state.targets:
+            try:
+                progress_png(state, name, path)
+                found[name] = path.read_bytes()
+            except Exception as error:
+                log.warning("could not draw the picture: %s: %s", type(error).__name__, error)
+    return found
 
 
 def save(path: Path, text: str) -> None:

@@ -22,35 +22,10 @@ RUN_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
 @dataclass(frozen=True)
-class RunDir:
-    """The durable directory of one run."""
+class Views:
+    """A folder of the files that are made from the ledger."""
 
     path: Path
-
-    @property
-    def run(self) -> str:
-        """The run's id."""
-        return self.path.name
-
-    @property
-    def ledger(self) -> Path:
-        """The truth."""
-        return self.path / "ledger.jsonl"
-
-    @property
-    def config(self) -> Path:
-        """The resolved config."""
-        return self.path / "config.json"
-
-    @property
-    def hub(self) -> Path:
-        """The run's own repository."""
-        return self.path / "hub.git"
-
-    @property
-    def logs(self) -> Path:
-        """Logs of measurements, a folder an experiment; `0` is the base."""
-        return self.path / "logs"
 
     @property
     def results(self) -> Path:
@@ -76,6 +51,40 @@ class RunDir:
     def lessons(self) -> Path:
         """What was learned, in Markdown."""
         return self.path / "lessons.md"
+
+
+@dataclass(frozen=True)
+class RunDir(Views):
+    """The durable directory of one run, and the files made from all of it."""
+
+    def part(self, part: str) -> Views:
+        """Give where the files of a target lie: in a folder of its name, if it has a part."""
+        return Views(self.path / part) if part else self
+
+    @property
+    def run(self) -> str:
+        """The run's id."""
+        return self.path.name
+
+    @property
+    def ledger(self) -> Path:
+        """The truth."""
+        return self.path / "ledger.jsonl"
+
+    @property
+    def config(self) -> Path:
+        """The resolved config."""
+        return self.path / "config.json"
+
+    @property
+    def hub(self) -> Path:
+        """The run's own repository."""
+        return self.path / "hub.git"
+
+    @property
+    def logs(self) -> Path:
+        """Logs of measurements, a folder an experiment; `0` is the base."""
+        return self.path / "logs"
 
     @property
     def ray_log(self) -> Path:

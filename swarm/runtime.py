@@ -20,10 +20,9 @@ from swarm.agent import Hands, Journal, ProposeDone, ProposeJob, Ready, Terms
 from swarm.config import SlotConfig
 from swarm.errors import PreconditionError, SwarmError
 from swarm.groups import ProposerConfig
-from swarm.keys import secrets
 from swarm.node import Bench, MeasureDone, MeasureJob, Node, NodeSite, machine_kind
 from swarm.proposers import make
-from swarm.records import AgentInfo, MetricSpec, ProcessStamp, SlotInfo
+from swarm.records import AgentInfo, ProcessStamp, SlotInfo
 
 
 @dataclass(frozen=True)
@@ -35,15 +34,13 @@ class Post:
     index: int
     """Which of its group's `count` agents it is."""
     count: int
-    scope: tuple[str, ...]
-    metric: MetricSpec
-    limits: tuple[str, ...] = ()
-    """What a briefing says of constraints and of the size of a change."""
+    terms: Mapping[str, Terms]
+    """For each target that it works on."""
     keys: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     """The environment variables of its provider. Never written anywhere."""
 
     def hands(self, node: Node) -> Hands:
-        """Build the agent on a node."""
+        """Build the agent for the target of a node."""
         proposer = make(
             self.proposer,
             agent=self.info.name,
@@ -51,8 +48,26 @@ class Post:
             count=self.count,
             keys=self.keys,
         )
-        terms = Terms(self.metric, self.scope, self.limits, secrets(self.keys))
-        return Hands(node, self.info, proposer, terms)
+        return Hands(node, self.info, proposer, self.terms[node.target.name])
+
+
+class Pairs:
+    """All the hands of one agent, a pair for each target, made when they are needed."""
+
+    def __init__(self, node: Node, post: Post) -> None:
+        self._node, self._post = node, post
+        self._hands: dict[str, Hands] = {}
+
+    def propose(self, job: ProposeJob) -> ProposeDone:
+        """Make one proposal.
+
+        Hands are kept only if it goes well: after a fault everything is opened, and repaired, anew.
+        """
+        hands = self._hands.pop(job.target, None)
+        hands = hands or self._post.hands(self._node.serving(job.target))
+        done = hands.propose(job)
+        self._hands[job.target] = hands
+        return done
 
 
 @dataclass(frozen=True)
@@ -230,20 +245,14 @@ class Inline:
                 bench.close()
 
     def _agent_loop(self, name: str, node: Node, post: Post) -> None:
-        hands: Hands | None = None
+        pairs = Pairs(node, post)
         self._outbox.put(Ready(name, Journal(node, name).unpaid()))
-
-        def propose(job: ProposeJob) -> ProposeDone:
-            nonlocal hands
-            hands = hands or post.hands(node)
-            return hands.propose(job)
-
         while (job := self._inboxes[name].get()) is not None:
             assert isinstance(job, ProposeJob)
-            done = self._safely(name, partial(propose, job))
+            done = self._safely(name, partial(pairs.propose, job))
             self._outbox.put(done)
             if isinstance(done, Lost):
-                hands = None
+                pairs = Pairs(node, post)  # it has forgotten the history, as a process would
                 self._outbox.put(Ready(name, Journal(node, name).unpaid()))
 
     @staticmethod

@@ -100,8 +100,10 @@ def report(document: Document, root: type[Section], error: ErrorDetails) -> None
     if kind == "extra_forbidden":
         report_unknown(document, section, loc)
     elif kind == "config_keys":
-        for key, message in context["found"]:
-            document.report((*loc, key), message, suggestion=context["suggestion"])
+        found = cast("list[tuple[str | Loc, str]]", context["found"])
+        for key, message in found:
+            path = (key,) if isinstance(key, str) else key
+            document.report((*loc, *path), message, suggestion=context["suggestion"])
     elif kind == "literal_error":
         words = [w.strip("' ") for w in context["expected"].replace(" or ", ",").split(",")]
         message = f"one of {', '.join(words)} is wanted, not {show(error['input'])}"

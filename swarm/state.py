@@ -7,13 +7,14 @@ costs the same at experiment 3,000 as at experiment 3.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from swarm.entities import (
     THIN,
     Agent,
     Experiment,
+    Loop,
     Phase,
     Spend,
     Target,
@@ -29,6 +30,8 @@ from swarm.records import (
     Decided,
     Draining,
     Dropped,
+    Ended,
+    Exhausted,
     Failed,
     Finished,
     Interrupted,
@@ -42,6 +45,7 @@ from swarm.records import (
     Prepared,
     ProcessStamp,
     Promoted,
+    Proposal,
     Proposed,
     Repaired,
     Resumed,
@@ -96,6 +100,18 @@ class RunState:
         if event.at is not None:
             self.last_at = event.at
 
+    def branch(self, target: str, name: str) -> str:
+        """Give the branch of `best`, or of an agent, on a target."""
+        part = self.targets[target].info.part
+        return "/".join(("swarm", self.run, *([part] if part else []), name))
+
+    def prepared(self, target: str) -> Iterator[tuple[str, Proposal]]:
+        """Give what agents have prepared for a target, each with the agent's name."""
+        for name, agent in self.agents.items():
+            loop = agent.loops.get(target)
+            if loop is not None and loop.prepared is not None:
+                yield name, loop.prepared
+
     @property
     def slots(self) -> tuple[SlotInfo, ...]:
         """The slots of the last launch."""
@@ -133,22 +149,24 @@ class RunState:
         self._enrol(event.agents)
         here = {info.name for info in event.agents}
         for name, agent in self.agents.items():
-            gone = name not in here
-            agent.parked = "it is not in the config any more" if gone else None
-            agent.exhausted, agent.gone, agent.invalid_streak = gone, gone, 0
+            agent.gone, agent.invalid_streak = name not in here, 0
+            agent.parked = "it is not in the config any more" if agent.gone else None
+            for loop in agent.loops.values():
+                loop.exhausted = None
         kinds = {s.machine for s in event.slots}
         for target in self.targets.values():
             target.failed_on_base.clear()  # it may have been repaired
+            target.ended, target.failed = None, False
             for experiment in target.open.values():
                 if experiment.machine not in kinds:  # compare it where there are slots now
                     experiment.machine, experiment.controls = None, 0
 
     def _enrol(self, agents: Iterable[AgentInfo]) -> None:
         for info in agents:
-            if info.name in self.agents:
-                self.agents[info.name].info = info
-            else:
-                self.agents[info.name] = Agent(info, incumbent=self.targets[info.target].best)
+            agent = self.agents.setdefault(info.name, Agent(info))
+            agent.info = info
+            for name in info.targets:
+                agent.loops.setdefault(name, Loop(self.targets[name].best))
 
     def _on_started(self, event: Started) -> None:
         self.processes.append(event.process)
@@ -186,23 +204,22 @@ class RunState:
     # --- agents ---
 
     def _on_prepared(self, event: Prepared) -> None:
-        agent = self.agents[event.agent]
-        agent.instead_of = agent.returned and agent.returned.twin
-        agent.prepared, agent.returned = event.proposal, None
-        self._pay(agent, event.proposal.usage)
+        loop = self.agents[event.agent].loops[event.target]
+        loop.instead_of = loop.returned and loop.returned.twin
+        loop.prepared, loop.returned = event.proposal, None
+        self._pay(event.agent, event.target, event.proposal.usage)
 
     def _on_returned(self, event: Returned) -> None:
-        agent = self.agents[event.agent]
-        agent.returned = event
+        self.agents[event.agent].loops[event.target].returned = event
         self.spend.returned += event.proposal.usage.paid
-        self._pay(agent, event.proposal.usage)
+        self._pay(event.agent, event.target, event.proposal.usage)
 
     def _on_spent(self, event: Spent) -> None:
-        self._pay(self.agents[event.agent], event.usage)
+        self._pay(event.agent, event.target, event.usage)
 
     def _on_waiting(self, event: Waiting) -> None:
         agent = self.agents[event.agent]
-        self._pay(agent, event.usage)
+        self._pay(event.agent, event.target, event.usage)
         agent.waiting_until, agent.waiting_reason = event.until, event.reason
 
     def _on_warned(self, event: Warned) -> None:
@@ -212,44 +229,55 @@ class RunState:
         self.targets[event.target].earlier = event.attempts
 
     def _on_dropped(self, event: Dropped) -> None:
-        agent = self.agents[event.agent]
-        self.spend.dropped += agent.prepared is not None and agent.prepared.usage.paid
-        agent.prepared = agent.instead_of = None
+        loop = self.agents[event.agent].loops[event.target]
+        self.spend.dropped += loop.prepared is not None and loop.prepared.usage.paid
+        loop.prepared = loop.instead_of = None
 
     def _on_synced(self, event: Synced) -> None:
-        agent = self.agents[event.agent]
-        agent.incumbent = event.commit
-        self.targets[agent.info.target].tree_of[event.commit] = event.tree
+        self.agents[event.agent].loops[event.target].incumbent = event.commit
+        self.targets[event.target].tree_of[event.commit] = event.tree
 
     def _on_parked(self, event: Parked) -> None:
         agent = self.agents[event.agent]
-        agent.parked, agent.exhausted, agent.hint = event.reason, event.exhausted, event.hint
+        agent.parked, agent.hint = event.reason, event.hint
 
-    def _pay(self, agent: Agent, usage: Usage) -> None:
+    def _on_exhausted(self, event: Exhausted) -> None:
+        agent = self.agents[event.agent]
+        agent.loops[event.target].exhausted = event.reason
+
+    def _on_ended(self, event: Ended) -> None:
+        target = self.targets[event.target]
+        target.ended, target.failed = event.reason, event.failed
+
+    def _pay(self, name: str, target: str | None, usage: Usage) -> None:
+        agent = self.agents[name]
         agent.proposals += 1
         agent.waiting_until, agent.waiting_reason = None, ""
         agent.usd += usage.usd
         agent.tokens += usage.tokens
         self.spend.usd += usage.usd
         self.spend.tokens += usage.tokens
+        if target is not None:
+            self.targets[target].usd += usage.usd
+            self.targets[target].tokens += usage.tokens
 
     # --- experiments ---
 
     def _on_proposed(self, event: Proposed) -> None:
         agent, target = self.agents[event.agent], self.targets[event.target]
-        proposal = event.proposal
-        if agent.prepared is None:
-            self._pay(agent, proposal.usage)
+        proposal, loop = event.proposal, agent.loops[event.target]
+        if loop.prepared is None:
+            self._pay(event.agent, event.target, proposal.usage)
         experiment = Experiment(event.number, event.target, event.agent, proposal, at=event.at)
-        experiment.returned = agent.returned.twin if agent.returned else agent.instead_of
-        agent.prepared = agent.returned = agent.instead_of = None
+        experiment.returned = loop.returned.twin if loop.returned else loop.instead_of
+        loop.prepared = loop.returned = loop.instead_of = None
         experiment.level = len(target.promotions)
         experiment.usd, experiment.tokens = proposal.usage.usd, proposal.usage.tokens
         self.experiments[event.number] = target.open[event.number] = experiment
         self.next_number = max(self.next_number, event.number + 1)
         self.spend.experiments += 1
         agent.experiments += 1
-        agent.open.add(event.number)
+        loop.open.add(event.number)
         if proposal.commit is not None and proposal.tree is not None:
             target.tree_of[proposal.commit] = proposal.tree
             if proposal.twin is None:
@@ -264,11 +292,12 @@ class RunState:
     def _on_decided(self, event: Decided) -> None:
         experiment = self.experiments[event.number]
         target, agent = self.targets[experiment.target], self.agents[experiment.agent]
+        loop = agent.loops[experiment.target]
         experiment.verdict, experiment.reason = event.verdict, event.reason
         experiment.z, experiment.gain = event.z, event.gain
         experiment.fixed, experiment.broken = event.fixed, event.broken
         target.open.pop(event.number, None)
-        agent.open.discard(event.number)
+        loop.open.discard(event.number)
         target.verdicts[event.verdict] += 1
         target.attempts.append(attempt_of(experiment, means(target, experiment)))
         agent.invalid_streak = agent.invalid_streak + 1 if event.verdict == "invalid" else 0
@@ -281,26 +310,26 @@ class RunState:
             target.tried.drop(event.number, experiment.proposal)
             return
         target.since_keep += 1
-        agent.streak += 1
+        loop.streak += 1
         agent.invalid += event.verdict == "invalid"
         if event.verdict != "keep":
             return
         proposal = experiment.proposal
         assert proposal.commit is not None
         assert proposal.tree is not None
-        target.since_keep = agent.streak = 0
+        target.since_keep = loop.streak = 0
         target.queue.append(event.number)
         if not target.spread(experiment.machine or "").deterministic:
             target.unconfirmed[proposal.tree] = proposal.commit
         experiment.merged = "queued"
         agent.keeps += 1
-        agent.queued.add(event.number)
-        agent.incumbent = proposal.commit
+        loop.queued.add(event.number)
+        loop.incumbent = proposal.commit
 
     def _on_repaired(self, event: Repaired) -> None:
         experiment, proposal = self.experiments[event.number], event.proposal
-        target, agent = self.targets[experiment.target], self.agents[experiment.agent]
-        self._pay(agent, proposal.usage)
+        target = self.targets[experiment.target]
+        self._pay(experiment.agent, experiment.target, proposal.usage)
         experiment.repairs += 1
         experiment.usd += proposal.usage.usd
         experiment.tokens += proposal.usage.tokens
@@ -326,6 +355,10 @@ class RunState:
         self.spend.busy_seconds += event.busy_seconds
         self.spend.usd += result.usd
         self.spend.tokens += result.tokens
+        target.usd += result.usd
+        target.tokens += result.tokens
+        target.busy_seconds += event.busy_seconds
+        target.measurements += 1
         aborted = result.failure is not None and result.failure.kind == "aborted"
         self.aborts = [*self.aborts, result.failure.reason] if aborted and result.failure else []
         if event.purpose == "final":
@@ -377,6 +410,9 @@ class RunState:
             base = target.tree_of[self.experiments[event.experiment].base]
             target.compared[base] = target.compared.get(base, 0) + 1
 
+    def _loop(self, experiment: Experiment) -> Loop:
+        return self.agents[experiment.agent].loops[experiment.target]
+
     # --- merging ---
 
     def _on_stacked(self, event: Stacked) -> None:
@@ -397,9 +433,8 @@ class RunState:
         if event.stacked and noisy and target.primary(event.new).n < THIN:
             target.unconfirmed[event.tree] = event.new
         for agent in self.agents.values():
-            if agent.exhausted and not agent.gone and agent.info.target == event.target:
-                # It had tried all it could think of on the old best.
-                agent.parked, agent.exhausted = None, False
+            if (loop := agent.loops.get(event.target)) is not None:
+                loop.exhausted = None  # it had tried all it could think of on the old best
         experiment = self.experiments[event.number]
         self.agents[experiment.agent].gain += experiment.gain or 0.0
         self._leave_queue(target, event.number, event.new)
@@ -411,7 +446,7 @@ class RunState:
         if event.outcome == "conflict":
             experiment.conflict_onto = event.onto
             # It may wait long for the next best; its agent need not wait with it.
-            self.agents[experiment.agent].queued.discard(event.number)
+            self._loop(experiment).queued.discard(event.number)
         if event.final:
             self._leave_queue(target, event.number, event.outcome)
             if event.outcome == "conflict":
@@ -422,6 +457,6 @@ class RunState:
         experiment.merged = merged
         if number in target.queue:
             target.queue.remove(number)
-        self.agents[experiment.agent].queued.discard(number)
+        self._loop(experiment).queued.discard(number)
         if target.stack is not None and target.stack.number == number:
             target.stack = None

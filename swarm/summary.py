@@ -18,7 +18,18 @@ from swarm.formats.text import count, duration, markdown, number, one_line, sani
 from swarm.records import VERDICTS
 from swarm.rules import JudgeConfig
 from swarm.state import RunState
-from swarm.views import compared, costs, for_costs, in_vain, merges, own_record, sd, standing
+from swarm.views import (
+    compared,
+    costs,
+    for_costs,
+    in_vain,
+    merges,
+    own_record,
+    rule_of,
+    sd,
+    share,
+    standing,
+)
 
 TOP = 5
 """Improvements and failures listed in a summary."""
@@ -149,27 +160,68 @@ def spend_lines(state: RunState) -> Iterator[str]:
 
 def trust_lines(state: RunState) -> Iterator[str]:
     """Say what the figures rest on."""
+    yield from sandbox_lines(state)
+    for name, target in state.targets.items():
+        whose = "" if len(state.targets) == 1 else f" of `{one_line(name, 60)}`"
+        yield trust_line(target, whose)
+
+
+def sandbox_lines(state: RunState) -> Iterator[str]:
+    """Say what stood between candidates and the machine."""
     if state.launch is not None:
         open_ = ", ".join(state.launch.sandbox_open)
         yield f"sandbox: {state.launch.sandbox}; open to candidates: {open_ or 'nothing'}"
-    for target in state.targets.values():
-        by_score = "is computed by `score`, out of reach of the code under test"
-        by_itself = "is self-reported by the code under test; nothing re-computes it"
-        yield f"trust: the metric {by_score if target.info.scored else by_itself}"
+
+
+def trust_line(target: Target, whose: str = "") -> str:
+    """Say who computes the metric."""
+    by_score = "is computed by `score`, out of reach of the code under test"
+    by_itself = "is self-reported by the code under test; nothing re-computes it"
+    return f"trust: the metric{whose} {by_score if target.info.scored else by_itself}"
+
+
+def _part_lines(state: RunState, target: Target) -> Iterator[str]:
+    """Say what of the run was for this target, where it is one of several."""
+    if len(state.targets) == 1:
+        return
+    if target.ended is not None:
+        verb = "could not go on" if target.failed else "came to its end before the run"
+        yield f"ended: it {verb}: {one_line(target.ended, 300)}"
+    cost = f", ${target.usd:.2f}" if target.usd else ""
+    cost += f", {count(target.tokens)} tokens" if target.tokens else ""
+    part = share(state, target)
+    had = "none" if part is None else f"{part:.0%}"
+    yield f"share: {had} of the slots' time ({target.measurements} measurements{cost})"
 
 
 def _facts(state: RunState, target: Target, config: RunConfig | None) -> list[str]:
-    """Give swarm's own lines of a summary."""
+    """Give swarm's own lines of a summary; what is true of the whole run only where it is one."""
+    alone = len(state.targets) == 1
     return [
-        *_gain_lines(target, findings.headline(target, config), config and config.judge),
-        *(f"warning: {one_line(words, 300)}" for words in findings.warnings(state)),
-        *_noise_lines(target, config.judge if config else JudgeConfig()),
+        *_gain_lines(target, findings.headline(target, config), config and rule_of(config, target)),
+        *(_warnings(state) if alone else ()),
+        *_noise_lines(target, rule_of(config, target)),
         _verdict_line(target),
         merge_line(state, target),
-        *spend_lines(state),
-        *(f"{one_line(name, 60)}: {use.words()}" for name, use in compared(state).items()),
-        *trust_lines(state),
+        *_part_lines(state, target),
+        *(_spend(state) if alone else ()),
+        *([trust_line(target)] if not alone else trust_lines(state)),
     ]
+
+
+def _run_facts(state: RunState) -> list[str]:
+    """Give what is true of the whole run, where it has several targets."""
+    gains = [f"{name}: {fresh_line(target)}" for name, target in state.targets.items()]
+    return [*gains, *_warnings(state), *_spend(state), *sandbox_lines(state)]
+
+
+def _warnings(state: RunState) -> list[str]:
+    return [f"warning: {one_line(words, 300)}" for words in findings.warnings(state)]
+
+
+def _spend(state: RunState) -> list[str]:
+    used = (f"{one_line(name, 60)}: {use.words()}" for name, use in compared(state).items())
+    return [*spend_lines(state), *used]
 
 
 def _how_it_ended(state: RunState) -> str:
@@ -225,19 +277,20 @@ def summary_text(state: RunState, config: RunConfig | None = None) -> str:
         config: for the judge's thresholds; without it, its defaults.
     """
     blocks = [
-        "\n".join(
-            [*_block(state, target, config and config.judge), "", *_facts(state, target, config)]
-        )
+        "\n".join([*_block(state, target, config), "", *_facts(state, target, config)])
         for target in state.targets.values()
     ]
+    if len(blocks) > 1:
+        blocks.append("\n".join(["=== The whole run ===", *_run_facts(state)]))
     return sanitise("\n\n".join([*blocks, _how_it_ended(state)])) + "\n"
 
 
-def _block(state: RunState, target: Target, rule: JudgeConfig | None) -> Iterator[str]:
-    """The block of `formats.md` 6, word for word."""
+def _block(state: RunState, target: Target, config: RunConfig | None) -> Iterator[str]:
+    """The block that this family of tools prints, word for word."""
+    rule = config and rule_of(config, target)
     where, counts = standing(target), _counts(state, target)
     yield "=== Autoresearch Summary ==="
-    yield f"Branch: swarm/{state.run}/best"
+    yield f"Branch: {state.branch(target.info.name, 'best')}"
     yield f"Experiments run: {sum(counts.values())}"
     yield f"Kept: {counts['keep']}"
     yield f"Discarded: {counts['discard']}"
@@ -261,23 +314,37 @@ def _block(state: RunState, target: Target, rule: JudgeConfig | None) -> Iterato
         yield f"- {what} — {experiment.verdict}: {one_line(experiment.reason, SUMMARY)}"
 
 
-def summary_markdown(state: RunState, config: RunConfig | None = None) -> str:
-    """Give the summary as a page: the result first, then the facts, then what was tried."""
+def summary_markdown(
+    state: RunState, config: RunConfig | None = None, only: str | None = None
+) -> str:
+    """Give the summary as a page: the result first, then the facts, then what was tried.
+
+    Args:
+        state: what the ledger tells.
+        config: for the judge's thresholds; without it, its defaults.
+        only: the one target that is wanted, by name; the page lies among its files then.
+    """
     parts = [f"# Run `{state.run}`", markdown(_how_it_ended(state).split(": ", 1)[1])]
-    for target in state.targets.values():
-        parts += _target_page(state, target, config)
+    for name, target in state.targets.items():
+        if only in (None, name):
+            folder = f"{target.info.part}/" if target.info.part and only is None else ""
+            parts += _target_page(state, target, config, f"{folder}progress.png")
+    if len(state.targets) > 1 and only is None:
+        parts += ["## The whole run", "\n".join(f"- {markdown(w)}" for w in _run_facts(state))]
     return sanitise("\n\n".join(parts)) + "\n"
 
 
-def _target_page(state: RunState, target: Target, config: RunConfig | None) -> Iterator[str]:
+def _target_page(
+    state: RunState, target: Target, config: RunConfig | None, picture: str
+) -> Iterator[str]:
     metric, where = target.info.metric, standing(target)
     yield f"## {markdown(target.info.name)}: {metric.goal} {markdown(metric.name)}"
-    yield f"**{markdown(_sentence(fresh_line(target, config and config.judge)))}**"
+    yield f"**{markdown(_sentence(fresh_line(target, config and rule_of(config, target))))}**"
     best = _value(target, where.best.mean if where.best.n else None)
     base = _value(target, where.baseline.mean if where.baseline.n else None)
-    branch = f"branch `swarm/{state.run}/best`, commit `{target.best}`"
+    branch = f"branch `{state.branch(target.info.name, 'best')}`, commit `{target.best}`"
     yield f"Best: {best} on {branch}. Baseline: {base}."
-    yield "![progress](progress.png)"
+    yield f"![progress]({picture})"
     yield "\n".join(f"- {markdown(line)}" for line in _facts(state, target, config)[1:])
     keeps = sorted(
         (e for e in of_target(state, target) if e.verdict == "keep"), key=lambda e: e.number

@@ -73,7 +73,8 @@ def status(
     if state.hint:
         lines.append(f"  hint: {one_line(state.hint)}")
     for target in found["targets"]:
-        lines += _target(target, state.targets[target["name"]])
+        several = len(found["targets"]) > 1
+        lines += _target(target, state.targets[target["name"]], several=several)
     lines += ["", *_agents(found["agents"], state, width, zone).split("\n")]
     known = compared(state)
     if known:
@@ -105,7 +106,7 @@ def status(
     return "\n".join(line if width is None else one_edge(line, width) for line in lines)
 
 
-def _target(found: Json, target: Target) -> list[str]:
+def _target(found: Json, target: Target, *, several: bool) -> list[str]:
     metric = target.info.metric
     unit = f" {metric.unit}" if metric.unit else ""
     lines = ["", f"{found['name']}: {metric.goal} {metric.name}{unit}"]
@@ -132,6 +133,11 @@ def _target(found: Json, target: Target) -> list[str]:
     if flying:
         some.append(f"{flying} in flight")
     lines.append(f"  tried     {counts['total']}" + (f": {', '.join(some)}" if some else ""))
+    if several and found["share"] is not None:
+        lines.append(f"  slots     {found['share']:.0%} of their time")
+    if target.ended is not None:
+        verb = "failed" if target.failed else "ended"
+        lines.append(f"  {verb:<9} {one_line(target.ended)}")
     return lines
 
 
@@ -196,7 +202,10 @@ def experiments(rows: Sequence[Json], state: RunState, width: int | None) -> str
     metrics = {name: target.info.metric.name for name, target in state.targets.items()}
     heading = next(iter(metrics.values())) if len(set(metrics.values())) == 1 else "value"
     columns = ["n", "verdict", heading, "agent", "z", "merged", "summary"]
-    lines = [columns, *(_row(row, metrics[row["target"]]) for row in rows)]
+    several = len(metrics) > 1
+    if several:
+        columns[3] = "target agent"
+    lines = [columns, *(_row(row, metrics[row["target"]], several) for row in rows)]
     while width is not None and len(columns) > 4 and _fixed(lines) + MIN_SUMMARY > width:
         columns = [*columns[:-2], columns[-1]]
         lines = [[*line[:-2], line[-1]] for line in lines]
@@ -211,13 +220,13 @@ def _fixed(lines: Sequence[Sequence[str]]) -> int:
     return sum(max(len(line[i]) for line in lines) + 2 for i in range(len(lines[0]) - 1))
 
 
-def _row(row: Json, metric: str) -> list[str]:
+def _row(row: Json, metric: str, several: bool) -> list[str]:
     value = row["values"].get(metric)
     return [
         str(row["number"]),
         row["verdict"] or "in flight",
         "" if value is None else number(value),
-        row["agent"],
+        f"{row['target']} {row['agent']}" if several else row["agent"],
         "" if row["z"] is None else signed(row["z"], 3),
         _merged(row["merged"]),
         row["summary"],
@@ -240,6 +249,7 @@ def experiment(found: Json, metric: str, width: int | None) -> str:
         f"experiment {found['number']}  {verdict}" + (f": {reason}" if reason else ""),
         f"  {one_line(found['summary'] or 'no summary')}",
         "",
+        f"target   {found['target']}",
         f"agent    {found['agent']}",
         f"base     {found['base']}",
         f"commit   {found['commit'] or 'none'}",

@@ -31,6 +31,13 @@ OUTSIDE = ("seconds", "peak_memory_mb")
 ENDED: frozenset[Phase] = frozenset({"finished", "failed", "interrupted"})
 
 
+def rule_of(config: RunConfig | None, target: Target) -> JudgeConfig:
+    """Give the judge of a target; its defaults where no config is known."""
+    name = target.info.name
+    known = config is not None and any(t.name == name for t in config.targets)
+    return config.rule(name) if config is not None and known else JudgeConfig()
+
+
 class Standing(NamedTuple):
     """Where a target is, read on the one kind of machine that can compare best with base."""
 
@@ -168,7 +175,7 @@ def doing(
         return "waiting"  # an experiment of it may be in flight all the same
     if agent.open:
         return "measuring"
-    if agent.prepared is not None:
+    if agent.prepared:
         return "waiting"
     if over:
         return "out of budget"
@@ -232,7 +239,7 @@ def status_json(
         "run": state.run,
         "dir": str(dir),
         "state": phase(state, live=live),
-        "targets": [_target_json(t) for t in state.targets.values()],
+        "targets": [_target_json(state, t) for t in state.targets.values()],
         "agents": [
             {
                 "name": name,
@@ -276,7 +283,13 @@ def _forecast_json(
     return None if left is None else left._asdict()
 
 
-def _target_json(target: Target) -> dict[str, Any]:
+def share(state: RunState, target: Target) -> float | None:
+    """Give the part of all the slots' time that a target has had, None before there is any."""
+    whole = sum(t.busy_seconds for t in state.targets.values())
+    return target.busy_seconds / whole if whole > 0 else None
+
+
+def _target_json(state: RunState, target: Target) -> dict[str, Any]:
     metric, where, result = target.info.metric, standing(target), target.result
     baseline, best = where.baseline, where.best
     return {
@@ -299,6 +312,12 @@ def _target_json(target: Target) -> dict[str, Any]:
         "result": _difference(result),
         "confirmed": _difference(result and result.confirmed),
         "experiments": verdict_counts(target),
+        "branch": state.branch(target.info.name, "best"),
+        "ended": target.ended,
+        "failed": target.failed,
+        "share": share(state, target),
+        "usd": target.usd,
+        "tokens": target.tokens,
     }
 
 

@@ -91,7 +91,7 @@ def make_patches(folder: Path, patches: list[dict[str, Any]]) -> Path:
 def launch_inline(config: RunConfig, name: str | None = None) -> tuple[Opened, RunState]:
     """Launch and run to the end in this process."""
     opened = open_run(config, name=name, wait_s=5)
-    coordinator = Coordinator(opened.rundir, opened.config, Inline(), prefix=opened.prefix)
+    coordinator = Coordinator(opened.rundir, opened.config, Inline(), prefixes=opened.prefixes)
     return opened, coordinator.run()
 
 

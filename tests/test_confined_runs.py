@@ -175,7 +175,7 @@ def test_a_run_is_never_resumed_on_a_lower_rung(
     on("landlock", monkeypatch)
     config = make_config(place, CONFIG, "budget.experiments=5")
     opened = open_run(config, wait_s=5)
-    first = Coordinator(opened.rundir, opened.config, Inline(), prefix=opened.prefix)
+    first = Coordinator(opened.rundir, opened.config, Inline(), prefixes=opened.prefixes)
     first.interrupt("a break")
     first.run()
     events = list(read(opened.rundir.ledger))

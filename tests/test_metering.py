@@ -1008,7 +1008,7 @@ def test_what_measuring_costs_is_on_the_ledger_and_the_key_is_nowhere(
     opened = open_run(config, wait_s=5)
     keys = {"PLANTED": KEY}
     runtime = Inline()
-    state = Coordinator(opened.rundir, config, runtime, prefix=opened.prefix, keys=keys).run()
+    state = Coordinator(opened.rundir, config, runtime, prefixes=opened.prefixes, keys=keys).run()
     measured = [e for e in read(opened.rundir.ledger) if isinstance(e, Measured)]
     assert len(measured) >= 3
     assert all(e.measurement.failure is None for e in measured)

@@ -71,7 +71,7 @@ def test_objects_are_sent_again_when_their_receiver_died(tmp_path: Path) -> None
     _, config = countdown(tmp_path, 3)
     opened = open_run(config)
     runtime = OneDies()
-    state = Coordinator(opened.rundir, opened.config, runtime, prefix=opened.prefix).run()
+    state = Coordinator(opened.rundir, opened.config, runtime, prefixes=opened.prefixes).run()
     assert runtime.died
     assert [e.verdict for e in state.experiments.values()] == ["keep"] * 3
 
@@ -162,7 +162,7 @@ def test_a_candidate_that_puts_a_link_in_place_of_its_directory(tmp_path: Path, 
 def test_a_run_that_ends_while_its_next_launch_waits_is_not_run_again(tmp_path: Path) -> None:
     _, config = countdown(tmp_path, 1)
     opened = open_run(config)
-    coordinator = Coordinator(opened.rundir, opened.config, Inline(), prefix=opened.prefix)
+    coordinator = Coordinator(opened.rundir, opened.config, Inline(), prefixes=opened.prefixes)
     worker = threading.Thread(target=coordinator.run)
     worker.start()
     second = open_run(config)
@@ -206,7 +206,7 @@ def test_a_full_disk_ends_in_words_and_the_run_goes_on_later(small_disk: Path) -
     _, config = countdown(small_disk, 12, "target.env={}")
     opened = open_run(config)
     filler = small_disk / "filler"
-    coordinator = Coordinator(opened.rundir, opened.config, Inline(), prefix=opened.prefix)
+    coordinator = Coordinator(opened.rundir, opened.config, Inline(), prefixes=opened.prefixes)
 
     def fill() -> None:
         while len(coordinator.state.experiments) < 3:
@@ -233,7 +233,7 @@ def test_a_full_disk_ends_in_words_and_the_run_goes_on_later(small_disk: Path) -
 def test_a_best_that_was_checked_out_is_delivered_at_the_end(tmp_path: Path) -> None:
     top, config = countdown(tmp_path, 5)
     opened = open_run(config)
-    coordinator = Coordinator(opened.rundir, opened.config, Inline(), prefix=opened.prefix)
+    coordinator = Coordinator(opened.rundir, opened.config, Inline(), prefixes=opened.prefixes)
     worker = threading.Thread(target=coordinator.run)
     worker.start()
     while not git(top, "branch", "--list", "swarm/toy/best"):
@@ -259,7 +259,7 @@ def test_a_hub_of_thousands_of_loose_objects_is_packed_without_a_loss(tmp_path: 
     subprocess.run(importing, cwd=hub, input=blobs, text=True, check=True)
     assert Hub(hub, "toy").is_loose()
     (hub / "objects" / "17" / "tmp_obj_killed").write_text("half")
-    coordinator = Coordinator(opened.rundir, opened.config, Inline(), prefix=opened.prefix)
+    coordinator = Coordinator(opened.rundir, opened.config, Inline(), prefixes=opened.prefixes)
     state = coordinator.run()
     assert not Hub(hub, "toy").is_loose()
     for number, experiment in state.experiments.items():

@@ -184,7 +184,7 @@ def test_an_interrupted_run_resumes_where_it_was(tmp_path: Path) -> None:
     top = make_repo(tmp_path / "repo")
     config = make_config(top, CONFIG, "target.env={SLEEP: '0.1'}")
     opened = open_run(config)
-    coordinator = Coordinator(opened.rundir, opened.config, Inline(), prefix=opened.prefix)
+    coordinator = Coordinator(opened.rundir, opened.config, Inline(), prefixes=opened.prefixes)
     threading.Timer(2.0, lambda: opened.rundir.request("interrupt")).start()
     first = coordinator.run()
     assert first.phase == "interrupted"
@@ -202,7 +202,7 @@ def test_an_interrupted_run_resumes_where_it_was(tmp_path: Path) -> None:
 def test_pause_holds_and_resume_goes_on(tmp_path: Path) -> None:
     top = make_repo(tmp_path / "repo")
     opened = open_run(make_config(top, CONFIG, "target.env={SLEEP: '0.05'}"))
-    coordinator = Coordinator(opened.rundir, opened.config, Inline(), prefix=opened.prefix)
+    coordinator = Coordinator(opened.rundir, opened.config, Inline(), prefixes=opened.prefixes)
     worker = threading.Thread(target=coordinator.run)
     worker.start()
     opened.rundir.request("pause")
@@ -248,7 +248,7 @@ def test_a_held_run_is_not_launched_twice(tmp_path: Path) -> None:
 def test_a_base_that_cannot_be_measured_says_what_was_looked_for(tmp_path: Path) -> None:
     top = make_repo(tmp_path / "repo")
     opened = open_run(make_config(top, CONFIG, "target.run=echo hello"))
-    coordinator = Coordinator(opened.rundir, opened.config, Inline(), prefix=opened.prefix)
+    coordinator = Coordinator(opened.rundir, opened.config, Inline(), prefixes=opened.prefixes)
     with pytest.raises(HarnessError) as caught:
         coordinator.run()
     assert "METRIC loss" in str(caught.value)
@@ -268,7 +268,7 @@ def test_gpus_that_are_not_there_are_refused(tmp_path: Path, monkeypatch) -> Non
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     top = make_repo(tmp_path / "repo")
     opened = open_run(make_config(top, CONFIG, "target.slot.gpus=1"))
-    coordinator = Coordinator(opened.rundir, opened.config, Inline(), prefix=opened.prefix)
+    coordinator = Coordinator(opened.rundir, opened.config, Inline(), prefixes=opened.prefixes)
     with pytest.raises(PreconditionError, match="GPU"):
         coordinator.run()
 

@@ -60,7 +60,7 @@ def run(config: RunConfig) -> tuple[Opened, RunState]:
         opened.rundir,
         opened.config,
         Inline(),
-        prefix=opened.prefix,
+        prefixes=opened.prefixes,
         keys={"ANTHROPIC_API_KEY": KEY},
     )
     return opened, coordinator.run()

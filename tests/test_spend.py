@@ -70,7 +70,7 @@ def run(
     runtime = Ending(leave_after)
     keys = {"ANTHROPIC_API_KEY": KEY}
     coordinator = runtime.coordinator = Coordinator(
-        opened.rundir, opened.config, runtime, prefix=opened.prefix, keys=keys
+        opened.rundir, opened.config, runtime, prefixes=opened.prefixes, keys=keys
     )
     return opened, coordinator.run()
 
@@ -154,7 +154,7 @@ def test_what_a_proposer_spent_before_it_failed(top: Path) -> None:
     text = CONFIG.format(url="http://127.0.0.1:9", agents=1, experiments=2)
     opened = open_run(make_config(top, text), wait_s=5)
     runtime = WastefulRuntime()
-    state = Coordinator(opened.rundir, opened.config, runtime, prefix=opened.prefix).run()
+    state = Coordinator(opened.rundir, opened.config, runtime, prefixes=opened.prefixes).run()
     made = [e for e in state.experiments.values() if e.verdict == "invalid"]
     assert len(made) == 2
     assert "ZeroDivisionError" in made[0].reason

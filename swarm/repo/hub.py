@@ -12,7 +12,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -72,8 +72,11 @@ def create_bare(path: Path) -> GitDir:
     return GitDir(path)
 
 
-def create_hub(source: Source, hub: Path, run: str) -> None:
-    """Make the hub with the history of the base, all or nothing; a hub that exists is kept.
+def create_hub(sources: Mapping[str, Source], hub: Path, run: str) -> None:
+    """Make the hub with the history of the bases, all or nothing; a hub that exists is kept.
+
+    The sources are named by their targets' part of the run, "" for the only one. They may be of
+    several repositories: their histories lie side by side.
 
     The objects are copied by a process of the hub that reads the user's object store, so neither
     hooks nor configuration nor the other branches of the user's repository come into it, and
@@ -82,9 +85,13 @@ def create_hub(source: Source, hub: Path, run: str) -> None:
     Raises:
         RepositoryError: objects are missing in the user's repository.
     """
-    pin = f"refs/swarm/{run}/base"
+    pins = {
+        f"refs/swarm/{run}/" + (f"bases/{part}" if part else "base"): source.base
+        for part, source in sources.items()
+    }
     if hub.exists():
-        if Hub(hub, run).refs(pin).get(pin) != source.base:
+        refs = Hub(hub, run).refs()
+        if any(refs.get(pin) != base for pin, base in pins.items()):
             raise PreconditionError(
                 f"the hub `{hub}` was made for another base",
                 hint="remove the run's directory, or launch under another name",
@@ -96,8 +103,10 @@ def create_hub(source: Source, hub: Path, run: str) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
     building = Path(tempfile.mkdtemp(prefix=f".{hub.name}-", dir=hub.parent))
     try:
-        _fill(create_bare(building), source)
-        Hub(building, run).update_refs([(pin, source.base, NO_OBJECT)])
+        git_dir = create_bare(building)
+        for source in {(s.git_dir, s.base): s for s in sources.values()}.values():
+            _fill(git_dir, source)
+        Hub(building, run).update_refs([(pin, base, NO_OBJECT) for pin, base in pins.items()])
         building.chmod(hub.parent.stat().st_mode & 0o777)
         os.rename(building, hub)
     finally:
@@ -107,7 +116,8 @@ def create_hub(source: Source, hub: Path, run: str) -> None:
 def _fill(git_dir: GitDir, source: Source) -> None:
     shallow = source.git_dir / "shallow"
     if shallow.exists():
-        shutil.copyfile(shallow, git_dir.path / "shallow")
+        with open(git_dir.path / "shallow", "ab") as file:
+            file.write(shallow.read_bytes())
     if source.snapshot_pack is not None:
         git_dir.run("unpack-objects", "-q", data=source.snapshot_pack)
     reading = replace(git_dir, env=tuple(alternates(source.git_dir / "objects").items()))

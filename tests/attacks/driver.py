@@ -224,7 +224,7 @@ def play(place: Path, rung: Rung) -> dict[str, Any]:
     (place / "attacks.yaml").write_text(CONFIG)
     config = parse(CONFIG, place / "attacks.yaml")
     opened = open_run(config, wait_s=5)
-    Coordinator(opened.rundir, opened.config, Inline(), prefix=opened.prefix).run()
+    Coordinator(opened.rundir, opened.config, Inline(), prefixes=opened.prefixes).run()
     return {"run": str(opened.rundir.path), "warning": rung.warning or "", **world.seen()}
 
 
