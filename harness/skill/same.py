@@ -29,6 +29,8 @@ class Piece(NamedTuple):
 
     text: str
     line: int
+    ends: bool = False
+    """Here something ends, and nothing stands that could be shown."""
 
 
 def difference(reference: str, text: str, name: str) -> str | None:
@@ -45,11 +47,11 @@ def difference(reference: str, text: str, name: str) -> str | None:
         return f"{name} {error}"
     for n, piece in enumerate(given):
         if n >= len(wanted):
-            return (
-                f"{name} has more than the reference, from line {piece.line}: {_line(text, piece)}"
-            )
+            return f"{name} has more than the reference {_line(text, piece)}"
         if piece.text != wanted[n].text:
-            return f"{name} differs from the reference at line {piece.line}: {_line(text, piece)}"
+            if piece.ends:
+                return f"{name} has less than the reference from line {piece.line} on"
+            return f"{name} differs from the reference {_line(text, piece)}"
     if len(given) < len(wanted):
         return f"{name} has less than the reference: something is missing at its end"
     return None
@@ -57,8 +59,9 @@ def difference(reference: str, text: str, name: str) -> str | None:
 
 def _line(text: str, piece: Piece) -> str:
     lines = text.splitlines()
-    shown = lines[piece.line - 1] if 0 < piece.line <= len(lines) else piece.text
-    return f"`{shown.strip()[:100]}`"
+    if 0 < piece.line <= len(lines):
+        return f"at line {piece.line}: `{lines[piece.line - 1].strip()[:100]}`"
+    return f"at `{piece.text[:100]}`"
 
 
 def _reader(name: str) -> Callable[[str], list[Piece]]:
@@ -100,7 +103,7 @@ def _of_tree(node: ast.AST, line: int) -> list[Piece]:
                 found += _of_tree(item, line)
             else:
                 found.append(Piece(f"{name}={item!r}", line))
-        found.append(Piece(f"/{name}", line))
+        found.append(Piece(f"/{name}", line, ends=True))
     return found
 
 

@@ -21,6 +21,8 @@ Kind = Literal["skill", "prompt", "harness"]
 INPUT = "{{input}}"
 """Where a prompt wants the request."""
 ID_LIMIT = 200
+LABEL = 100
+"""Characters of what a check wants that are told with its failure."""
 
 
 # --- what is under test -----------------------------------------------------------------------
@@ -611,7 +613,7 @@ class _Suites(Reader):
         if what is None:
             return None
         file = f" in {given['file']}" if given.get("file") and kind != "same_as" else ""
-        label = f"{kind} {form.shown(given[kind])}{file}"
+        label = f"{kind} {_label(given[kind])}{file}"
         return Check(what, label, self.where(at))
 
     def what(self, kind: str, kinds: list[str], given: dict[str, Any], at: str) -> What | None:
@@ -692,3 +694,17 @@ class _Suites(Reader):
             self.wrong(form.key_at(at, name), f"true or false is wanted, not {form.shown(value)}")
             return default
         return value
+
+
+def _label(value: Any) -> str:
+    """Give what a check wants in a few words."""
+    match value:
+        case str():
+            said = f"`{' '.join(value.split())}`"
+        case list():
+            said = ", ".join(str(item) for item in cast("list[Any]", value))
+        case dict():
+            said = ", ".join(f"{k} {v}" for k, v in cast("dict[Any, Any]", value).items())
+        case _:
+            said = str(value)
+    return said if len(said) <= LABEL else f"{said[:LABEL]}..."
