@@ -11,6 +11,7 @@ process. With a key none of this is needed: see docs/skill-examples.md.
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -50,8 +51,7 @@ def main() -> int:
     script = slipping(given.slips, given.seed) if given.slips else answer
     with MessagesServer(script) as server:
         words = ["launch", str(config), *overrides(given, server.url), *given.rest]
-        argv = [sys.executable, "-m", "swarm", *words]
-        status = subprocess.run(argv, cwd=ROOT, check=False).returncode
+        status = launched([sys.executable, "-m", "swarm", *words])
         used = server.usage.by_model
     made = sorted(runs() - before, key=lambda path: path.stat().st_mtime)
     if status or not made:
@@ -61,6 +61,15 @@ def main() -> int:
         print(f"\n{target.info.name}\n" + "\n".join(told(state, target)))
     print("\n" + "\n".join(bill(used, state)))
     return 0
+
+
+def launched(argv: list[str]) -> int:
+    """Run swarm to its end. Signals are its to answer: the model must stay until it is done."""
+    process = subprocess.Popen(argv, cwd=ROOT)
+    # A terminal sends Ctrl-C to both; what is sent to this process alone is passed on.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    return process.wait()
 
 
 def arguments() -> Given:
