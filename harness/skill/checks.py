@@ -9,6 +9,7 @@ import math
 import re
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import NamedTuple
@@ -21,6 +22,7 @@ from model import Judge, Usage
 from outcome import Outcome
 from questions import Answer
 from suite import (
+    REQUEST,
     Calls,
     Case,
     Check,
@@ -37,6 +39,8 @@ from suite import (
 from tools import environment
 from workspace import TooMuch, fits, inside, rebuild
 
+FILES_LIMIT = 60_000
+"""Characters of changed files that a question may be asked of."""
 SHOWN = 300
 """Characters of a command's last words that are told."""
 
@@ -67,8 +71,8 @@ def check(what: Check, case: Case, outcome: Outcome, room: Room) -> Ruling:
         QuestionError, ModelError: there can be no answer, and the run is not to blame.
     """
     match what.what:
-        case Says(question, file):
-            return _says(question, file, case, outcome, room)
+        case Says(question, file, with_files):
+            return _says(question, file, case, outcome, room, with_files=with_files)
         case Exact(wanted, file, expect):
             return _exact(wanted, file, expect, case, outcome, room)
         case Exits() as exits:
@@ -122,20 +126,46 @@ def _text(file: str | None, case: Case, outcome: Outcome, room: Room) -> str:
         return path.read_bytes().decode("utf-8", "replace")
 
 
-def _says(question: Question, file: str | None, case: Case, outcome: Outcome, room: Room) -> Ruling:
+def _says(
+    question: Question,
+    file: str | None,
+    case: Case,
+    outcome: Outcome,
+    room: Room,
+    *,
+    with_files: bool = False,
+) -> Ruling:
     try:
         text = _text(file, case, outcome, room)
     except _Missing as error:
         return Ruling(False, str(error))
+    if with_files:
+        text = _with_files(text, outcome)
+    if isinstance(question.check, Asks):
+        asked = question.check.text.replace(REQUEST, case.request)
+        question = replace(question, check=Asks(asked))
     if not text.strip() and isinstance(question.check, Asks):
         return Ruling(False, "there is no text to be judged")
     with tempfile.TemporaryDirectory() as folder:
         request = Path(folder, "request.txt")
         request.write_text(case.request, encoding="utf-8")
         env = {**environment(Path(folder), Path(folder), set(room.keys)), "INPUT": str(request)}
-        asked = questions.Room(room.suite.folder, env, room.judge, room.cancel)
-        answer = questions.ask(question, text, asked)
+        here = questions.Room(room.suite.folder, env, room.judge, room.cancel)
+        answer = questions.ask(question, text, here)
     return Ruling(answer.passes(question), _reason(question, answer), answer.usage)
+
+
+def _with_files(text: str, outcome: Outcome) -> str:
+    parts = [text]
+    room = FILES_LIMIT
+    for name, file in outcome.files.items():
+        try:
+            shown = file.content.decode()[:room]
+        except UnicodeDecodeError:
+            shown = f"({len(file.content)} bytes that are no text)"
+        room -= len(shown)
+        parts.append(f"--- the file {name} ---\n{shown}")
+    return "\n\n".join(parts)
 
 
 def _reason(question: Question, answer: Answer) -> str:

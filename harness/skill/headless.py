@@ -50,7 +50,7 @@ def work(
     ended = processes.run(
         (sys.executable, "-S", str(STAMP), *argv),
         cwd=place,
-        env={**env, **_to_the_model()},
+        env={**env, **_to_the_model(), "PROMPT": request},
         stdin=request.encode(),
         timeout_s=timeout_s,
         cancel=cancel,

@@ -120,7 +120,10 @@ def _of_evals(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
         case: dict[str, Any] = {
             "id": str(item.get("id", n)),
             "request": item.get("prompt"),
-            "checks": [{"ask": f"Is this true of the text? {text}"} for text in expectations],
+            "checks": [
+                {"ask": f"Is this true of the text? {text}", "with_files": True}
+                for text in expectations
+            ],
         }
         if item.get("files"):
             case["files"] = [_near(here, str(name)) for name in item["files"]]
@@ -203,7 +206,8 @@ def _test(path: Path, n: int, item: Mapping[str, Any], offered: bool) -> dict[st
     if rubric := cast("dict[str, Any]", item.get("rubric") or {}):
         _only(path, f"{at}.rubric", rubric, ("prompt", "min_score"))
         least = rubric.get("min_score", 70)
-        checks.append({"ask": RUBRIC.format(least=least, prompt=rubric.get("prompt", ""))})
+        asked = RUBRIC.format(least=least, prompt=rubric.get("prompt", ""))
+        checks.append({"ask": asked, "with_files": True})
     case = {"id": item.get("name"), "request": item.get("input"), "checks": checks}
     return {**case, "group": item["category"]} if item.get("category") else case
 
@@ -214,9 +218,10 @@ def _test(path: Path, n: int, item: Mapping[str, Any], offered: bool) -> dict[st
 def evals(text: str) -> dict[str, dict[str, str]]:
     """Read `EVAL n: name` blocks as questions for the judge, by their names."""
     heads = list(HEAD.finditer(text))
+    ends = [*(head.start() for head in heads[1:]), len(text)]
     found: dict[str, dict[str, str]] = {}
-    for head, following in zip(heads, [*heads[1:], None], strict=True):
-        block = text[head.end() : following.start() if following else len(text)]
+    for head, end in zip(heads, ends, strict=False):  # without heads there is one end too many
+        block = text[head.end() : end]
         parts = {name: _part(block, name) for name in PARTS}
         question = parts["question"] or head[2].strip()
         if parts["pass"]:
@@ -244,18 +249,28 @@ def _of_blocks(path: Path) -> dict[str, Any]:
     questions = evals(text)
     if not questions:
         raise FormError(f"{path}: it has no `EVAL 1: ...` block")
-    listed = re.search(
-        r"^\W*test inputs?\W*:?\W*$((?:\n\s*|\n\s*(?:[-*]|\d+[.)])\s.*)+)", text, re.M | re.I
-    )
-    inputs = re.findall(r"^\s*(?:[-*]|\d+[.)])\s+(.+)$", listed[1], re.M) if listed else []
+    inputs = _inputs(text)
     if not inputs:
         raise FormError(
             f"{path}: no inputs to ask about: list them below a line `Test inputs:`, or name this "
             f"file in a suite, `questions: {path.name}`"
         )
-    cases = [{"id": str(n), "request": text.strip("\"'` ")} for n, text in enumerate(inputs, 1)]
+    cases = [{"id": str(n), "request": text} for n, text in enumerate(inputs, start=1)]
     skill = {"kind": "skill", "path": _skill(path)}
     return {"under": skill, "questions": questions, "cases": cases}
+
+
+def _inputs(text: str) -> list[str]:
+    """Read the list below a line `Test inputs:`."""
+    found: list[str] = []
+    inside = False
+    for line in text.splitlines():
+        item = re.match(r"\s*(?:[-*]|\d+[.)])\s+(.+)", line)
+        if inside and item:
+            found.append(item[1].strip("\"'` "))
+        elif line.strip():
+            inside = re.fullmatch(r"\W*test inputs?\W*", line, re.IGNORECASE) is not None
+    return found
 
 
 # --- written down -----------------------------------------------------------------------------

@@ -300,15 +300,21 @@ def counted(suite: Suite) -> range:
 
 
 def kept(folder: Path, suite: Suite, case: Case, repeat: int) -> Outcome:
-    """Read an outcome; one that is missing or broken is a run that failed."""
+    """Read an outcome; one that is broken is a run that failed.
+
+    Raises:
+        OutcomeError: there is none: `run` was not here, or its files did not come along.
+    """
     try:
         found = outcomes.read(folder, case.id, repeat)
     except OutcomeError as error:
         return Outcome(case.id, repeat, stopped="failed", problem=str(error))
-    if found is not None:
-        return found
-    where = folder / outcomes.name_of(case.id, repeat)
-    return Outcome(case.id, repeat, stopped="failed", problem=f"no outcome {where}")
+    if found is None:
+        raise OutcomeError(
+            f"case `{case.id}` has no outcome {folder / outcomes.name_of(case.id, repeat)}; run "
+            f"`skill.py run` with the same `--out`, and say `artefacts: [{folder}/]` in the target"
+        )
+    return found
 
 
 def check(given: argparse.Namespace) -> int:
@@ -421,7 +427,7 @@ def main() -> int:
     except FormError as error:
         print("\n".join(f"skill: {line}" for line in str(error).splitlines()), file=sys.stderr)
         return 2
-    except (ModelError, QuestionError) as error:
+    except (ModelError, QuestionError, OutcomeError) as error:
         print(f"skill: no answer: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

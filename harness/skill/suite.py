@@ -20,9 +20,17 @@ from form import FormError, ModelForm, Question, Reader
 Kind = Literal["skill", "prompt", "harness"]
 INPUT = "{{input}}"
 """Where a prompt wants the request."""
+REQUEST = "{{request}}"
+"""Where a question for the judge wants the request of the case."""
 ID_LIMIT = 200
+STEPS = 12
+"""Each brings four metrics, and swarm records a hundred."""
 LABEL = 100
 """Characters of what a check wants that are told with its failure."""
+
+
+JUDGE = ModelForm(model="claude-sonnet-5-5")
+"""Another model than a runner's own default."""
 
 
 # --- what is under test -----------------------------------------------------------------------
@@ -101,6 +109,8 @@ class Says:
 
     question: Question
     file: str | None
+    with_files: bool = False
+    """The answer, and after it all text files that the run has changed."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +193,7 @@ class Check(NamedTuple):
     def of_files(self) -> bool:
         """Whether it looks at what the run left, and at nothing else of it."""
         match self.what:
-            case Says(question, file):
+            case Says(question, file, _):
                 return file is not None and not isinstance(question.check, form.Asks)
             case Exact(_, file):
                 return file is not None
@@ -232,7 +242,7 @@ class Suite:
     repeats: int = 1
     jobs: int = 4
     timeout_s: float = 300.0
-    judge: ModelForm = field(default_factory=ModelForm)
+    judge: ModelForm = JUDGE
 
     @property
     def judged(self) -> bool:
@@ -289,6 +299,7 @@ class _Suites(Reader):
     """Turns parsed YAML into the nouns above and gathers what is wrong."""
 
     hidden = False
+    same_model = False
 
     def suite(self, value: Any) -> Suite:
         given = self.mapping(value, "")
@@ -316,7 +327,7 @@ class _Suites(Reader):
             judge=self.judged_by(given.get("judge"), runner),
         )
         asker = next((key for key in self.places if key.endswith(".ask")), "judge")
-        if suite.judged and not given.get("judge", {"same_model": False}).get("same_model"):
+        if suite.judged and not self.same_model:
             tested = runner.model.model if isinstance(runner, Messages) else runner.model
             if tested == suite.judge.model:
                 key = "judge.model" if "judge.model" in self.places else asker
@@ -407,17 +418,15 @@ class _Suites(Reader):
         )
 
     def judged_by(self, value: Any, runner: Messages | Headless) -> ModelForm:
-        if value is None:
-            default = ModelForm()
-            if isinstance(runner, Messages) and runner.model.base_url:
-                # One address serves both, unless the file says otherwise.
-                ours = runner.model
-                default = replace(default, base_url=ours.base_url, key_env=ours.key_env)
-            return default
-        given = self.mapping(value, "judge")
+        given = self.mapping(value, "judge") if value is not None else {}
         self.known(given, (*form.MODEL_KEYS, "same_model"), "judge")
-        self.flag(given, "same_model", "judge")
-        return self.model(given, "judge", ModelForm())
+        self.same_model = self.flag(given, "same_model", "judge")
+        judge = self.model(given, "judge", JUDGE)
+        if judge.base_url is None and isinstance(runner, Messages) and runner.model.base_url:
+            # One address serves both, unless the file says otherwise.
+            ours = runner.model
+            return replace(judge, base_url=ours.base_url, key_env=judge.key_env or ours.key_env)
+        return judge
 
     def steps(self, value: Any) -> tuple[str, ...]:
         if value is None:
@@ -428,6 +437,8 @@ class _Suites(Reader):
                 self.wrong("steps", f"a step's name is one word, not {name!r}")
             if name.lower() == "other":
                 self.wrong("steps", "`other` is what is outside of all steps")
+        if len(names) > STEPS:
+            self.wrong("steps", f"at most {STEPS}: each has figures of its own")
         if len({name.lower() for name in names}) < len(names):
             self.wrong("steps", "two steps have the same name")
         return tuple(name.lower() for name in names)
@@ -470,6 +481,7 @@ class _Suites(Reader):
                         f"{case.where}: the id `{name}` is taken by the case at {seen[name]}; "
                         "give one of them another `id`"
                     )
+                    break
             seen |= dict.fromkeys(ids, case.where)
         return tuple(found)
 
@@ -607,7 +619,7 @@ class _Suites(Reader):
             self.wrong(at, f"one kind is wanted, not {' and '.join(kinds)}; make two checks")
             return None
         kind = kinds[0]
-        options = OPTIONS.get(kind, ("file", "expect", "timeout"))
+        options = OPTIONS.get(kind, ("file", "with_files", "expect", "timeout"))
         self.known(given, (*kinds, *options), at)
         what = self.what(kind, kinds, given, at)
         if what is None:
@@ -657,7 +669,11 @@ class _Suites(Reader):
             self.wrong(f"{at}.expect", f"yes or no is wanted, not {form.shown(expect)}")
         check = self.check(kinds, given, at)
         seconds = self.seconds(given, "timeout", at, Question.timeout_s)
-        return Says(Question(at, check, expect is not False, seconds), file) if check else None
+        both = self.flag(given, "with_files", at)
+        if both and file is not None:
+            self.wrong(form.key_at(at, "with_files"), "that is for the answer, not for one `file`")
+        question = Question(at, check, expect is not False, seconds) if check else None
+        return Says(question, file, both) if question else None
 
     def calls_of(self, kind: str, given: dict[str, Any], at: str) -> Calls:
         names = self.texts(given[kind], form.key_at(at, kind))

@@ -152,24 +152,25 @@ def test_what_is_hidden_is_not_needed_to_run(tmp_path: Path) -> None:
         ({"steps": {"a": {"input": float("nan")}}}, "a number from 0 up is wanted"),
         ({"answer": 3}, "a text is wanted"),
         ({"stopped": "well"}, "`stopped` is none of the words"),
-        (None, "no outcome"),
     ],
 )
 def test_an_outcome_of_a_stranger_is_checked(
-    tmp_path: Path, change: dict[str, Any] | None, why: str
+    tmp_path: Path, change: dict[str, Any], why: str
 ) -> None:
     with MessagesServer(editor) as server:
         path = tried(tmp_path, SUITE, server.url)
         skill("run", path, "--out", tmp_path / "out")
     (file,) = (tmp_path / "out").glob("greet*.json")
-    if change is None:
-        file.unlink()
-    else:
-        file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
     done = skill("score", path, "--out", tmp_path / "out")
     assert done.passed == {"greet": False, "answer": True}
     assert why in done.feedback
     assert not (tmp_path / "out.txt").exists()
+    file.unlink()
+    done = skill("score", path, "--out", tmp_path / "out")
+    assert (done.status, done.result) == (1, {})
+    assert "case `greet` has no outcome" in done.stderr
+    assert "say `artefacts: [" in done.stderr
 
 
 # --- what is under test -------------------------------------------------------------------------
@@ -562,6 +563,24 @@ def test_a_model_does_not_judge_itself(tmp_path: Path) -> None:
     assert "suite.yaml:4: judge.model: the judge is 'small', and so is the model" in done.stderr
     same = JUDGED.replace("JUDGE", "small, same_model: true")
     assert measure(tmp_path, same, saying("yes")).status == 0
+
+
+def test_the_judge_may_see_the_request_and_the_files(tmp_path: Path) -> None:
+    ask = "{ask: 'Is this done? {{request}}', with_files: true}"
+    suite = JUDGED.replace("JUDGE", "large").replace('{ask: "Does it greet?", expect: no}', ask)
+    suite = suite[: suite.index("questions:")] + suite[suite.index("cases:") :]
+    seen: list[str] = []
+
+    def script(body: Json) -> Reply:
+        if body["model"] == "small":
+            return doing(write("a.txt", "Hi you"), run("printf '\\377' > b.bin"))(body)
+        seen.append(conversation(body))
+        return Reply.saying("yes")
+
+    assert measure(tmp_path, suite, script).passed == {"a": True}
+    (told,) = seen
+    assert "Is this done? greet me" in told
+    assert "Done.\n\n--- the file a.txt ---\nHi you\n\n--- the file b.bin ---\n(1 bytes" in told
 
 
 def test_a_judge_without_an_answer_is_no_failed_case(tmp_path: Path) -> None:
