@@ -76,8 +76,8 @@ def arguments() -> Given:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Try a worked example without a key.")
     parser.add_argument("example", choices=sorted(CONFIGS))
-    parser.add_argument("--slips", type=float, default=0.0, help="share of careless answers")
-    parser.add_argument("--seed", type=int, default=0, help="which answers are careless")
+    parser.add_argument("--slips", type=float, default=0.0, help="share of sentences overlooked")
+    parser.add_argument("--seed", type=int, default=0, help="which sentences")
     known, rest = parser.parse_known_args()
     return Given(known.example, known.slips, known.seed, rest)
 

@@ -6,7 +6,8 @@ It speaks the Messages API (`messages_server`) and stands in for a model where t
 changing a skill are wanted without one: in the worked examples and their tests. Its answers are
 computed from the text that it is given (`obedience`), whatever text that is. It owns who answers:
 a programmer where tools are offered, a judge where yes or no is wanted, else a writer. `slips` is
-the share of answers for which it overlooks one sentence of its prompt, drawn by the seed.
+the share of sentences of its prompt that it overlooks, and of its rulings that are wrong, drawn by
+the seed.
 """
 
 from __future__ import annotations
@@ -27,12 +28,21 @@ QUOTED = re.compile(r"^(=== \w+ ===)\n(.*)\n\1$", re.MULTILINE | re.DOTALL)
 """What a judge is shown stands between two lines with the same mark."""
 
 
+MARK = re.compile(r"=== \w+ ===")
+
+
+def is_judge(request: Json) -> bool:
+    """Tell whether yes or no is wanted, and no work."""
+    asked = texts(request["messages"][-1]["content"])
+    return not tool_names(request) and re.search(r"(?i)\byes or no\b", asked) is not None
+
+
 def answer(request: Json) -> Reply:
     """Answer as whoever is asked."""
     asked = texts(request["messages"][-1]["content"])
     if tool_names(request):
         return work(request)
-    if re.search(r"\byes or no\b", asked, re.IGNORECASE):
+    if is_judge(request):
         return Reply.saying("yes" if _ruling(asked) else "no")
     skill = Skill(texts(request.get("system", "")))
     write = commit if re.search(r"(?m)^Change:", asked) else copy
@@ -46,22 +56,23 @@ def _ruling(asked: str) -> bool:
 
 
 def slipping(share: float, seed: int) -> Script:
-    """Give the model in a state in which it overlooks a sentence now and then.
+    """Give the model in a state in which it overlooks a sentence now and then, and misjudges.
 
     The n-th time that it is asked the same thing, the draw is the same with the same seed.
     """
     lock, times = threading.Lock(), Counter[str]()
 
     def script(request: Json) -> Reply:
-        system, first = texts(request.get("system", "")), texts(request["messages"][0]["content"])
+        first = MARK.sub("", texts(request["messages"][0]["content"]))
         with lock:
             times[first] += len(request["messages"]) == 1
-            time = times[first]
-        dice = random.Random(f"{seed} {time} {first}")
-        sentences = re.split(r"(?<=[.!?])\s+", system)
-        if dice.random() < share and len(sentences) > 1:
-            return answer({**request, "system": system.replace(dice.choice(sentences), "", 1)})
-        return answer(request)
+            dice = random.Random(f"{seed} {times[first]} {first}")
+        if is_judge(request):
+            ruling = texts(list(answer(request).content)) == "yes"
+            return Reply.saying("yes" if ruling is (dice.random() >= share) else "no")
+        sentences = re.split(r"(?<=[.!?])(\s+)", texts(request.get("system", "")))
+        seen = (s for s in sentences if s.isspace() or dice.random() >= share)
+        return answer({**request, "system": "".join(seen)})
 
     return script
 
@@ -69,7 +80,7 @@ def slipping(share: float, seed: int) -> Script:
 def main() -> None:
     """Serve until stdin ends, so that nothing is left when the starter is gone."""
     parser = argparse.ArgumentParser(description="A model on loopback that obeys its prompt.")
-    parser.add_argument("--slips", type=float, default=0.0, help="share of careless answers")
+    parser.add_argument("--slips", type=float, default=0.0, help="share of sentences overlooked")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     script = slipping(given.slips, given.seed) if given.slips else answer
