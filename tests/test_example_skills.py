@@ -207,8 +207,9 @@ def test_a_held_out_request_confirms_it(coding: Ran) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_whole_copy_example(tmp_path: Path) -> None:
-    ran = run(tmp_path, "copy")
+    ran = run(tmp_path, "copy", "judge.confirm=1")
     assert ran.fates == COPY_FATES
     assert ran.target.primary(ran.target.best).mean == 1.0
     assert ran.target.result is not None
@@ -219,8 +220,9 @@ def test_the_whole_copy_example(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_whole_coding_example(tmp_path: Path) -> None:
-    ran = run(tmp_path, "coding")
+    ran = run(tmp_path, "coding", "judge.confirm=1")
     assert ran.fates == CODING_FATES
     assert ran.target.primary(ran.target.best).mean == 1.0
     assert ran.target.result is not None
