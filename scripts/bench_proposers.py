@@ -201,8 +201,9 @@ def after(meter: Meter, config: RunConfig) -> None:
     """Print what a new agent costs once all is over: it has to be told everything."""
     state = meter.state
     name, agent = next(iter(state.agents.items()))
-    target = state.targets[agent.info.target]
-    action = Propose(agent=name, target=target.info.name, base=agent.incumbent)
+    target = next(iter(state.targets.values()))
+    loop = agent.loops[target.info.name]
+    action = Propose(agent=name, target=target.info.name, base=loop.incumbent)
     started = time.perf_counter()
     job = job_of(state, config, action, sent=0, port=None)
     made = time.perf_counter() - started

@@ -178,7 +178,9 @@ def search(case: Case, folder: Path) -> tuple[Opened, RunState]:
         count=len(case.patches),
     )
     opened = open_run(parse(text, folder / "bench.yaml"))
-    return opened, Coordinator(opened.rundir, opened.config, Inline(), prefixes=opened.prefixes).run()
+    return opened, Coordinator(
+        opened.rundir, opened.config, Inline(), prefixes=opened.prefixes
+    ).run()
 
 
 def check_out(hub: Path, commit: str, folder: Path) -> Path:

@@ -42,6 +42,12 @@ The first line gives completion in editors; `configs/schema.json` is the schema.
 """
 
 
+SHOWN_AT = {"TargetConfig": "target", "JudgeConfig": "judge"}
+"""Sections that stand at several places, and the one where they are shown."""
+ONE_OF = ("target", "targets")
+"""Keys of which a config has one."""
+
+
 def main() -> None:
     """Write both files."""
     (ROOT / "configs/schema.json").write_text(schema_text(), encoding="utf-8")
@@ -78,12 +84,16 @@ def _section(title: str, node: dict[str, Any], defs: dict[str, Any]) -> list[str
     for key, value in node["properties"].items():
         needed = key in node.get("required", ())
         default = "required" if needed else _default(value, defs)
+        if title == "Top level" and key in ONE_OF:
+            default = "one of the two is required"
         written = _written(value, defs).replace("|", r"\|")
         meaning = _line(value.get("description") or _target(value, defs)["description"])
         lines.append(f"| `{key}` | {written} | {default} | {meaning} |")
         for name, listed in _refs(value):
             dotted = prefix + key + ("[]" if listed else "")
             kind = defs[name]["properties"].get("kind", {}).get("const")
+            if dotted != SHOWN_AT.get(name, dotted):
+                continue
             heading = f"`{dotted}`" + (f" of kind `{kind}`" if kind else "")
             if kind is None or len(defs[name]["properties"]) > 1:
                 below += _section(heading, defs[name], defs)

@@ -540,7 +540,8 @@ def _verbatim(loc: Loc) -> bool:
 def schema() -> dict[str, Any]:
     """Give the JSON Schema of a config file."""
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    return {**head, **RunConfig.model_json_schema(), "title": "swarm config"}
+    one_of = [{"required": ["target"]}, {"required": ["targets"]}]
+    return {**head, **RunConfig.model_json_schema(), "title": "swarm config", "oneOf": one_of}
 
 
 def dump(config: RunConfig) -> str:

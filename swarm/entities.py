@@ -106,6 +106,7 @@ class Loop:
     queued: set[int] = field(default_factory=set[int])
     """Own keeps that wait for the merger."""
     prepared: Proposal | None = None
+    experiments: int = 0
     streak: int = 0
     """Experiments in a row without a keep."""
     returned: Returned | None = None

@@ -6,7 +6,7 @@ experiments that are being compared, then new ones; base and best afresh at the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from swarm.actions import Measure, View
@@ -101,7 +101,15 @@ class Shares:
 
     def least(self, names: Iterable[str]) -> str:
         """Give the target that has had least; of equals the first."""
-        return min(names, key=lambda name: self._had[name] / self._weights[name])
+        return min(names, key=self._share)
+
+    def next(self, names: Sequence[str]) -> list[str]:
+        """Give the targets that come next as fairly: one measurement more or less is no matter."""
+        least = min(map(self._share, names), default=0.0)
+        return [n for n in names if self._share(n) <= least + self._each[n] / self._weights[n]]
+
+    def _share(self, name: str) -> float:
+        return self._had[name] / self._weights[name]
 
 
 def _wishes(view: View, target: Target) -> Iterator[_Wish]:

@@ -459,7 +459,11 @@ class _Rooms:
 
 
 def _next_target(view: View, agent: Agent, rooms: _Rooms) -> str | None:
-    """Choose what an agent works on next: by the targets' shares, unless it has to be told."""
+    """Choose what an agent works on next: by the targets' shares, unless it has to be told.
+
+    Of targets that come next as fairly it takes the one that it knows least: each agent has its
+    own part of what can be tried, and would else leave it untried on some.
+    """
     may = [t for t in agent.info.targets if _may_try(view, agent, t) and rooms.target(t)]
     free = [
         t
@@ -467,7 +471,9 @@ def _next_target(view: View, agent: Agent, rooms: _Rooms) -> str | None:
         if agent.loops[t].prepared is None and len(agent.loops[t].open) <= view.config.lookahead
     ]
     told = next((t for t in free if agent.loops[t].returned is not None), None)
-    return told or (rooms.shares.least(free) if free else None)
+    return told or min(
+        rooms.shares.next(free), key=lambda t: agent.loops[t].experiments, default=None
+    )
 
 
 def _may_try(view: View, agent: Agent, target: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter
 
-LEDGER_VERSION = 2
+LEDGER_VERSION = 1
 
 DIFF_LIMIT = 8000
 """Characters of a diff that records keep."""

@@ -277,6 +277,7 @@ class RunState:
         self.next_number = max(self.next_number, event.number + 1)
         self.spend.experiments += 1
         agent.experiments += 1
+        loop.experiments += 1
         loop.open.add(event.number)
         if proposal.commit is not None and proposal.tree is not None:
             target.tree_of[proposal.commit] = proposal.tree
@@ -304,6 +305,7 @@ class RunState:
         if event.verdict == "aborted":
             self.spend.experiments -= 1
             agent.experiments -= 1
+            loop.experiments -= 1
             tree = experiment.proposal.tree or ""
             if target.number_of.get(tree) == event.number:
                 del target.number_of[tree]

@@ -84,7 +84,8 @@ class Story:
             name="main", metric=spec, repo="/repo", base=self.base, base_tree=self.base_tree
         )
         self._agents = tuple(
-            AgentInfo(name=f"a{i}", target="main", proposer="mutate") for i in range(1, agents + 1)
+            AgentInfo(name=f"a{i}", targets=("main",), proposer="mutate")
+            for i in range(1, agents + 1)
         )
         self.add(RunStarted(run=run, targets=(target,), agents=self._agents, seed=7))
 
@@ -168,7 +169,7 @@ class Story:
         if tree is None and invalid is None:
             tree = sha(self._run, "tree", number)
         proposal = Proposal(
-            base=on or self.state.agents[agent].incumbent,
+            base=on or self.state.agents[agent].loops["main"].incumbent,
             commit=None if invalid else sha(self._run, "commit", number),
             tree=None if invalid else tree,
             summary=summary,
@@ -261,7 +262,7 @@ class Story:
 
     def sync(self, agent: str) -> None:
         best = self.target.best
-        self.add(Synced(agent=agent, commit=best, tree=self.target.tree_of[best]))
+        self.add(Synced(agent=agent, target="main", commit=best, tree=self.target.tree_of[best]))
 
     def drain(self, reason: str = "budget: 12 experiments") -> None:
         self.add(Draining(reason=reason))

@@ -498,7 +498,7 @@ def told_to(
     config = RunConfig.model_validate(
         {"target": {**target, "metric": metric}, "judge": judge or {}}
     )
-    action = Propose(agent, "main", story.state.agents[agent].incumbent)
+    action = Propose(agent, "main", story.state.agents[agent].loops["main"].incumbent)
     job = job_of(story.state, config, action, sent=0, port=None)
     fields = {name: getattr(job, name) for name in Briefing.model_fields if hasattr(job, name)}
     about = {"run": story.state.run, "metric": story.target.info.metric, "incumbent": job.base}

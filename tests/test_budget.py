@@ -116,18 +116,23 @@ def test_a_run_is_stale_after_so_many_experiments_without_a_keep() -> None:
     story.measure(number, 2.0)
     story.decide(number, "keep", z=9.0)
     discarded(story)
-    assert budget.spent(config, story.state, story.now) is None
+    assert ended(config, story) is None
     discarded(story)
-    assert budget.spent(config, story.state, story.now) == "budget: 2 experiments without a keep"
+    assert ended(config, story) == "2 experiments without a keep"
+
+
+def ended(config: RunConfig, story: Story) -> str | None:
+    """Say which limit the only target has reached."""
+    return budget.target_spent(config, story.state, story.target, story.now)
 
 
 @pytest.mark.parametrize(("wanted", "reached"), [(2.0, False), (3.0, True), (3.5, True)])
 def test_the_target_value_is_reached_by_the_record_of_best(wanted: float, reached: bool) -> None:
     story = told()
     config = limited(target=wanted)
-    assert budget.spent(config, story.state, story.now) is None, "nothing is measured yet"
+    assert ended(config, story) is None, "nothing is measured yet"
     story.baseline(2.9, 3.1)
-    assert (budget.spent(config, story.state, story.now) is not None) == reached
+    assert (ended(config, story) is not None) == reached
     assert story.target.record(story.base, MACHINE).primary.mean == pytest.approx(3.0)
 
 

@@ -492,7 +492,7 @@ def test_a_suite_says_in_cases_what_is_detectable(
 def test_what_is_detectable_of_a_suite_is_what_the_judge_keeps() -> None:
     """Two cases are fixed, and as many flaky ones stand by as make two just detectable."""
     config = make_config(Path("/nowhere"), TEXT, CASES)
-    rule, rng = config.judge, random.Random(11)
+    rule, rng = config.rule(), random.Random(11)
     flaky, runs = 13, rule.runs
     assert detectable_cases([Count(500, 1000)] * flaky, rule) == pytest.approx(2, abs=0.05)
 

@@ -176,7 +176,7 @@ SUITE = BASE.replace("{name: loss, goal: minimize}", "{name: cases, goal: maximi
 
 
 def thresholds(*overrides: str, judge: str = "{}") -> tuple[float, float, float, int]:
-    judged = good(BASE + f"judge: {judge}\n", *overrides).judge
+    judged = good(BASE + f"judge: {judge}\n", *overrides).rule()
     return judged.drop_below, judged.keep_above, judged.once, judged.runs
 
 
@@ -207,7 +207,7 @@ def test_a_preset_is_where_the_other_keys_start_from(judge: str, wanted: tuple[f
     ],
 )
 def test_a_suite_starts_from_a_preset_of_its_own(judge: str, wanted: tuple[float, ...]) -> None:
-    judged = parse(SUITE + f"judge: {judge}\n", Path("run.yaml")).judge
+    judged = parse(SUITE + f"judge: {judge}\n", Path("run.yaml")).rule()
     assert (judged.drop_below, judged.keep_above, judged.once, judged.runs) == wanted
 
 
@@ -234,7 +234,7 @@ judge:
   points: [cases, {improves: seconds}, {improves: usd}]
   must_pass: [c1, c2]
 """
-    ).judge
+    ).rule()
     assert (judged.min_delta, judged.max_gain, judged.window) == ("0.5%", "30%", 5)
     assert judged.bounds == (0.0, None)
     assert judged.points is not None
@@ -243,8 +243,8 @@ judge:
     assert names == ["cases", "seconds", "usd"]
     assert judged.must_pass == ("c1", "c2")
     literal = good(SUITE + "judge: {points: {of: [{improves: seconds}, cases], trade: literal}}\n")
-    assert literal.judge.points is not None
-    assert literal.judge.points.trade == "literal"
+    assert literal.rule().points is not None
+    assert literal.rule().points.trade == "literal"
 
 
 @pytest.mark.parametrize(
@@ -298,7 +298,7 @@ def test_points_need_cases() -> None:
 
 def test_empty_sections_are_not_given() -> None:
     config = good(BASE + "budget:\njudge:\n  # all of it commented out\nsandbox:\nname:\n")
-    assert config.judge.baseline == 5
+    assert config.rule().baseline == 5
     assert config.name == "run"
 
 
@@ -598,7 +598,7 @@ def test_refused_proposers(proposer: str, message: str) -> None:
     ("text", "message"),
     [
         ("name: best", "run.yaml:5:9: target.name: a target cannot be called `best`"),
-        ("weight: 2", "run.yaml:5:3: target.weight: this key is not supported yet"),
+        ("weight: 0", "run.yaml:5:11: target.weight: a number above 0 is wanted, not 0"),
         ("hide: [../x]", "target.hide.0: '../x' must lie below `repo`: relative, with `/`"),
         ("read_only: [/no/such]", "target.read_only: no such file or directory: /no/such"),
         ("read_only: [1]", "target.read_only: a path is wanted, not 1"),
@@ -851,7 +851,7 @@ def test_every_key_has_a_doc_line() -> None:
         for key, value in section["properties"].items():
             assert value.get("description") or "$ref" in value, key
     assert "source" not in whole["properties"]
-    assert whole["required"] == ["target"]
+    assert whole["oneOf"] == [{"required": ["target"]}, {"required": ["targets"]}]
 
 
 def test_the_schema_agrees_with_the_loader() -> None:

@@ -184,11 +184,11 @@ def test_a_run_is_never_resumed_on_a_lower_rung(
     monkeypatch.setattr(coordinator, "probe", lambda mode, gpus=False: rungs.PROCESS)
     again = open_run(config, wait_s=5)
     with pytest.raises(PreconditionError, match="began in sandbox `landlock`") as caught:
-        Coordinator(again.rundir, again.config, Inline(), prefix=again.prefix).run()
+        Coordinator(again.rundir, again.config, Inline(), prefixes=again.prefixes).run()
     assert "--name NEW" in (caught.value.hint or "")
     # A better one is welcome.
     on("bubblewrap", monkeypatch)
-    Coordinator(again.rundir, again.config, Inline(), prefix=again.prefix).run()
+    Coordinator(again.rundir, again.config, Inline(), prefixes=again.prefixes).run()
 
 
 def test_a_node_that_lacks_the_rung_says_so(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,7 +205,9 @@ def test_the_harnesses_that_came_with_swarm_are_there_to_be_read_and_not_to_be_c
 ) -> None:
     on(name, monkeypatch)
     write = 'echo "# mine" >> "$SWARM_HARNESS/toy/measure.py"'
-    run = f'grep -q METRIC "$SWARM_HARNESS/toy/measure.py" && echo METRIC loss=$(cat x.txt); {write}'
+    run = (
+        f'grep -q METRIC "$SWARM_HARNESS/toy/measure.py" && echo METRIC loss=$(cat x.txt); {write}'
+    )
     if name == "process":  # nothing keeps a root from writing here, and it must not be tried
         run = run.removesuffix(f"; {write}")
     else:

@@ -60,7 +60,7 @@ def keep(story: Story, agent: str, summary: str = "a good one", *, promote: bool
 
 
 def roles(story: Story, agent: str, config: RunConfig) -> Counter[Role]:
-    return Counter(directive(story.state, agent, config, seed).role for seed in range(200))
+    return Counter(directive(story.state, agent, "main", config, seed).role for seed in range(200))
 
 
 # --- roles --------------------------------------------------------------------------------------
@@ -70,7 +70,7 @@ def test_a_group_may_have_its_role() -> None:
     story, fixed = begun(), config("[{count: 3, proposer: mutate, role: simplify}]")
     assert roles(story, "a1", fixed) == {"simplify": 200}
     discard(story, "a1", 30)
-    made = directive(story.state, "a1", fixed, 1)
+    made = directive(story.state, "a1", "main", fixed, 1)
     assert (made.role, made.plateau) == ("simplify", True)
 
 
@@ -88,7 +88,7 @@ def test_agents_are_asked_for_different_things_in_turn() -> None:
     keep(story, "a2")
     for seed in range(40):
         for agent in ("a1", "a2", "a3"):
-            seen[directive(story.state, agent, config(), seed).role] += 1
+            seen[directive(story.state, agent, "main", config(), seed).role] += 1
             keep(story, agent, promote=False)
     assert set(seen) == {"explore", "refine", "simplify", "combine"}
     assert seen["explore"] + seen["refine"] > 2 * (seen["simplify"] + seen["combine"]) > 0
@@ -97,13 +97,13 @@ def test_agents_are_asked_for_different_things_in_turn() -> None:
 def test_the_same_state_and_seed_ask_for_the_same() -> None:
     story = long_night(60)
     for seed in range(20):
-        one = directive(story.state, "a3", config(), seed)
-        assert one == directive(story.state, "a3", config(), seed)
+        one = directive(story.state, "a3", "main", config(), seed)
+        assert one == directive(story.state, "a3", "main", config(), seed)
 
 
 def test_an_agent_of_a_group_that_is_gone_is_asked_as_any() -> None:
     story = begun()
-    assert directive(story.state, "a1", config().model_copy(update={"agents": ()}), 1).role
+    assert directive(story.state, "a1", "main", config().model_copy(update={"agents": ()}), 1).role
 
 
 # --- pivots and plateaus ------------------------------------------------------------------------
@@ -112,13 +112,13 @@ def test_an_agent_of_a_group_that_is_gone_is_asked_as_any() -> None:
 def test_a_pivot_comes_after_five_failures_and_after_five_more() -> None:
     story, pivots = begun(), list[int]()
     for failures in range(12):
-        made = directive(story.state, "a1", config(), 1)
+        made = directive(story.state, "a1", "main", config(), 1)
         assert made.streak == failures
         if made.pivot:
             pivots.append(failures)
         discard(story, "a1")
     assert pivots == [PIVOT_AFTER, 2 * PIVOT_AFTER]
-    assert not directive(story.state, "a2", config(), 1).pivot, "the others have not failed"
+    assert not directive(story.state, "a2", "main", config(), 1).pivot, "the others have not failed"
 
 
 def test_a_keep_ends_the_streak() -> None:
@@ -126,7 +126,7 @@ def test_a_keep_ends_the_streak() -> None:
     discard(story, "a1", 4)
     keep(story, "a1")
     discard(story, "a1")
-    made = directive(story.state, "a1", config(), 1)
+    made = directive(story.state, "a1", "main", config(), 1)
     assert (made.pivot, made.streak) == (False, 1)
 
 
@@ -134,22 +134,22 @@ def test_a_keep_ends_the_streak() -> None:
 def test_a_plateau_asks_everybody_for_structure(agents: int, patience: int) -> None:
     story = begun(agents)
     for i in range(patience):
-        made = directive(story.state, "a1", config(), 1)
+        made = directive(story.state, "a1", "main", config(), 1)
         assert not made.plateau
         assert made.role != "restructure"
         discard(story, f"a{1 + i % agents}")
     for agent in story.state.agents:
-        made = directive(story.state, agent, config(), 1)
+        made = directive(story.state, agent, "main", config(), 1)
         assert (made.role, made.plateau) == ("restructure", True)
     keep(story, "a1")
-    assert not directive(story.state, "a1", config(), 1).plateau
+    assert not directive(story.state, "a1", "main", config(), 1).plateau
 
 
 # --- old ideas ----------------------------------------------------------------------------------
 
 
 def offered(story: Story) -> set[int | None]:
-    return {directive(story.state, "a1", config(), seed).retry for seed in range(100)}
+    return {directive(story.state, "a1", "main", config(), seed).retry for seed in range(100)}
 
 
 def near_miss(story: Story, *, promotions: int, z: float | None = 0.5) -> int:
@@ -214,7 +214,7 @@ def test_a_loss_that_fixed_what_still_fails_is_offered_again() -> None:
 def test_it_comes_now_and_then_and_always_with_a_pivot() -> None:
     story = begun()
     number = near_miss(story, promotions=3)
-    hits = [directive(story.state, "a1", config(), s).retry == number for s in range(600)]
+    hits = [directive(story.state, "a1", "main", config(), s).retry == number for s in range(600)]
     assert 600 / RETRY_ONE_IN / 2 < sum(hits) < 600 / RETRY_ONE_IN * 2
     discard(story, "a1", PIVOT_AFTER)
     assert offered(story) == {number}

@@ -440,7 +440,7 @@ def test_a_run_confirms_its_gain_by_the_final_command_at_its_end_alone(tmp_path:
 def test_no_briefing_has_anything_of_the_final_command() -> None:
     story = morning()
     rules = config(agents=3, experiments=None, goal="minimize")
-    asked = Propose("a1", "main", story.state.agents["a1"].incumbent)
+    asked = Propose("a1", "main", story.state.agents["a1"].loops["main"].incumbent)
     before = job_of(story.state, rules, asked, sent=0, port=None)
     failure = Failure(kind="crash", reason="held-out reason", tail="held-out output")
     for sealed in (Sealed(values={"val_bpb": 0.125}), Sealed(failure=failure)):

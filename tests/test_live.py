@@ -176,7 +176,7 @@ def test_the_rest_of_the_life_of_a_run() -> None:
 def test_waiting_mending_and_warnings_are_said() -> None:
     told = half_a_morning()
     until = told.now + timedelta(seconds=91)
-    told.add(Waiting(agent="a3", until=until, reason="429"), after=1)
+    told.add(Waiting(agent="a3", target="main", until=until, reason="429"), after=1)
     told.add(Warned(limit="usd", message="80 % of the budget is used: $16.03 of $20.00"))
     told.add(Repaired(number=5, proposal=told.experiment(4).proposal))
     none = Proposal(base=told.base, invalid="I cannot mend it")
@@ -271,7 +271,9 @@ def hostile() -> Story:
     told.fail(two, "crash", HOSTILE)
     told.decide(two, "crash", HOSTILE)
     told.propose("a2", HOSTILE)
-    told.add(Waiting(agent="a2", until=told.now + timedelta(hours=1), reason=HOSTILE))
+    told.add(
+        Waiting(agent="a2", target="main", until=told.now + timedelta(hours=1), reason=HOSTILE)
+    )
     told.add(Warned(limit="usd", message=HOSTILE))
     told.add(Parked(agent="a3", reason=HOSTILE))
     told.drain(HOSTILE)
@@ -317,7 +319,9 @@ def test_the_panel_tells_what_it_costs() -> None:
     agent = told.state.agents["a1"]
     agent.info = agent.info.model_copy(update={"proposer": "messages/claude-opus-5-5"})
     until = told.now + timedelta(minutes=5)
-    told.add(Waiting(agent="a3", until=until, reason="429: too many requests"), after=0)
+    told.add(
+        Waiting(agent="a3", target="main", until=until, reason="429: too many requests"), after=0
+    )
     made = shown(told, usd=0.06, tokens=50_000)
     for part in (
         "ends in 29s, about $0.06",

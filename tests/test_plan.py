@@ -120,6 +120,37 @@ def test_every_run_ends_and_everything_in_it_adds_up(run: World) -> None:
     assert world.same(run.state, RunState(run.events)), "nothing but the ledger was needed"
 
 
+@settings(max_examples=150, deadline=None)
+@given(any_world(), st.data())
+def test_with_several_targets_too(run: World, data: st.DataObject) -> None:
+    """Targets that begin with the same tree, with budgets and weights of their own."""
+    limits = data.draw(st.lists(st.sampled_from([None, 2, 9]), min_size=2, max_size=3))
+    targets = [
+        {"name": f"t{i}", "weight": 1 + i, "budget": {"experiments": limit, "stale": 8}}
+        for i, limit in enumerate(limits)
+    ]
+    metric = run.config.target.metric
+    settled = config(
+        agents=sum(g.count for g in run.config.agents),
+        experiments=run.config.budget.experiments,
+        lookahead=run.config.lookahead,
+        sync=run.config.merge.sync,
+        goal=metric.goal,
+        metric=metric.name,
+        targets=targets,
+    )
+    several = World(
+        settled, run.landscape, run.habits, seed=run.seed, machines=run.machines, goal=run.goal
+    ).live()
+    for _ in range(30):
+        if isinstance(several.over, Finished):
+            break
+        several.launch()
+        several.live()
+    check_end(several)
+    assert world.same(several.state, RunState(several.events)), "nothing but the ledger was needed"
+
+
 # --- what it costs ------------------------------------------------------------------------------
 
 
@@ -154,7 +185,7 @@ def test_a_difference_between_repeats_ends_determinism_and_completes_the_baselin
     landscape = Shaky(worths={(0, 1): 5.0})
     run = World(config(agents=1), landscape, machines=("cpu",), orders={"a1": [(0, 1)]}).live()
     check_end(run)
-    assert len(run.measured("baseline")) == run.config.judge.baseline
+    assert len(run.measured("baseline")) == run.config.rule().baseline
     baselines = [m.seq for m in run.measured("baseline")]
     assert run.of(Decided)[0].seq > max(baselines), "it is judged when the baseline is complete"
     assert not run.target.spread("cpu").deterministic
@@ -306,7 +337,7 @@ def test_a_prepared_proposal_that_was_overtaken_is_rebased_or_redone_unnumbered(
         run = World(config(agents=1), landscape, machines=("cpu",), orders=orders)
         while run.over is None:
             run.drive()
-            waiting = run.state.agents["a1"].prepared is None and run.crew.proposing
+            waiting = run.state.agents["a1"].loops["main"].prepared is None and run.crew.proposing
             if run.over is None:
                 # Proposing is quick here, so that the second is prepared on the old base.
                 run.finish(next(iter(run.crew.proposing if waiting else run.crew.measuring)))
@@ -539,7 +570,7 @@ def test_a_draining_run_measures_base_and_best_afresh_by_turns() -> None:
     run = World(config(agents=1), landscape, machines=("cpu",), orders={"a1": [(0, 1)]}).live()
     check_end(run)
     finals = [m.measurement for m in run.measured("final")]
-    assert [m.commit for m in finals] == [BASE, run.target.best] * run.config.judge.confirm
+    assert [m.commit for m in finals] == [BASE, run.target.best] * run.config.rule().confirm
     assert [m.index - FINAL_INDEX for m in finals] == [i for i in range(5) for _ in range(2)]
     record = run.target.record(BASE, "cpu").primary
     assert record.n < len(run.measured("baseline")) + len(finals), "never pooled with the record"
@@ -773,7 +804,7 @@ def test_a_crash_is_not_held_open_for_a_proposer_that_has_to_wait_long() -> None
         run.happen()
     for wait, verdict in ((60.0, None), (3600.0, "crash")):
         until = run.now + timedelta(seconds=wait)
-        run.record(Waiting(agent="a1", until=until, reason="later"))
+        run.record(Waiting(agent="a1", target="main", until=until, reason="later"))
         run.crew.proposing.clear()
         run.drive()
         assert run.state.experiments[1].verdict == verdict

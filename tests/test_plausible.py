@@ -141,7 +141,7 @@ def test_remarks_are_made_on_keeps_alone(tmp_path: Path) -> None:
     make_patches(tmp_path / "patches", [{"summary": "another seed", "files": files}])
     _, state = launch_inline(make_config(tmp_path, CONFIG, "budget.experiments=1"))
     kept, target = state.experiments[1], state.targets["main"]
-    rule = make_config(tmp_path, CONFIG).judge
+    rule = make_config(tmp_path, CONFIG).rule()
     assert kept.verdict == "keep"
     (said,) = remarks(target, kept, rule)
     assert "nothing but seeds" in said

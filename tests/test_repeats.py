@@ -33,7 +33,7 @@ class Told(Story):
         port_of: int | None = None,
     ) -> Proposal:
         self.made += 1
-        base = on or self.state.agents["a1"].incumbent
+        base = on or self.state.agents["a1"].loops["main"].incumbent
         commit, tree = sha("commit", self.made), sha("tree", self.made)
         return Proposal(
             base=base,
@@ -65,7 +65,7 @@ class Told(Story):
         return number
 
     def twin(self, proposal: Proposal, agent: str = "a1") -> Twin | None:
-        return twin_of(self.state, agent, proposal)
+        return twin_of(self.state, agent, "main", proposal)
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_the_same_lines_elsewhere_are_another_change(story: Told) -> None:
     story.discard(story.proposal(diff(at=10), "less dropout in the encoder"))
     other = story.proposal(diff(at=90), "less dropout in the decoder")
     assert story.twin(other) is None
-    story.add(Prepared(agent="a2", proposal=other))
+    story.add(Prepared(agent="a2", target="main", proposal=other))
     third = story.proposal(diff(at=50), "less dropout between the two")
     assert story.twin(third) is None
 
@@ -136,7 +136,7 @@ def test_a_summary_that_never_changes_says_nothing(story: Told) -> None:
     second = story.proposal(diff(new="d = 3"), said)
     twin = Twin(number=first, same="summary")
     assert story.twin(second) == twin
-    story.add(Returned(agent="a1", proposal=second, twin=twin))
+    story.add(Returned(agent="a1", target="main", proposal=second, twin=twin))
     assert story.twin(second) == twin, "the same change again, and nothing else said of it"
     assert story.twin(story.proposal(diff(new="d = 4"), said)) is None
 

@@ -112,7 +112,7 @@ class Rig:
 def make_rig(room: Path, files: dict[str, str], *, prefix: str = "") -> Rig:
     top = make_repo(room / "repo", files)
     source = inspect(top / prefix)
-    create_hub(source, room / "hub.git", "r")
+    create_hub({"": source}, room / "hub.git", "r")
     hub = Hub(room / "hub.git", "r")
     mirror = Mirror.create(room / "mirror.git", hub.bundle([source.base]))
     tree = mirror.worktree("a1", room / "trees" / "a1", source.base, A1)
@@ -143,8 +143,8 @@ def test_inspect_and_hub_leave_the_users_repository_as_it_was(tmp_path: Path) ->
     os.utime(top / "train.py", ns=(1, 1))  # stat-dirty: a careless git would refresh the index
     before = picture(top)
     source = inspect(top)
-    create_hub(source, tmp_path / "out" / "hub.git", "r")
-    create_hub(source, tmp_path / "out" / "hub.git", "r")
+    create_hub({"": source}, tmp_path / "out" / "hub.git", "r")
+    create_hub({"": source}, tmp_path / "out" / "hub.git", "r")
     assert picture(top) == before
     assert (source.top, source.prefix, source.snapshot) == (top, "", False)
     hub = Hub(tmp_path / "out" / "hub.git", "r")
@@ -168,7 +168,7 @@ def test_snapshot_takes_what_is_on_disk_and_writes_nothing(tmp_path: Path) -> No
         inspect(top)
     assert "dirty: snapshot" in (caught.value.hint or "")
     source = inspect(top, dirty="snapshot")
-    create_hub(source, tmp_path / "hub.git", "r")
+    create_hub({"": source}, tmp_path / "hub.git", "r")
     assert picture(top) == before
     assert source.snapshot
     assert source.base != git(top, "rev-parse", "HEAD")
@@ -212,7 +212,7 @@ def test_a_shallow_clone_goes_all_the_way(tmp_path: Path) -> None:
         git(origin, "commit", "-qam", str(i))
     git(tmp_path, "clone", "-q", "--depth=1", f"file://{origin}", "repo")
     source = inspect(tmp_path / "repo")
-    create_hub(source, tmp_path / "hub.git", "r")
+    create_hub({"": source}, tmp_path / "hub.git", "r")
     hub = Hub(tmp_path / "hub.git", "r")
     mirror = Mirror.create(tmp_path / "mirror.git", hub.bundle([source.base]))
     tree = mirror.worktree("a1", tmp_path / "a1", source.base, A1)
@@ -327,7 +327,7 @@ def test_leaked_git_variables_are_harmless(tmp_path: Path, monkeypatch: pytest.M
     os.environ.update(clean)
     source = inspect(top)
     assert source.top == top
-    create_hub(source, tmp_path / "hub.git", "r")
+    create_hub({"": source}, tmp_path / "hub.git", "r")
     hub = Hub(tmp_path / "hub.git", "r")
     mirror = Mirror.create(tmp_path / "mirror.git", hub.bundle([source.base]))
     tree = mirror.worktree("a1", tmp_path / "a1", source.base, A1)
@@ -741,7 +741,7 @@ def test_export_takes_only_what_is_in_scope_from_the_candidate(tmp_path: Path) -
     git(top, "add", "-A")
     git(top, "commit", "-q", "-m", "more")
     source = inspect(top)
-    create_hub(source, tmp_path / "hub.git", "r")
+    create_hub({"": source}, tmp_path / "hub.git", "r")
     hub = Hub(tmp_path / "hub.git", "r")
     mirror = Mirror.create(tmp_path / "mirror.git", hub.bundle([source.base]))
     tree = mirror.worktree("a1", tmp_path / "a1", source.base, A1)

@@ -54,8 +54,10 @@ def test_status_has_exactly_the_keys_of_the_interface() -> None:
     ]
     assert (made["run"], made["dir"], made["state"]) == ("tiny-gpt", "/runs/tiny-gpt", "finished")
     (target,) = made["targets"]
-    keys = ["name", "metric", "goal", "baseline", "best", "result", "confirmed", "experiments"]
-    assert list(target) == keys
+    assert list(target) == [
+        *("name", "metric", "goal", "baseline", "best", "result", "confirmed", "experiments"),
+        *("branch", "ended", "failed", "share", "usd", "tokens"),
+    ]
     assert list(target["baseline"]) == ["mean", "sd", "n"]
     assert list(target["best"]) == ["commit", "mean", "se", "n", "gain", "gain_pct"]
     assert list(target["result"]) == ["gain", "se"]
@@ -212,10 +214,10 @@ def test_what_was_paid_for_in_vain_is_counted() -> None:
     bought = told.experiment(5).proposal
     free = bought.model_copy(update={"usage": Usage(seconds=1.0)})
     for proposal in (bought, bought, free):
-        told.add(Prepared(agent="a1", proposal=proposal))
-        told.add(Dropped(agent="a1", reason="it does not apply any more"))
-    told.add(Dropped(agent="a1", reason="there is none"))
-    told.add(Returned(agent="a3", proposal=bought, twin=Twin(same="tree", number=2)))
+        told.add(Prepared(agent="a1", target="main", proposal=proposal))
+        told.add(Dropped(agent="a1", target="main", reason="it does not apply any more"))
+    told.add(Dropped(agent="a1", target="main", reason="there is none"))
+    told.add(Returned(agent="a3", target="main", proposal=bought, twin=Twin(same="tree", number=2)))
     spend = status(told)["spend"]
     assert (spend["dropped"], spend["returned"]) == (2, 1)
     vain = "of it 2 proposals prepared and dropped, 1 proposal returned as a repeat"
@@ -241,7 +243,9 @@ def test_proposers_in_words() -> None:
 def test_an_agent_that_waits() -> None:
     told = half_a_morning()
     until = told.now + timedelta(minutes=5)
-    told.add(Waiting(agent="a3", until=until, reason="429: too many requests"), after=0)
+    told.add(
+        Waiting(agent="a3", target="main", until=until, reason="429: too many requests"), after=0
+    )
     agent = status(told, live=True)["agents"][2]
     assert (agent["state"], agent["waiting_until"]) == ("waiting", until.isoformat())
     assert (
@@ -254,7 +258,7 @@ def test_an_agent_that_waits() -> None:
     told.propose("a3", "again")
     assert status(told, live=True)["agents"][2]["waiting_until"] is None
     until = told.now + timedelta(minutes=5)
-    told.add(Waiting(agent="a3", until=until, reason="529: overloaded"), after=0)
+    told.add(Waiting(agent="a3", target="main", until=until, reason="529: overloaded"), after=0)
     assert status(told, live=True)["agents"][2]["state"] == "waiting", "its experiment is in flight"
 
 
@@ -263,7 +267,9 @@ def test_an_agent_that_waits() -> None:
 def test_until_when_an_agent_waits_fits_a_terminal(width: int, label: str) -> None:
     told = renamed(half_a_morning(), a3=label)
     until = told.now + timedelta(minutes=59)
-    told.add(Waiting(agent="a3", until=until, reason="429: " + "too many " * 20), after=0)
+    told.add(
+        Waiting(agent="a3", target="main", until=until, reason="429: " + "too many " * 20), after=0
+    )
     made = tables.status(status(told, live=True), told.state, width, zone=UTC).splitlines()
     (line,) = (line for line in made if line.startswith("a3"))
     assert len(line) <= width
@@ -313,8 +319,8 @@ def test_what_it_took_to_propose_is_shown() -> None:
     told = half_a_morning()
     old = told.experiment(4).proposal
     again = old.model_copy(update={"tree": "7" * 40, "commit": "8" * 40})
-    told.add(Returned(agent="a3", proposal=old, twin=Twin(same="tree", number=2)))
-    told.add(Prepared(agent="a3", proposal=again))
+    told.add(Returned(agent="a3", target="main", proposal=old, twin=Twin(same="tree", number=2)))
+    told.add(Prepared(agent="a3", target="main", proposal=again))
     told.add(Proposed(number=6, target="main", agent="a3", proposal=again))
     told.fail(6, "crash", "exit status 1")
     mended = old.model_copy(update={"tree": "9" * 40, "commit": "a" * 40})

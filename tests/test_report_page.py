@@ -71,7 +71,11 @@ class Page(HTMLParser):
 
 
 def html_page(told: Story, config: RunConfig | None = None, picture: bytes | None = None) -> Page:
-    return Page(report_html(told.state, find(told.state, config), picture))
+    return Page(
+        report_html(
+            told.state, find(told.state, config), {} if picture is None else {"main": picture}
+        )
+    )
 
 
 # --- how far a gain can be believed ------------------------------------------------------------
@@ -284,7 +288,7 @@ def test_what_was_kept_for_a_cost_is_told_by_that_cost() -> None:
     assert "(improvement: +0, +0 %; t: 119 -> 59)" in summary
     assert "it cannot be told from no improvement" not in summary
     assert "what is on best was kept for its costs" in summary
-    lines = [plain_line(event, told.state, rule=asked.judge) or "" for event in told.events]
+    lines = [plain_line(event, told.state, config=asked) or "" for event in told.events]
     assert any("keep  cases 0.75 -> 0.75 (3/4) for less t 119 -> 59  cache" in x for x in lines)
     assert lines[-1].endswith("best - base = +0 ± 0 (n=5+5); t: 119 -> 59")
 
@@ -385,7 +389,7 @@ def hostile() -> tuple[Story, RunConfig]:
 
 def test_no_stranger_breaks_the_page() -> None:
     told, asked = hostile()
-    text = report_html(told.state, find(told.state, asked), b"PNG")
+    text = report_html(told.state, find(told.state, asked), {"main": b"PNG"})
     made = Page(text)
     allowed = {"html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "strong",
                "table", "thead", "tbody", "tr", "th", "td", "ul", "li", "code", "blockquote", "img",

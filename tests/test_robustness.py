@@ -50,7 +50,10 @@ def test_refs_that_move_twice_before_they_are_settled(tmp_path: Path) -> None:
     assert [e.verdict for e in state.experiments.values()] == ["keep"] * 4
     best = state.targets["main"].best
     assert git(top, "rev-parse", "swarm/toy/best") == best
-    assert git(opened.rundir.hub, "rev-parse", "swarm/toy/a1") == state.agents["a1"].incumbent
+    assert (
+        git(opened.rundir.hub, "rev-parse", "swarm/toy/a1")
+        == state.agents["a1"].loops["main"].incumbent
+    )
 
 
 class OneDies(Inline):
@@ -117,13 +120,13 @@ def bench_of(tmp_path: Path, run: str) -> tuple[Bench, MeasureJob]:
     """Open a slot on a repository of one file, and give it with a job on the base."""
     top = make_repo(tmp_path / "repo", {"v.txt": "1\n"})
     source = inspect(top)
-    create_hub(source, tmp_path / "hub.git", "toy")
+    create_hub({"": source}, tmp_path / "hub.git", "toy")
     harness = Harness(run=run, metric=MetricRule(name="loss", goal="minimize"), timeout_s=10)
     target = TargetSite("main", source.base, source.base_tree, "", ("v.txt",), harness)
     bundle = Hub(tmp_path / "hub.git", "toy").bundle([source.base])
-    node = Node(NodeSite("toy", "toy-1", target, bundle, (source.base,), rungs.PROCESS))
+    node = Node(NodeSite("toy", "toy-1", (target,), bundle, (source.base,), rungs.PROCESS))
     node.prepare()
-    job = MeasureJob("s1", source.base, source.base_tree, 0, 1, "cpu", "baseline", None)
+    job = MeasureJob("s1", "main", source.base, source.base_tree, 0, 1, "cpu", "baseline", None)
     return Bench(node, SlotInfo(name="s1", node="local", machine="cpu")), job
 
 

@@ -12,7 +12,7 @@ from messages_server import Json, MessagesServer, Reply, Script, turns
 from model import agent_of, searcher
 from targets import git, make_config, make_repo
 
-from swarm.agent import Hands, ProposeDone, ProposeJob, Terms
+from swarm.agent import Hands, ProposeDone, ProposeJob
 from swarm.briefing import Briefing
 from swarm.coordinator import Coordinator
 from swarm.errors import RunFailedError
@@ -140,7 +140,7 @@ class Wasteful:
 
 class WastefulPost(Post):
     def hands(self, node: Node) -> Hands:
-        return Hands(node, self.info, Wasteful(), Terms(self.metric, self.scope))
+        return Hands(node, self.info, Wasteful(), self.terms["main"])
 
 
 class WastefulRuntime(Inline):
@@ -206,7 +206,8 @@ def test_a_port_is_offered_again_if_its_agent_had_to_wait(top: Path) -> None:
         text = CONFIG.format(url=server.url, agents=2, experiments=10)
         opened = open_run(make_config(top, text), wait_s=5)
         runtime, keys = Overloaded(), {"ANTHROPIC_API_KEY": KEY}
-        prefix = opened.prefix
-        Coordinator(opened.rundir, opened.config, runtime, prefix=prefix, keys=keys).run()
+        Coordinator(
+            opened.rundir, opened.config, runtime, prefixes=opened.prefixes, keys=keys
+        ).run()
     assert len(runtime.ports) == 2
     assert runtime.ports[0] == runtime.ports[1]

@@ -115,7 +115,7 @@ def test_counts_are_what_a_recount_gives(run: World) -> None:
         assert agent.experiments == mine - fates[name, "aborted"]
         assert agent.keeps == fates[name, "keep"]
         assert not agent.open
-        assert not agent.queued
+        assert not agent.loops["main"].queued
 
 
 @settings(max_examples=40, deadline=None)
@@ -171,11 +171,11 @@ def test_agents_that_left_the_config_are_parked_and_come_back_with_it() -> None:
     story = half_a_morning()
     launch = story.state.launch
     assert launch is not None
-    extra = AgentInfo(name="a9", target="main", proposer="mutate")
+    extra = AgentInfo(name="a9", targets=("main",), proposer="mutate")
     relaunched(story, agents=(*launch.agents[:1], extra))
     agents = story.state.agents
     assert [n for n, a in agents.items() if a.parked is None] == ["a1", "a9"]
-    assert agents["a9"].incumbent == story.target.best
+    assert agents["a9"].loops["main"].incumbent == story.target.best
     assert agents["a2"].experiments == 2, "what it did is not forgotten"
     relaunched(story, agents=launch.agents)
     assert [n for n, a in agents.items() if a.parked is None] == ["a1", "a2", "a3"]
@@ -206,12 +206,12 @@ def test_a_prepared_proposal_is_paid_for_once() -> None:
     story = half_a_morning()
     before = story.state.spend.usd
     proposal = story.experiment(5).proposal
-    story.add(Prepared(agent="a3", proposal=proposal))
+    story.add(Prepared(agent="a3", target="main", proposal=proposal))
     paid = story.state.spend.usd
     assert paid == pytest.approx(before + proposal.usage.usd)
     story.add(Proposed(number=6, target="main", agent="a3", proposal=proposal))
     assert story.state.spend.usd == paid
-    assert story.state.agents["a3"].prepared is None
+    assert story.state.agents["a3"].loops["main"].prepared is None
 
 
 def test_an_aborted_experiment_gives_its_tree_and_its_place_back() -> None:

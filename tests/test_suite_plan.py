@@ -108,7 +108,7 @@ def test_a_limit_on_what_is_reported_only_once_does_not_measure_for_ever() -> No
     landscape = Silent(sigma=0.1, worths={(0, 1): 50.0})
     run = World(settled, landscape, machines=("cpu",), orders={"a1": [(0, 1)]}).live()
     assert [e.verdict for e in run.of(Decided)] == ["constraint_failed"]
-    assert len(run.measured("candidate")) == settled.judge.runs
+    assert len(run.measured("candidate")) == settled.rule().runs
 
 
 def test_a_limit_within_the_noise_is_decided_by_the_mean_at_the_cap() -> None:

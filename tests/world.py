@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -49,6 +50,7 @@ from swarm.records import (
     Draining,
     Dropped,
     Event,
+    Exhausted,
     Failed,
     Failure,
     FailureKind,
@@ -266,12 +268,21 @@ class World:
         self._of: dict[type[Event], list[Any]] = {}
         self._measured: dict[tuple[str, int | None], list[Measured]] = {}
         self._decided: set[int] = set()
-        self._indices: set[tuple[str, str, int]] = set()
+        self._indices: set[tuple[str, str, str, int]] = set()
         spec = MetricSpec(name=self.config.target.metric.name, goal=self.goal)
-        target = TargetInfo(
-            name="main", metric=spec, repo="/repo", base=BASE, base_tree=self.name(BASE)
+        tree = self.name(BASE)  # of one repository, so that all targets begin with the same tree
+        targets = tuple(
+            TargetInfo(
+                name=t.name,
+                metric=spec,
+                repo="/r",
+                base=BASE,
+                base_tree=tree,
+                part=self.config.part(t),
+            )
+            for t in self.config.targets
         )
-        started = RunStarted(run="world", targets=(target,), agents=self.agents())
+        started = RunStarted(run="world", targets=targets, agents=self.agents())
         self._write(started)
         self.launch()
 
@@ -284,7 +295,8 @@ class World:
 
     @property
     def target(self) -> Target:
-        return self.state.targets["main"]
+        """The first target, the only one in most worlds."""
+        return next(iter(self.state.targets.values()))
 
     def name(self, commit: str) -> str:
         """Give the tree of a commit as the ledger names it."""
@@ -367,10 +379,10 @@ class World:
                 self.asked.append(action)
                 if action.port is not None:
                     self.crew.offered.add(action.port)
-            case Number(agent):
-                prepared = self.state.agents[agent].prepared
+            case Number(agent, target):
+                prepared = self.state.agents[agent].loops[target].prepared
                 assert prepared is not None
-                self._number(agent, prepared)
+                self._number(agent, target, prepared)
             case Stack(_, number):
                 self._stack(self.state.experiments[number])
             case Promote():
@@ -403,32 +415,34 @@ class World:
         if isinstance(written, Finished | Interrupted | Failed):
             self.over = written
 
-    def _number(self, agent_name: str, proposal: Proposal) -> None:
-        agent = self.state.agents[agent_name]
-        onto = agent.incumbent
+    def _number(self, agent_name: str, target: str, proposal: Proposal) -> None:
+        loop = self.state.agents[agent_name].loops[target]
+        onto = loop.incumbent
         if proposal.commit is not None and self.name(proposal.base) != self.name(onto):
             tree = self.merge(proposal.commit, proposal.base, onto)
             if tree is None or tree == self.trees[onto]:
-                if agent.prepared is None:
-                    self.record(Prepared(agent=agent_name, proposal=proposal))
-                self.record(Dropped(agent=agent_name, reason="it does not apply any more"))
+                if loop.prepared is None:
+                    self.record(Prepared(agent=agent_name, target=target, proposal=proposal))
+                self.record(
+                    Dropped(agent=agent_name, target=target, reason="it does not apply any more")
+                )
                 return
             commit = self.commit(tree, onto)
             update = {"base": onto, "commit": commit, "tree": repr(tree)}
             proposal = proposal.model_copy(update=update)
         number = self.state.next_number
-        self.record(Proposed(number=number, target="main", agent=agent_name, proposal=proposal))
+        self.record(Proposed(number=number, target=target, agent=agent_name, proposal=proposal))
 
     def _stack(self, experiment: Experiment) -> None:
-        target, number = self.target, experiment.number
+        target, number = self.state.targets[experiment.target], experiment.number
         commit = experiment.proposal.commit
         assert commit is not None
         assert number in target.queue
         assert target.stack is None
         tree = self.merge(commit, experiment.base, target.best)
         if tree is None:
-            draining = self.state.phase == "draining" and not target.open
-            final = experiment.conflict_onto is not None or draining
+            closing = self.state.phase == "draining" or target.ended is not None
+            final = experiment.conflict_onto is not None or (closing and not target.open)
             self._refuse(number, "conflict", final)
         elif tree == self.trees[target.best]:
             self._refuse(number, "redundant", True)
@@ -437,7 +451,7 @@ class World:
             stack = self.commit(tree, target.best)
             self.record(
                 Stacked(
-                    target="main",
+                    target=experiment.target,
                     number=number,
                     onto=target.best,
                     commit=stack,
@@ -447,19 +461,21 @@ class World:
             )
 
     def _refuse(self, number: int, outcome: Any, final: bool) -> None:
+        name = self.state.experiments[number].target
         self.record(
             NotMerged(
-                target="main",
+                target=name,
                 number=number,
                 outcome=outcome,
                 reason="",
-                onto=self.target.best,
+                onto=self.state.targets[name].best,
                 final=final,
             )
         )
 
     def _promote(self, action: Promote) -> None:
-        target, experiment = self.target, self.state.experiments[action.number]
+        target = self.state.targets[action.target]
+        experiment = self.state.experiments[action.number]
         commit = experiment.proposal.commit
         assert commit is not None
         if action.stacked:
@@ -473,7 +489,7 @@ class World:
         new = self.commit(self.trees[commit], target.best)
         self.record(
             Promoted(
-                target="main",
+                target=action.target,
                 number=action.number,
                 old=target.best,
                 new=new,
@@ -541,31 +557,34 @@ class World:
             return
         made = self.state.agents[place].proposals
         if self.habits.exhausted_after is not None and made >= self.habits.exhausted_after:
-            self.record(Parked(agent=place, reason="nothing left", exhausted=True))
+            self.record(Exhausted(agent=place, target=order.target, reason="nothing left"))
             return
         if self.orders is not None and order.port is None and not self.orders.get(place):
-            self.record(Parked(agent=place, reason="nothing left", exhausted=True))
+            self.record(Exhausted(agent=place, target=order.target, reason="nothing left"))
             return
         proposal = self.propose(order)
-        agent = self.state.agents[place]
-        twin = twin_of(self.state, place, proposal) if self.habits.thinks else None
-        if twin is not None and agent.returned is None:
-            self.record(Returned(agent=place, proposal=proposal, twin=twin))
+        loop = self.state.agents[place].loops[order.target]
+        twin = twin_of(self.state, place, order.target, proposal) if self.habits.thinks else None
+        if twin is not None and loop.returned is None:
+            self.record(Returned(agent=place, target=order.target, proposal=proposal, twin=twin))
             return
         if twin is not None:
             proposal = proposal.model_copy(update={"twin": twin})
-        idle = not agent.open and not self.crew.interrupted
-        if idle and self.state.phase == "running":
-            self._number(place, proposal)
+        idle = not loop.open and not self.crew.interrupted
+        ended = self.state.targets[order.target].ended is not None
+        if idle and self.state.phase == "running" and not ended:
+            self._number(place, order.target, proposal)
         else:
-            self.record(Prepared(agent=place, proposal=proposal))
+            self.record(Prepared(agent=place, target=order.target, proposal=proposal))
 
     def _comes_to_nothing(self, order: Propose) -> bool:
         """Let a provider say that it will not serve."""
         roll, agent = self.random.random(), self.state.agents[order.agent]
         if roll < self.habits.waits:
             until = self.now + timedelta(seconds=self.random.choice((0.0, 1.0, 20.0)))
-            self.record(Waiting(agent=order.agent, until=until, reason="overloaded"))
+            self.record(
+                Waiting(agent=order.agent, target=order.target, until=until, reason="overloaded")
+            )
         elif roll < self.habits.waits + self.habits.locked_out:
             group = [n for n, a in self.state.agents.items() if a.info.group == agent.info.group]
             self.record(Spent(agent=order.agent, usage=Usage(), reason="wrong key"))
@@ -600,7 +619,7 @@ class World:
             values, cases = self._reported(action, tree)
         final = action.purpose == "final" and self.config.target.final is not None
         return Measured(
-            target="main",
+            target=action.target,
             purpose=action.purpose,
             experiment=action.experiment,
             slot=action.slot,
@@ -653,8 +672,9 @@ class World:
             tree = self._with(old, *self.orders[order.agent].pop(0))
         elif random.random() < habits.invalid:
             return Proposal(base=order.base, invalid="out of scope")
-        elif random.random() < habits.duplicate and self.target.attempts:
-            known = [a.tree for a in self.target.attempts if a.tree not in (None, repr(old))]
+        elif random.random() < habits.duplicate and self.state.targets[order.target].attempts:
+            attempts = self.state.targets[order.target].attempts
+            known = [a.tree for a in attempts if a.tree not in (None, repr(old))]
             tree = next((t for t in self.trees.values() if repr(t) in known), old)
         else:
             site = 0 if random.random() < habits.crowding else random.randrange(len(old))
@@ -682,15 +702,16 @@ class World:
     # --- what must hold at every step ---
 
     def _check_measure(self, action: Measure) -> None:
-        crew, target = self.crew, self.target
+        crew, target = self.crew, self.state.targets[action.target]
         assert self.state.phase in ("running", "draining")
+        assert not target.failed
         assert crew.interrupted is None
         assert action.slot in crew.slots
         assert action.slot not in crew.measuring, "a slot never has two jobs"
         assert action.machine == crew.slots[action.slot].machine
         assert action.tree == self.name(action.commit)
-        same = {(m.tree, m.machine, m.index) for m in crew.measuring.values()}
-        key = (action.tree, action.machine, action.index)
+        same = {(m.target, m.tree, m.machine, m.index) for m in crew.measuring.values()}
+        key = (action.target, action.tree, action.machine, action.index)
         assert key not in same, "an index names one measurement in flight"
         final = action.purpose == "final"
         assert final == (action.index >= FINAL_INDEX)
@@ -722,14 +743,16 @@ class World:
                 assert target.stack is not None
                 assert target.stack.commit == action.commit
             case "final":
-                assert self.state.phase == "draining"
+                assert self.state.phase == "draining" or target.ended is not None
                 assert not target.open
                 assert not target.queue
                 assert action.commit in (BASE, target.best)
 
     def _check_propose(self, action: Propose) -> None:
-        state, crew, target = self.state, self.crew, self.target
+        state, crew, target = self.state, self.crew, self.state.targets[action.target]
         agent = state.agents[action.agent]
+        assert target.ended is None
+        assert action.target in agent.info.targets
         assert state.phase == "running"
         assert crew.interrupted is None
         assert action.agent not in crew.proposing
@@ -742,16 +765,20 @@ class World:
             assert crashed.repairs < self.config.repair
             assert action.base == crashed.base
             return
-        assert agent.prepared is None
-        assert len(agent.open) <= self.config.lookahead
+        loop = agent.loops[action.target]
+        assert loop.prepared is None
+        assert len(loop.open) <= self.config.lookahead
+        assert loop.exhausted is None
+        assert agent.outstanding <= self.config.lookahead
         waiting = [state.experiments[n] for n in target.queue]
         queued = [e for e in waiting if e.agent == action.agent and e.conflict_onto is None]
         if self.config.merge.sync == "best" and not queued:
             assert action.base == target.best, "nothing of its own waits: it goes on from best"
-        assert action.base == agent.incumbent
+        assert action.base == loop.incumbent
         limit = self.config.budget.experiments
         if limit is not None:
-            prepared = sum(a.prepared is not None for a in state.agents.values())
+            loops = [loop for a in state.agents.values() for loop in a.loops.values()]
+            prepared = sum(loop.prepared is not None for loop in loops)
             making = sum(p.repair is None for p in crew.proposing.values())
             assert state.spend.experiments + prepared + making < limit
         if action.port is not None:
@@ -762,30 +789,33 @@ class World:
             case Measured():
                 result = event.measurement
                 if result.failure is None or result.failure.kind != "aborted":
-                    key = (result.tree, result.machine, result.index)
+                    key = (event.target, result.tree, result.machine, result.index)
                     assert event.purpose == "final" or key not in self._indices
                     self._indices.add(key)
             case Proposed():
                 assert self.state.phase == "running"
                 assert event.number == len(self._of.get(Proposed, [])) + 1
                 assert event.number not in self.state.experiments
-                assert not self.state.agents[event.agent].open, "one open experiment an agent"
+                loop = self.state.agents[event.agent].loops[event.target]
+                assert not loop.open, "one open experiment a loop"
             case Decided():
                 self._check_verdict(event)
             case Repaired():
-                assert event.number in self.target.open
+                name = self.state.experiments[event.number].target
+                assert event.number in self.state.targets[name].open
             case Draining():
                 assert self.state.phase == "running"
             case Synced():
-                assert event.commit == self.target.best
-                waiting = [self.state.experiments[n] for n in self.target.queue]
+                target = self.state.targets[event.target]
+                assert event.commit == target.best
+                waiting = [self.state.experiments[n] for n in target.queue]
                 mine = [e for e in waiting if e.agent == event.agent]
                 assert all(e.conflict_onto for e in mine), "a queued keep holds its agent"
             case NotMerged():
-                assert event.number in self.target.queue
+                assert event.number in self.state.targets[event.target].queue
             case Promoted():
-                assert event.old == self.target.best
-                assert event.number in self.target.queue
+                assert event.old == self.state.targets[event.target].best
+                assert event.number in self.state.targets[event.target].queue
             case _:
                 pass
 
@@ -795,7 +825,9 @@ class World:
         self._decided.add(number)
         busy = [m.experiment for m in self.crew.measuring.values() if m.purpose != "stack"]
         assert number not in busy, "no verdict while it is being measured"
-        experiment = self.target.open[number]
+        name = self.state.experiments[number].target
+        target = self.state.targets[name]
+        experiment = target.open[number]
         tree = experiment.proposal.tree
         mine = [m for m in self.measured("candidate", number) if m.measurement.tree == tree]
         kinds = [m.measurement.failure.kind for m in mine if m.measurement.failure is not None]
@@ -808,19 +840,19 @@ class World:
                 valid = [m for m in mine if m.measurement.failure is None]
                 assert valid, "no verdict on a gain without a measurement of it"
                 assert any(m.measurement.machine == machine for m in valid)
-                exact = self._exact(machine)
-                wanted = 2 if exact else self.config.judge.baseline
-                assert self.target.record(BASE, machine).primary.n >= wanted
-                assert self.target.record(experiment.base, machine).primary.n
-                record = self.target.record(experiment.proposal.commit or "", machine)
-                clear = event.z is not None and event.z >= self.config.judge.once
+                exact = self._exact(target, machine)
+                wanted = 2 if exact else self.config.rule().baseline
+                assert target.record(BASE, machine).primary.n >= wanted
+                assert target.record(experiment.base, machine).primary.n
+                record = target.record(experiment.proposal.commit or "", machine)
+                clear = event.z is not None and event.z >= self.config.rule().once
                 if not (exact or clear):
                     assert experiment.controls >= record.runs - 1, "its incumbent beside it"
                 if event.verdict == "keep":
                     assert record.primary.n >= 2
-                    assert record.whole_last or self.config.judge.points is not None
+                    assert record.whole_last or self.config.rule().points is not None
                 here = [m for m in valid if m.measurement.machine == machine]
-                assert len(here) <= self.config.judge.runs + 1
+                assert len(here) <= self.config.rule().runs + 1
                 assert experiment.controls <= max(MAX_ABORTS + 1, len(here) + 1, record.runs)
             case "duplicate":
                 assert not mine, "a duplicate costs no measurement"
@@ -828,7 +860,7 @@ class World:
                 assert not mine
             case "invalid" if "is not believed" in event.reason:
                 assert not real
-                assert self.config.judge.max_gain is not None
+                assert self.config.rule().max_gain is not None
             case "aborted":
                 assert len(kinds) > 2 or "compared with cannot be measured" in event.reason
                 assert not real
@@ -838,55 +870,66 @@ class World:
                 assert real == [event.verdict]
         assert event.z is None or math.isfinite(event.z)
 
-    def _exact(self, machine: str) -> bool:
+    def _exact(self, target: Target, machine: str) -> bool:
         """Tell whether no repeat has ever differed in what is compared."""
-        points, noise = self.config.judge.points, self.target.noise(machine)
+        points, noise = self.config.rule().points, target.noise(machine)
         costs = [] if points is None else [p.name for p in points.of if p != "cases"]
-        names = [self.target.info.metric.name, *costs]
+        names = [target.info.metric.name, *costs]
         return all(name in noise and noise[name].deterministic for name in names)
 
 
 def check_end(world: World) -> None:
     """Check what must hold when a run is finished."""
-    state, target, over = world.state, world.target, world.over
+    state, over = world.state, world.over
     assert isinstance(over, Finished)
-    assert not target.open
-    assert not target.queue
-    assert target.stack is None
-    assert all(a.prepared is None for a in state.agents.values())
+    assert all(not a.prepared for a in state.agents.values())
     decided = [e.number for e in world.of(Decided)]
     assert sorted(decided) == list(state.experiments) == list(range(1, len(decided) + 1))
     limit = world.config.budget.experiments
     if over.reason == f"budget: {limit} experiments":
         assert state.spend.experiments == limit
+    for target in state.targets.values():
+        check_target(world, target)
+
+
+def check_target(world: World, target: Target) -> None:
+    """Check what must hold of each target when a run is finished."""
+    name, state = target.info.name, world.state
+    assert not target.open
+    assert not target.queue
+    assert target.stack is None
+    own = world.config.named(name).budget.experiments
+    assert own is None or target.begun <= own
     line = [target.best]
     while line[-1] != BASE:
         line.append(world.parent[line[-1]])
     assert line[-2::-1] == [p.new for p in target.promotions], "best only grows"
-    for experiment in state.experiments.values():
+    mine = [e for e in state.experiments.values() if e.target == name]
+    assert target.begun == sum(e.verdict != "aborted" for e in mine)
+    for experiment in mine:
         if experiment.verdict == "keep":
             assert experiment.merged in {"conflict", "redundant", "antagonistic", *line[:-1]}
         else:
             assert experiment.merged is None
     land = world.landscape
-    if land.sigma == 0.0 and not land.flaky and world.config.judge.points is None:
+    if land.sigma == 0.0 and not land.flaky and world.config.rule().points is None:
         values = [world.truth(c) for c in reversed(line)]
         assert all(a < b for a, b in pairwise(values)), "best is never worse"
-    check_finals(world)
+    check_finals(world, target)
 
 
-def check_finals(world: World) -> None:
+def check_finals(world: World, target: Target) -> None:
     """Check that base and best were measured afresh, equally often and by turns."""
-    target = world.target
     if target.best == BASE or not world.machines:
         assert target.result is None
         return
     last = target.promotions[-1].seq
-    finals = [m.measurement for m in world.measured("final") if m.seq > last]
+    name = target.info.name
+    finals = [m.measurement for m in world.measured("final") if m.seq > last and m.target == name]
     made = [m for m in finals if m.failure is None or m.failure.kind != "aborted"]
     sides = [{m.index for m in made if m.commit == c} for c in (BASE, target.best)]
     assert sides[0] == sides[1], "the same fresh seeds on both sides"
-    rounds = world.config.judge.confirm
+    rounds = world.config.rule().confirm
     assert len(sides[0]) in (min(2, rounds), rounds)
     assert len(made) == 2 * len(sides[0])
     assert target.result is not None
@@ -914,20 +957,26 @@ def config(
     goal: Goal = "maximize",
     metric: str = "score",
     final: str | None = None,
+    targets: Sequence[dict[str, Any]] | None = None,
 ) -> RunConfig:
-    """Make a config; `groups` gives each agent a group of its own with that budget."""
+    """Make a config; `groups` gives each agent a group of its own with that budget.
+
+    `targets` gives the keys in which several targets differ.
+    """
     limits = [None] if groups is None else groups
     count = agents if groups is None else 1
+    target = {
+        "scope": ["x"],
+        "run": "true",
+        "metric": {"name": metric, "goal": goal},
+        "constraints": constraints or [],
+        "final": final,
+    }
+    listed = None if targets is None else [{**target, **own} for own in targets]
     return RunConfig.model_validate(
         {
             "name": "world",
-            "target": {
-                "scope": ["x"],
-                "run": "true",
-                "metric": {"name": metric, "goal": goal},
-                "constraints": constraints or [],
-                "final": final,
-            },
+            **({"target": target} if listed is None else {"targets": listed}),
             "agents": [
                 {"count": count, "proposer": "mutate", "budget": {"experiments": limit}}
                 for limit in limits

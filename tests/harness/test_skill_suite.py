@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import pytest
 from messages_server import Json, MessagesServer, Reply
-from skill_suite import SKILL, SUITE, editor, plant, skill, tried
+from skill_suite import SKILL, SUITE, TOP, editor, plant, skill, tried
 
 GOOD = """\
 under: {kind: skill, path: SKILL.md}
@@ -338,3 +340,25 @@ def test_results_are_written_as_other_tools_do(tmp_path: Path) -> None:
     with MessagesServer(editor) as server:
         done = skill("measure", tried(tmp_path, text, server.url), "--write", out)
     assert (done.status, "results.tsv:2: not a line of experiment" in done.stderr) == (2, True)
+
+
+def test_the_suite_of_the_page_is_right(tmp_path: Path) -> None:
+    page = (TOP / "docs" / "skills.md").read_text()
+    block = page.split("```yaml\n")[1].split("```")[0]
+    assert block.startswith("# suite.yaml")
+    test = "from wordtool import count\n\n\ndef test_count():\n    assert count('a b') == 2\n"
+    flagged = "def count(text):\n    return len(text.split())\n"
+    files = {
+        "SKILL.md": SKILL,
+        "suite.yaml": block,
+        "workspaces/wordtool/wordtool.py": "def words(text):\n    return text.split()\n",
+        "workspaces/wordtool/docs/a.md": "a\n",
+        "reference/add-flag/wordtool.py": flagged,
+        "reference/add-flag/tests/test_count.py": f"import sys\n\nsys.path.insert(0, '.')\n{test}",
+        "held_out/one.yaml": "{id: one, request: Add a flag., workspace: workspaces/wordtool}\n",
+    }
+    plant(tmp_path, files)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = skill("check", tmp_path / "suite.yaml", PATH=path)
+    assert (done.status, done.stderr) == (0, "")
+    assert done.stdout == "2 cases (1 held out), 1 references pass their checks\n"
