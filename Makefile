@@ -6,10 +6,12 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 JOBS ?= 2
 
-.PHONY: help setup demo test test-all check fix bench schema claude clean
+.PHONY: help setup demo example-copy example-coding test test-all check fix bench schema claude clean
 
 help:
 	@echo "make demo      set up, then run the main job with the embedded defaults (no key, no GPU)"
+	@echo "make example-copy     set up, then improve a skill that writes copy (no key, no GPU)"
+	@echo "make example-coding   the same for a skill that codes"
 	@echo "make test      set up, then run the tests"
 	@echo "make test-all  the tests that take longer too"
 	@echo "make check     lint, format, types, layers"
@@ -30,6 +32,12 @@ $(READY): pyproject.toml
 
 demo: setup
 	$(BIN)/swarm demo
+
+example-copy: setup
+	$(BIN)/python scripts/try_skill.py copy
+
+example-coding: setup
+	$(BIN)/python scripts/try_skill.py coding
 
 test: setup
 	$(BIN)/python -m pytest -m "not slow" -n $(JOBS)

@@ -200,6 +200,7 @@ class Counted:
 
     total: Tokens
     requests: tuple[Tokens, ...]
+    by_model: Mapping[str, Tokens]
 
     @property
     def input(self) -> int:
@@ -302,7 +303,7 @@ class MessagesServer:
         self.errors: list[str] = []
         """Tracebacks of scripts that failed."""
         self._requests: list[Asked] = []
-        self._counted: list[Tokens] = []
+        self._counted: list[tuple[str, Tokens]] = []
         self._meter = Meter()
         self._idle = threading.Condition()
         self._busy = 0
@@ -340,10 +341,11 @@ class MessagesServer:
         """The count of all that was answered in full."""
         self._settle()
         with self._idle:
-            total = Tokens()
-            for tokens in self._counted:
+            total, by_model = Tokens(), dict[str, Tokens]()
+            for model, tokens in self._counted:
                 total = total.plus(tokens)
-            return Counted(total, tuple(self._counted))
+                by_model[model] = by_model.get(model, Tokens()).plus(tokens)
+            return Counted(total, tuple(tokens for _, tokens in self._counted), by_model)
 
     def release(self) -> None:
         """Let go of what hangs or trickles: the connections are closed."""
@@ -362,12 +364,12 @@ class MessagesServer:
             self._requests.append(asked)
             self._busy += 1
 
-    def end(self, tokens: Tokens | None, prefixes: set[str]) -> None:
+    def end(self, model: str, tokens: Tokens | None, prefixes: set[str]) -> None:
         """Count a request if it was answered in full."""
         with self._idle:
             self._busy -= 1
             if tokens is not None:
-                self._counted.append(tokens)
+                self._counted.append((model, tokens))
                 self._meter.learn(prefixes)
             self._idle.notify_all()
 
@@ -437,7 +439,7 @@ class _Handler(BaseHTTPRequestHandler):
         except (_Broken, OSError):
             self.close_connection = True
         finally:
-            owner.end(done, prefixes)
+            owner.end(str(asked.body.get("model")), done, prefixes)
 
     def _reply(self, asked: Asked) -> Reply:
         owner = self.server.messages
