@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from figures import NoAnswerError, UsageError
+from yardstick import Beside, Took, fixed_work
 
 Arguments = list[Any]
 
@@ -31,7 +32,7 @@ GROWTH = 10
 """At most so many times the calls from one step of calibration to the next."""
 ERRORS = 2000
 """Characters of what the candidate printed that are shown when it fails."""
-SHORT_S = 0.005
+SHORT_S = 0.002
 """A repeat below this is timed badly: a message between two processes takes some 50 µs."""
 MTRACE = "libc_malloc_debug.so.0"
 
@@ -65,19 +66,16 @@ class Repeat(NamedTuple):
 
     number: int
     calls: int
-    seconds: float
-    """Of all of them."""
-    cpu_seconds: float | None
-    """Of the processor, for all threads of the candidate; None where nobody else can ask for it."""
+    took: Beside
+    """All of them."""
     outputs: list[Any]
     """Empty where nobody asks for them."""
 
-
-class Took(NamedTuple):
-    """What some calls took, by clocks that are not the candidate's."""
-
-    seconds: float
-    cpu_seconds: float | None
+    @classmethod
+    def read(cls, kept: Any) -> "Repeat":
+        """Read one from JSON, where all of this is a list."""
+        number, calls, took, outputs = kept
+        return cls(number, calls, Beside(*(Took(*each) for each in took)), outputs)
 
 
 class Memory(NamedTuple):
@@ -118,6 +116,7 @@ def measure(job: Job, outputs: bool) -> Measured:
         for number in range(job.warmup):
             subject.take(inputs(job, f"warm-up {number}", calls))
             subject.go()
+            fixed_work()
         repeats = [repeat(job, subject, n, calls, outputs) for n in range(job.repeats)]
         rows: list[Row] = []
         if job.profile:
@@ -164,10 +163,10 @@ def repeat(job: Job, subject: "Process", number: int, calls: int, wanted: bool) 
     """Time some calls, and check what came out of them."""
     given = inputs(job, f"repeat {number}", calls)
     subject.take(given)
-    took = subject.go()
+    took = Beside(fixed_work(), subject.go(), fixed_work())
     outputs = subject.outputs() if job.check or wanted else []
     check(job, given, outputs, f"repeat {number + 1}")
-    return Repeat(number, calls, *took, outputs if wanted else [])
+    return Repeat(number, calls, took, outputs if wanted else [])
 
 
 def check(job: Job, given: Sequence[Arguments], outputs: Sequence[Any], where: str) -> None:

@@ -19,7 +19,10 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from figures import NoAnswerError
+from yardstick import Beside, Took, fixed_work
 
+ROUNDS = 40
+"""Of fixed work, about 20 ms: commands take longer than functions."""
 SEED_STEP = 1_000_003
 """Between the seeds of runs, so that they do not meet those of other measurements."""
 KB = 1 if sys.platform != "darwin" else 1024
@@ -45,10 +48,10 @@ class Job:
 class Run(NamedTuple):
     """One run that ended well."""
 
-    seconds: float
-    cpu_seconds: float
-    """Of the command and of its descendants that it waited for, in user and system mode."""
+    took: Beside
+    """Processor time is that of the command and of those descendants that it waited for."""
     rss_kb: float
+    """Of the largest process."""
 
 
 def measure(job: Job) -> list[Run]:
@@ -57,6 +60,7 @@ def measure(job: Job) -> list[Run]:
     Raises:
         NoAnswerError: a run fails, takes too long, or prints something wrong.
     """
+    fixed_work(ROUNDS)
     runs = [once(job, number) for number in range(job.warmup + job.repeats)]
     return runs[job.warmup :]
 
@@ -67,6 +71,7 @@ def once(job: Job, number: int) -> Run:
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as out:
         env = environment(Path(folder), job.seed + SEED_STEP * number)
         with tempfile.TemporaryFile() as err, (job.stdin or Path(os.devnull)).open("rb") as given:
+            before = fixed_work(ROUNDS)
             started = time.perf_counter()
             try:
                 child = subprocess.Popen(
@@ -76,6 +81,8 @@ def once(job: Job, number: int) -> Run:
                 raise NoAnswerError(f"`{job.argv[0]}` cannot be started: {error}") from None
             status, usage, late = ended(child, job.timeout_s)
             seconds = time.perf_counter() - started
+            took = Took(seconds, usage.ru_utime + usage.ru_stime)
+            beside = Beside(before, took, fixed_work(ROUNDS))
             if late:
                 raise NoAnswerError(f"`{job.argv[0]}` took longer than {job.timeout_s:g} s")
             if status != 0:
@@ -83,7 +90,7 @@ def once(job: Job, number: int) -> Run:
                 raise NoAnswerError(f"`{job.argv[0]}`: {how}{last_line(err)}")
         out.seek(0)
         check(job, out.read(), env)
-    return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / KB)
+    return Run(beside, usage.ru_maxrss / KB)
 
 
 def environment(folder: Path, seed: int) -> dict[str, str]:

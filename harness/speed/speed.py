@@ -34,6 +34,7 @@ import callables  # noqa: E402
 import commands  # noqa: E402
 import exports  # noqa: E402
 import figures  # noqa: E402
+import yardstick  # noqa: E402
 from figures import NoAnswerError, UsageError  # noqa: E402
 
 Given = argparse.Namespace
@@ -46,12 +47,12 @@ def call(given: Given) -> None:
     """Measure a function."""
     job = job_of(given)
     found = callables.measure(job, outputs=given.save is not None)
-    numbers = timed(found.repeats)
+    numbers = yardstick.of([each.took for each in found.repeats], found.repeats[0].calls)
     if found.memory is not None:
         needs = found.memory._asdict()
         numbers.update({name: value for name, value in needs.items() if value is not None})
     if given.save is not None:
-        kept = {"repeats": [each._asdict() for each in found.repeats], "metrics": numbers}
+        kept = {"repeats": found.repeats, "metrics": numbers}
         given.save.write_text(json.dumps(kept), encoding="utf-8")
     count = found.repeats[0].calls
     notes = [f"{len(found.repeats)} repeats of {count} call{'s' * (count != 1)}"]
@@ -107,15 +108,6 @@ def checker(given: Given) -> Callable[[list[Any], Any], bool] | None:
     return None
 
 
-def timed(repeats: Sequence[callables.Repeat]) -> dict[str, float]:
-    """Give the seconds of one call."""
-    busy = [each.cpu_seconds / each.calls for each in repeats if each.cpu_seconds is not None]
-    return {
-        **figures.of([each.seconds / each.calls for each in repeats]),
-        **(figures.of(busy, "cpu_seconds") if len(busy) == len(repeats) else {}),
-    }
-
-
 def warnings(job: callables.Job, found: callables.Measured) -> list[str]:
     """Say what makes these figures worth less than they could be."""
     said: list[str] = []
@@ -127,7 +119,7 @@ def warnings(job: callables.Job, found: callables.Measured) -> list[str]:
         )
     if found.memory is not None and found.memory.allocations is None:
         said.append("`allocations` cannot be counted here (it needs glibc 2.34); `peak_kb` can")
-    if min(each.seconds for each in found.repeats) < callables.SHORT_S:
+    if min(each.took.it.seconds for each in found.repeats) < callables.SHORT_S:
         said.append("a repeat is too short to be timed well: give more --calls")
     return said
 
@@ -145,8 +137,8 @@ def score(given: Given) -> None:
         raise UsageError("score: --calls, and --check or --reference, are needed")
     try:
         kept = json.loads(given.file.read_text("utf-8"))
-        repeats = [callables.Repeat(**each) for each in kept["repeats"]]
-        numbers = {**kept["metrics"], **timed(repeats)}
+        repeats = [callables.Repeat.read(each) for each in kept["repeats"]]
+        numbers = {**kept["metrics"], **yardstick.of([each.took for each in repeats], job.calls)}
     except OSError as error:
         raise NoAnswerError(f"{given.file}: cannot be read: {error.strerror}") from None
     except (ValueError, TypeError, KeyError, ZeroDivisionError) as error:
@@ -181,8 +173,7 @@ def command(given: Given) -> None:
     )
     runs = commands.measure(job)
     numbers = {
-        **figures.of([run.seconds for run in runs]),
-        **figures.of([run.cpu_seconds for run in runs], "cpu_seconds"),
+        **yardstick.of([run.took for run in runs]),
         "rss_kb": max(run.rss_kb for run in runs),
     }
     notes = [f"{len(runs)} runs"]
@@ -282,10 +273,10 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="speed", description="How fast, and how much memory.")
     modes = top.add_subparsers(dest="mode", required=True)
 
-    def repeated(mode: argparse.ArgumentParser, repeats: int) -> None:
+    def repeated(mode: argparse.ArgumentParser, repeats: int, warmup: int) -> None:
         add = mode.add_argument
         add("--repeats", type=from_(1), default=repeats, help=f"how often it is timed [{repeats}]")
-        add("--warmup", type=from_(0), default=1, help="repeats before, not timed [1]")
+        add("--warmup", type=from_(0), default=warmup, help=f"repeats before, not timed [{warmup}]")
 
     def checked(mode: argparse.ArgumentParser) -> None:
         add = mode.add_argument
@@ -301,14 +292,14 @@ def parser() -> argparse.ArgumentParser:
         add("--check", metavar="M:F", help="f(arguments, output) is true if the output is right")
         add("--reference", metavar="M:F", help="f(*arguments) gives the right output")
         add("--calls", type=from_(1), help="calls in one repeat [as many as --least needs]")
-        add("--least", type=seconds, default=0.1, help="seconds that a repeat takes [0.1]")
+        add("--least", type=seconds, default=0.01, help="seconds that a repeat takes [0.01]")
         add("--gc", choices=("off", "on"), default="off", help="the cycle collector [off]")
         add("--memory", type=from_(0), default=5, help="calls whose memory is counted [5]")
         add("--profile", type=from_(0), default=0, help="slowest functions in the feedback [0]")
 
     calls = modes.add_parser("call", help="measure a Python function")
     function(calls)
-    repeated(calls, 7)
+    repeated(calls, 50, 5)
     checked(calls)
     calls.add_argument("--save", type=Path, help="keep times and outputs for `score`")
     calls.set_defaults(does=call)
@@ -316,12 +307,12 @@ def parser() -> argparse.ArgumentParser:
     scores = modes.add_parser("score", help="check what `call --save` kept, with its options")
     scores.add_argument("file", type=Path)
     function(scores)
-    repeated(scores, 7)
+    repeated(scores, 50, 5)
     checked(scores)
     scores.set_defaults(does=score)
 
     runs = modes.add_parser("command", help="measure a command, in any language")
-    repeated(runs, 10)
+    repeated(runs, 10, 1)
     checked(runs)
     runs.add_argument("--stdin", type=Path, help="a file that it reads")
     runs.add_argument("--expect", type=Path, help="a file with what it must print")
@@ -334,7 +325,7 @@ def parser() -> argparse.ArgumentParser:
     fine.add_argument("--run", action="append", default=[], metavar="COMMAND")
     fine.add_argument("--no-shell", action="store_true", help="start commands without a shell")
     fine.add_argument("--select", action="append", default=[], metavar="NAME")
-    repeated(fine, 10)
+    repeated(fine, 10, 1)
     fine.set_defaults(does=hyperfine)
 
     tests = modes.add_parser("pytest-benchmark", help="read what pytest-benchmark exported")

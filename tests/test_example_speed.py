@@ -1,0 +1,100 @@
+"""The example of the speed harness: a run whose ten proposals have known fates."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from targets import check_nobody_left, fold, git, launch_inline
+from test_docs import TOP
+
+from swarm import config as configs
+from swarm.launch import Opened
+from swarm.ledger import read
+from swarm.proposers.scripted import apply_diff
+from swarm.records import Measured
+
+EXAMPLE = TOP / "harness" / "speed" / "example"
+FATES = {
+    "Take expressions apart once": "keep",
+    "Escape whole texts": "keep",
+    "Use a steadier clock": "discard",
+    "Join pieces, and count through the tokens": "keep",
+    "Find tokens with one expression": "keep",
+    "Let the formatter group the digits": "guard_failed",
+    "Find mistakes before anything is rendered": "discard",
+    "Look names up in the outer scope instead of copying it": "keep",
+    "Remember the pages that were rendered": "discard",
+    "Remember pages by a short fingerprint": "crash",
+}
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """The example and its configs in a repository, at the same places as in swarm's own."""
+    top = tmp_path / "clone"
+    skip = shutil.ignore_patterns("__pycache__", ".swarm")
+    shutil.copytree(EXAMPLE, top / "harness" / "speed" / "example", ignore=skip)
+    (top / "configs").mkdir()
+    for name in ("speed.yaml", "speed-allocations.yaml"):
+        shutil.copy(TOP / "configs" / name, top / "configs")
+    git(top, "init", "-q", "-b", "main")
+    git(top, "add", "-A")
+    git(top, "commit", "-q", "-m", "base")
+    return top
+
+
+@pytest.mark.skipif("sys.platform != 'linux'", reason="NO GLIBC HERE: nothing counts allocations")
+def test_every_proposal_meets_its_fate_and_the_wins_add_up(clone: Path) -> None:
+    """By allocations: their number is the same on a busy machine."""
+    file = clone / "configs" / "speed-allocations.yaml"
+    opened, state = launch_inline(configs.load(file, ["judge.confirm=1"]))
+    assert fold(opened).phase == "finished"
+    found = {e.proposal.summary: e.verdict for e in state.experiments.values()}
+    assert found == FATES
+    (target,) = state.targets.values()
+    assert len(target.promotions) == 5
+    base, best = finals(opened)
+    assert best["allocations"] < 0.4 * base["allocations"]
+    assert best["cpu_relative"] < 0.6 * base["cpu_relative"], "less time, too"
+    assert git(clone, "status", "--porcelain", "--ignored") == "!! .swarm/"
+    crashed = next(e for e in state.experiments.values() if e.verdict == "crash")
+    log = "".join(
+        p.read_text() for p in opened.rundir.logs.rglob("*.log") if str(crashed.number) in str(p)
+    )
+    assert "is wrong, says --check" in log
+    check_nobody_left()
+
+
+def finals(opened: Opened) -> list[dict[str, float]]:
+    """Give what base and best were, measured afresh at the end."""
+    ends = [
+        e for e in read(opened.rundir.ledger) if isinstance(e, Measured) and e.purpose == "final"
+    ]
+    return [dict(event.measurement.values) for event in ends]
+
+
+def test_the_config_by_time_measures_the_same_engine() -> None:
+    by_time, by_count = (
+        configs.load(TOP / "configs" / name) for name in ("speed.yaml", "speed-allocations.yaml")
+    )
+    assert by_time.targets[0].guard == by_count.targets[0].guard
+    assert by_time.targets[0].scope == by_count.targets[0].scope
+    assert by_time.agents == by_count.agents
+
+
+def test_together_the_patches_leave_an_engine_that_is_right(clone: Path) -> None:
+    """The guard, by hand: a patch that no longer fits is found here, with its name."""
+    example = clone / "harness" / "speed" / "example"
+    kept = [summary for summary, fate in FATES.items() if fate == "keep"]
+    for patch in sorted((EXAMPLE / "patches").iterdir()):
+        text = patch.read_text()
+        assert text.splitlines()[0] in FATES
+        if text.splitlines()[0] in kept:
+            apply_diff(text, example)
+    guard = [sys.executable, "-B", "-m", "unittest", "-q", "test_template"]
+    done = subprocess.run(guard, cwd=example, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
