@@ -205,9 +205,7 @@ def test_the_harnesses_that_came_with_swarm_are_there_to_be_read_and_not_to_be_c
 ) -> None:
     on(name, monkeypatch)
     write = 'echo "# mine" >> "$SWARM_HARNESS/toy/measure.py"'
-    run = (
-        f'grep -q METRIC "$SWARM_HARNESS/toy/measure.py" && echo METRIC loss=$(cat x.txt); {write}'
-    )
+    run = f'grep -q METRIC "$SWARM_HARNESS/toy/measure.py" && echo METRIC loss=$(cat x.txt); {write}'
     if name == "process":  # nothing keeps a root from writing here, and it must not be tried
         run = run.removesuffix(f"; {write}")
     else:
