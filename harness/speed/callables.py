@@ -230,16 +230,16 @@ def memory(job: Job) -> Memory:
 def counted(log: Path) -> tuple[int, int]:
     """Read from a log of mtrace how many blocks were asked for, new or resized, and their bytes."""
     blocks = size = 0
-    try:
-        text = log.read_text("ascii", "replace")
-    except OSError as error:
-        raise NoAnswerError(f"the log of allocations cannot be read: {error}") from None
     # `@ caller + address size`; a block that is resized has a line `<` and then one `>`.
-    for line in text.splitlines():
-        words = line.split()
-        if len(words) >= 4 and words[-3] in ("+", ">"):
-            blocks += 1
-            size += int(words[-1], 16)
+    try:
+        with log.open("rb") as lines:  # some 60 bytes for each allocation: not all at once
+            for line in lines:
+                words = line.split()
+                if len(words) >= 4 and words[-3] in (b"+", b">"):
+                    blocks += 1
+                    size += int(words[-1], 16)
+    except (OSError, ValueError) as error:
+        raise NoAnswerError(f"the log of allocations cannot be read: {error}") from None
     return blocks, size
 
 
@@ -377,9 +377,7 @@ def own(name: str, option: str, measured: str) -> Callable[..., Any]:
     module, _, function = name.partition(":")
     if not module or not function.isidentifier():
         raise UsageError(f"{option}: `module:function` is wanted, not {name!r}")
-    here = os.getcwd()
-    if here not in sys.path:
-        settle(here)
+    settle(os.getcwd())
     try:
         value = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, SyntaxError) as error:

@@ -53,7 +53,11 @@ def call(given: Given) -> None:
         numbers.update({name: value for name, value in needs.items() if value is not None})
     if given.save is not None:
         kept = {"repeats": found.repeats, "metrics": numbers}
-        given.save.write_text(json.dumps(kept), encoding="utf-8")
+        try:
+            given.save.write_text(json.dumps(kept), encoding="utf-8")
+        except OSError as error:
+            what = f"{given.save} cannot be written: {error.strerror}"
+            raise UsageError(f"--save: {what}") from None
     count = found.repeats[0].calls
     notes = [f"{len(found.repeats)} repeats of {count} call{'s' * (count != 1)}"]
     report(numbers, [*notes, *warnings(job, found), *profile(found)])

@@ -97,9 +97,8 @@ def test_a_function_has_figures_in_the_result_file_and_in_the_output(weird_path:
         line[7:].split("=") for line in done.stdout.splitlines() if line[:7] == "METRIC "
     )
     assert {name: float(value) for name, value in printed.items()} == pytest.approx(done.metrics)
-    assert done.feedback == "5 repeats of 20 calls\n" + (
-        "a repeat is too short to be timed well: give more --calls"
-    )
+    assert done.feedback.startswith("5 repeats of 20 calls")
+    assert "not checked" not in done.feedback
     assert sorted(p.name for p in weird_path.iterdir()) == before, "nothing is left"
 
 
@@ -113,7 +112,8 @@ def test_a_repeat_gets_as_many_calls_as_it_needs_to_be_timed(place: Path) -> Non
     write(place, work=slow)
     done = measured(place, *ASKED, "--least", "0.02", "--repeats", "2", "--memory", "0")
     calls = int(done.feedback.split(" repeats of ")[1].split()[0])
-    assert 3 <= calls <= 6
+    assert 1 <= calls <= 6
+    assert calls * done.metrics["seconds_min"] > 0.015
     assert done.metrics["seconds_min"] >= 0.004
 
 
@@ -275,7 +275,7 @@ def sort(numbers, _):
         ("import sys\ndef sort(n, _): sys.exit(0)", "work.py:2: SystemExit: 0"),
         ("import os\ndef sort(n, _):\n    print('bye', flush=True)\n    os._exit(0)",
          "ended before it was done\nIt printed: bye"),
-        ("import time\ndef sort(n, _): time.sleep(60)", "took longer than 2 s"),
+        ("import time\ndef sort(n, _): time.sleep(60)", "took longer than 4 s"),
         ("def sort(n, _) return", "SyntaxError"),
         ("import nowhere", "work.py:1: ModuleNotFoundError: No module named 'nowhere'"),
         ("sort = 3", "TypeError: `work:sort` is no function"),
@@ -288,7 +288,7 @@ def test_a_candidate_that_fails_or_is_wrong_has_no_figures(
 ) -> None:
     write(place, work=code)
     started = time.monotonic()
-    done = speed(place, *ASKED, *SHORT, "--timeout", "2")
+    done = speed(place, *ASKED, *SHORT, "--timeout", "4")
     assert done.status == 1
     assert done.stderr.startswith("speed: no answer: `work:sort`: ")
     assert said in done.stderr
@@ -340,7 +340,7 @@ def test_nothing_brings_the_candidate_into_the_process_with_the_clock(
 
 def test_no_file_of_the_candidate_passes_for_one_of_pythons_in_that_process(place: Path) -> None:
     write(place, own="import html\n" + INPUTS, html="import os\nos._exit(0)")
-    assert speed(place, *ASKED, *SHORT, PYTHONPATH=str(place)).status == 0
+    assert measured(place, *ASKED, *SHORT, PYTHONPATH=str(place)).metrics["seconds_min"] > 0
 
 
 def test_no_process_is_left_when_the_harness_is_ended(place: Path) -> None:
@@ -384,6 +384,7 @@ def test_no_process_is_left_when_the_harness_is_ended(place: Path) -> None:
         (["hyperfine"], "give a file that it has exported, or --run COMMAND"),
         (["hyperfine", "none.json"], "none.json: cannot be read: No such file or directory"),
         (["score", "x", "work:sort", "--inputs", "own:numbers"], "--calls, and --check"),
+        (["call", "work:sort", "--args", "[[1], 0]", "--save", "no/file"], "--save: no/file cannot"),
         ([], "the following arguments are required"),
     ],
 )  # fmt: skip
@@ -484,7 +485,8 @@ def test_what_a_command_prints_is_compared(tmp_path: Path) -> None:
     ],
 )
 def test_a_command_that_fails_has_no_figures(tmp_path: Path, argv: list[str], said: str) -> None:
-    done = speed(tmp_path, "command", "--timeout", "0.5", "--", *argv)
+    limit = "0.5" if "longer" in said else "20"
+    done = speed(tmp_path, "command", "--timeout", limit, "--", *argv)
     assert done.status == 1
     assert said in done.stderr
     assert done.metrics == {}
