@@ -18,7 +18,7 @@ from targets import fold, launch_inline, make_repo
 from swarm.briefing import Idea
 from swarm.config import parse
 from swarm.errors import PreconditionError
-from swarm.proposers import ExhaustedError, NoProposalError
+from swarm.proposers import ExhaustedError, NoProposalError, mutate_prose
 from swarm.proposers.examples import Example, ExamplesError, read
 from swarm.proposers.mutate import Mutate, sites
 from swarm.proposers.mutate_sites import Edit, Site
@@ -193,6 +193,20 @@ def test_the_site_of_a_modal_word_survives_its_change() -> None:
     key = next(s.key for s in sites("p.md", text) if s.kind == "modal")
     stronger = edits(text, "modal")["may -> should in `You may answer.`"].apply(text)
     assert next(s.key for s in sites("p.md", stronger) if s.kind == "modal") == key
+
+
+def test_a_number_is_changed_in_a_sentence_only() -> None:
+    text = SKILL.replace("# Never.", "3 # Never.").replace("| must |", "| 4 |")
+    text = text.replace("Avoid jargon.", "Use at most 7 words.")
+    assert [s.text for s in sites("p.md", text) if s.kind == "number"] == ["7"]
+
+
+def test_a_very_long_text_is_left_alone() -> None:
+    part = "## Part {n}\n\nYou should do {n} things. Then rest.\n\n- one. Two.\n\n"
+    long = "".join(part.format(n=n) for n in range(1_400))
+    found = mutate_prose.sites("p.md", long)
+    assert {s.kind for s in found} == {"section", "sentence", "modal"}  # too many to be moved
+    assert {s.kind for s in sites("p.md", long * 2)} == {"number"}
 
 
 def test_lists_of_words_are_no_prose() -> None:

@@ -26,6 +26,10 @@ from swarm.proposers.outline import (
     whole,
 )
 
+LARGEST = 100_000
+"""Characters: a longer text is a document, not instructions."""
+MOST_SIBLINGS = 30
+"""Sections of a larger group are not moved."""
 MOST_EXAMPLES = 5
 """More examples than this are not added to one text."""
 ENDS = frozenset(".!?…。！？")
@@ -33,6 +37,8 @@ ENDS = frozenset(".!?…。！？")
 
 def sites(path: str, text: str, examples: Sequence[Example] = ()) -> list[Site]:
     """Find what may be changed in a text; `examples` are those that may be added."""
+    if len(text) > LARGEST:
+        return []
     outline = Outline(text)
     found = [
         *_sections(path, outline),
@@ -44,14 +50,11 @@ def sites(path: str, text: str, examples: Sequence[Example] = ()) -> list[Site]:
 
 
 def untouchable(text: str) -> list[Span]:
-    """Give the parts of which not even a number may be changed: front matter, examples, marks."""
-    outline = Outline(text)
-    sealed = [Span(b.start, b.end) for b in outline.blocks if b.kind == "sealed"]
-    kept = [s for s in sealed if text[s.start : s.end].lstrip("\ufeff \t").startswith(_KEPT)]
-    return kept + [Span(*found.span()) for found in PLACEHOLDER.finditer(text)]
-
-
-_KEPT = ("---", "+++", "<example", "<!--", "@", "[")
+    """Give the parts of which not even a number may be changed: what is sealed, placeholders."""
+    if len(text) > LARGEST:
+        return []
+    sealed = [Span(b.start, b.end) for b in Outline(text).blocks if b.kind == "sealed"]
+    return sealed + [Span(*found.span()) for found in PLACEHOLDER.finditer(text)]
 
 
 # --- sections ----------------------------------------------------------------------------------
@@ -115,7 +118,7 @@ def _headings(outline: Outline, section: Section) -> list[Block]:
 def _moves(path: str, outline: Outline, group: Sequence[Section]) -> Iterator[Site]:
     """Offer each section the first and the last place, and those of its neighbours."""
     parts = [_inside(outline, s) for s in group]
-    if len(group) < 2 or not all(whole(part) for part in parts):
+    if not 2 <= len(group) <= MOST_SIBLINGS or not all(whole(part) for part in parts):
         return
     start = outline.blocks[group[0].first].start
     end = outline.blocks[group[-1].last - 1].end
