@@ -384,7 +384,7 @@ def test_no_process_is_left_when_the_harness_is_ended(place: Path) -> None:
         (["hyperfine"], "give a file that it has exported, or --run COMMAND"),
         (["hyperfine", "none.json"], "none.json: cannot be read: No such file or directory"),
         (["score", "x", "work:sort", "--inputs", "own:numbers"], "--calls, and --check"),
-        (["call", "work:sort", "--args", "[[1], 0]", "--save", "no/file"], "--save: no/file cannot"),
+        (["call", "work:sort", "--args", "[[1], 0]", "--save", "no/file"], "no/file cannot be"),
         ([], "the following arguments are required"),
     ],
 )  # fmt: skip
