@@ -612,7 +612,7 @@ def test_a_demo_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     }.items():
         (bundled / name).parent.mkdir(parents=True, exist_ok=True)
         (bundled / name).write_text(text)
-    monkeypatch.setattr(demo, "_bundled", lambda name: bundled / name)
+    monkeypatch.setattr(demo, "bundled", lambda name: bundled / name)
     config = demo.prepare(tmp_path / "demo")
     assert config.read_text() == "target:\n  repo: .\n  scope: [train.py]\n"
     assert (tmp_path / "demo" / ".git").is_dir()

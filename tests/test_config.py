@@ -833,7 +833,8 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
 def test_every_config_in_the_repository_loads(path: Path) -> None:
-    assert load(path).target.scope
+    config = load(path)
+    assert all(target.scope and target.repo.is_dir() for target in config.targets)
 
 
 def _generator() -> Any:
