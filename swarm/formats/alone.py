@@ -126,7 +126,11 @@ def read(
         cases: list[Any] = told.get("cases") or []
         failed = [case["id"] for case in cases if not case["pass"]]
         print("cases that fail:", ", ".join(failed) or "none")
-        return (1 - len(failed) / len(cases) if cases else None), others, "no cases were reported"
+        return (
+            ((len(cases) - len(failed)) / len(cases) if cases else None),
+            others,
+            "no cases were reported",
+        )
     found = values(given, log, metrics)
     try:
         numbers = [float(v) for v in found]
