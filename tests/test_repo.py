@@ -31,6 +31,7 @@ from swarm.repo import (
     inspect,
     is_ancestor,
     read_file,
+    tracked_files,
 )
 from swarm.repo import process as repo_process
 from swarm.scope import Scope
@@ -203,6 +204,15 @@ def test_a_target_in_a_subdirectory_of_a_linked_worktree(tmp_path: Path) -> None
     git(top, "worktree", "add", "-q", str(tmp_path / "linked"))
     source = inspect(tmp_path / "linked" / "lib")
     assert (source.top, source.git_dir, source.prefix) == (tmp_path / "linked", top / ".git", "lib")
+
+
+def test_a_snapshot_of_a_linked_worktree_has_its_own_files(tmp_path: Path) -> None:
+    top = make_repo(tmp_path / "main", FILES)
+    git(top, "worktree", "add", "-q", str(tmp_path / "linked"))
+    write(tmp_path / "linked", {"new.py": "1\n", "train.py": "changed\n"})
+    git(tmp_path / "linked", "add", "new.py")
+    source = inspect(tmp_path / "linked", dirty="snapshot")
+    assert set(tracked_files(source)) == {*FILES, "new.py"}
 
 
 def test_a_shallow_clone_goes_all_the_way(tmp_path: Path) -> None:

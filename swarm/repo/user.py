@@ -59,8 +59,9 @@ def tracked_files(source: Source) -> tuple[str, ...]:
 
 def _files_on_disk(source: Source) -> tuple[str, ...]:
     """A snapshot's tree is not in the user's repository, but what it was made from is."""
+    _, own, _, _ = discover(source.top)  # a linked worktree has an index of its own
     args = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    out = GitDir(source.git_dir, source.top / source.prefix).run(*args)
+    out = GitDir(own, source.top / source.prefix).run(*args)
     below = f"{source.prefix}/" if source.prefix else ""
     paths = {p for p in out.fields if p.startswith(below) and (source.top / p).exists()}
     return tuple(sorted(p.removeprefix(below) for p in paths))
