@@ -16,6 +16,7 @@ from swarm.records import (
     Draining,
     Dropped,
     Ended,
+    Exhausted,
     FreshResult,
     NotMerged,
     Parked,
@@ -32,7 +33,7 @@ from swarm.state import RunState
 class Emit:
     """Write an event; nothing else has to happen."""
 
-    event: Decided | Draining | Dropped | Ended | NotMerged | Parked | Synced | Warned
+    event: Decided | Draining | Dropped | Ended | Exhausted | NotMerged | Parked | Synced | Warned
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,8 @@ class Fail:
     error: str
     hint: str
     on_base: str | None = None
+    results: dict[str, FreshResult] = field(default_factory=dict[str, FreshResult])
+    """Of targets that have come to their end before."""
 
 
 Action = Emit | Number | Stack | Promote | Measure | Propose | Finish | Leave | Fail

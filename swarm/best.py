@@ -93,15 +93,13 @@ def promotion(hub: Hub, state: RunState, action: Promote, now: datetime) -> Prom
 def deliver(hub: Hub, state: RunState, rundir: RunDir) -> bool:
     """Give `best` to the user's repository; False if it refused, which must not stop the run."""
     delivered = True
-    first = next(iter(state.targets.values())).info.repo
+    first = Path(next(iter(state.targets.values())).info.repo)
     for target in state.targets.values():
         ref = f"refs/heads/{state.branch(target.info.name, 'best')}"
         if not target.promotions:
             continue
         try:
-            noted = Path(target.info.repo)
-            # The run lies in the repository of the first target, wherever that is now.
-            top = rundir.repository(noted) if target.info.repo == first else noted
+            top = rundir.repository(Path(target.info.repo), first)
             hub.deliver(locate(top).git_dir, ref)
         except (PreconditionError, GitError) as error:
             log.warning("cannot deliver %s: %s", ref, error)

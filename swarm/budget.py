@@ -159,13 +159,25 @@ def _group_reached(
     for use in used:
         if (reason := use.reached()) is not None:
             return reason
-    targets = [state.targets[t] for t in dict.fromkeys(t for a in agents for t in a.info.targets)]
-    if limits.stale is not None and _since_keep(limits.stale, agents, targets) >= limits.stale:
+    served = dict.fromkeys(t for a in agents for t in a.info.targets)
+    targets = [state.targets[t] for t in served]
+    # Where nothing is tried any more, nothing can be kept either.
+    going = [t for t in targets if t.ended is None and _is_tried(t, agents)]
+    if (
+        limits.stale is not None
+        and going
+        and _since_keep(limits.stale, agents, going) >= limits.stale
+    ):
         return f"{limits.stale} experiments without a keep"
     value = limits.target
     if value is not None and targets and all(_has_come_to(t, value) for t in targets):
         return f"the target value {value:g} is reached"
     return None
+
+
+def _is_tried(target: Target, agents: list[Agent]) -> bool:
+    name = target.info.name
+    return any(name in a.info.targets and a.loops[name].exhausted is None for a in agents)
 
 
 def _elapsed(state: RunState, now: datetime | None) -> float:

@@ -56,9 +56,9 @@ def check(path: Path, overrides: Sequence[str], stop: Stop) -> Checked:
     for note in entered.notes:
         say(f"swarm: {note}")
     looks: list[Look] = []
-    for target in entered.config.targets:
+    for target, key in entered.config.places():
         own = entered.config.only(target.name)
-        seen = observe(own, lambda text: say(f"swarm: {text}"), stop.tidying)
+        seen = observe(own, lambda text: say(f"swarm: {text}"), stop.tidying, key=key)
         looks.append(Look(own, seen, diagnose(seen, own)))
     return Checked(path, tuple(looks))
 

@@ -291,6 +291,7 @@ def _log(rundir: RunDir, event: AnyEvent) -> dict[str, Any]:
         text = f"(cannot read {path}: {error.strerror})\n"
     return {
         "path": str(path),
+        "target": event.target,
         "purpose": event.purpose,
         "index": result.index,
         "failure": result.failure.kind if result.failure else None,
@@ -429,8 +430,8 @@ def apply_best(seen: Seen, *, onto: str | None, target: str | None, json: bool) 
             f"run `{run}` has not improved on its base: there is nothing to apply",
             hint="`swarm experiments` shows what was tried",
         )
-    first, noted = next(iter(seen.state.targets.values())).info.repo, Path(chosen.info.repo)
-    top = seen.rundir.repository(noted) if chosen.info.repo == first else noted
+    first = Path(next(iter(seen.state.targets.values())).info.repo)
+    top = seen.rundir.repository(Path(chosen.info.repo), first)
     ref = f"refs/heads/{seen.state.branch(chosen.info.name, 'best')}"
     # The repository may have refused it while the run lived; usually this changes nothing.
     Hub(seen.rundir.hub, run).deliver(locate(top).git_dir, ref)

@@ -52,7 +52,7 @@ from swarm.quantities import (
     wrong_at,
 )
 from swarm.records import CASES, Goal, MetricSpec
-from swarm.rules import JudgeConfig
+from swarm.rules import JudgeConfig, disorder
 from swarm.scope import Scope
 from swarm.sections import Section, existing, is_file, report, report_unknown, resolve
 from swarm.trust import ProviderConfig, SandboxConfig
@@ -330,6 +330,8 @@ class ClusterConfig(Section):
     """`local` starts a cluster of its own; `host:port` joins a running one."""
 
 
+OWN_FOLDERS = ("logs", "control")
+"""Beside these in the run directory lie the folders of the targets, by their names."""
 _WHOSE = "the targets have metrics of their own: give it in the budget of each target"
 
 
@@ -416,10 +418,12 @@ class RunConfig(Section):
         given = {**_given(shared), **_given(own)}
         if target.metric.name == CASES and "preset" not in given:
             given = {"preset": "suite", **given}
-        try:
-            rule = JudgeConfig.model_validate(given)
-        except ValidationError as error:
-            raise wrong_at([((*at, "judge"), error.errors()[0]["msg"])]) from None
+        rule = JudgeConfig.model_validate(given)
+        if found := disorder(rule):
+            key, message = found
+            raise wrong_at(
+                [((*at, "judge", key) if key in _given(own) else ("judge", key), message)]
+            )
         if target.metric.name != CASES and rule.points is not None:
             where = (*at, "judge") if target.judge and target.judge.points else ("judge",)
             what = "`points` count cases that pass, so target.metric is `cases`"
@@ -434,6 +438,9 @@ class RunConfig(Section):
             if target.name in names[:i]:
                 first = names.index(target.name)
                 what = f"targets.{first} is called `{target.name}` too: give each its own name"
+                found.append((("targets", i, "name"), what))
+            if "." in target.name or target.name in OWN_FOLDERS:
+                what = f"`{target.name}` is a file or folder of the run: take another name"
                 found.append((("targets", i, "name"), what))
             if target.slot != self.targets[0].slot:
                 what = f"targets share their slots: it must be the same as that of `{names[0]}`"
@@ -492,13 +499,7 @@ class RunConfig(Section):
 
     def only(self, name: str) -> RunConfig:
         """Give the config of a run that has none but the target of this name."""
-        own = self.named(name)
-        agents = tuple(
-            group.model_copy(update={"targets": None})
-            for group in self.agents
-            if group.serves(name)
-        )
-        return self.model_copy(update={"one": own, "several": None, "agents": agents})
+        return self.model_copy(update={"one": self.named(name), "several": None})
 
     def part(self, target: TargetConfig) -> str:
         """Give a target's part of the run's branches and files: none where there is one target."""

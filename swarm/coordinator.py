@@ -114,6 +114,8 @@ class Coordinator:
         self._newest: dict[str, str] = {}
         self._sent: dict[tuple[str, str], int] = {}
         """How many of a target's attempts an agent has been told: by agent and target."""
+        self._aimed: dict[str, str] = {}
+        """The target of each agent's last proposal, whatever becomes of it."""
         self._lost: dict[str, int] = {}
         self._refs: dict[str, tuple[str, str | None]] = {}
         """Where the hub's refs have to go, and from where. They wait for company: a git process
@@ -431,6 +433,7 @@ class Coordinator:
 
     def _propose(self, action: Propose) -> None:
         self._crew.proposing[action.agent] = action
+        self._aimed[action.agent] = action.target
         target = self.state.targets[action.target]
         sent = self._sent.get((action.agent, action.target), 0)
         self._sent[action.agent, action.target] = len(target.attempts)
@@ -488,7 +491,10 @@ class Coordinator:
         repairs = self.state.experiments[number].repairs if number else 0
         if job.purpose == "candidate" and repairs:
             which = f"-mended-{repairs}"  # what crashed has a log of its own
-        path = self._dir.logs / str(number) / f"{job.purpose}{which}-{job.index}.log"
+        # The base of every target has the number 0.
+        part = "" if number else self.state.targets[action.target].info.part
+        name = f"{job.purpose}{which}-{job.index}.log"
+        path = self._dir.logs / str(number) / part / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(blot_bytes(done.log, self._secrets))
         relative = path.relative_to(self._dir.path).as_posix()
@@ -551,7 +557,12 @@ class Coordinator:
     def _unpaid(self, ready: Ready) -> list[AnyEvent]:
         due = self.state.agents[ready.agent].proposals
         return [
-            Spent(agent=ready.agent, usage=usage, reason="it was cut off")
+            Spent(
+                agent=ready.agent,
+                target=self._aimed.get(ready.agent),
+                usage=usage,
+                reason="it was cut off",
+            )
             for ordinal, usage in sorted(ready.unpaid)
             if ordinal >= due
         ]
@@ -679,7 +690,7 @@ class Coordinator:
 
     def _fail(self, action: Fail) -> None:
         self._call_off()
-        self._record(Failed(error=action.error, hint=action.hint))
+        self._record(Failed(error=action.error, hint=action.hint, results=action.results))
         self._settle()
         self._over = True
         if action.on_base is not None:

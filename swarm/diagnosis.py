@@ -325,7 +325,8 @@ def _noise(case: _Case) -> Iterator[Finding]:
     figures, rule = case.figures, case.config.rule()
     if figures is None:
         return
-    goal = case.config.budget.target
+    own = case.config.target.budget.target
+    goal = own if own is not None else case.config.budget.target
     gap = None
     if goal is not None:
         gap = case.config.target.metric.spec.sign * (goal - figures.mean)

@@ -30,6 +30,9 @@ from swarm.records import (
     Verdict,
 )
 
+MEMORY = 50
+"""Measurements of each target after which what its slots did counts for about a third."""
+
 FINAL_INDEX = 1_000_000
 """Measurements at the end of a run use indices from here on, so that their seeds are fresh."""
 
@@ -109,6 +112,7 @@ class Loop:
     experiments: int = 0
     streak: int = 0
     """Experiments in a row without a keep."""
+    invalid_streak: int = 0
     returned: Returned | None = None
     """Its last proposal repeats another; the agent is to be told so."""
     instead_of: Twin | None = None
@@ -133,7 +137,6 @@ class Agent:
     """Proposals ever made, prepared and dropped ones included; the next one's seed."""
     experiments: int = 0
     keeps: int = 0
-    invalid_streak: int = 0
     invalid: int = 0
     gain: float = 0.0
     """Sum of the gains of its experiments that reached `best`, by their own comparisons."""
@@ -161,11 +164,6 @@ class Agent:
     def outstanding(self) -> int:
         """Proposals that are not decided yet."""
         return sum(loop.outstanding for loop in self.loops.values())
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether it has nothing left to try anywhere."""
-        return all(self.loops[t].exhausted is not None for t in self.info.targets)
 
 
 @dataclass
@@ -222,6 +220,10 @@ class Target:
     tokens: int = 0
     busy_seconds: float = 0.0
     """Time that slots were held for it."""
+    lately: float = 0.0
+    """The same, with less weight the longer it is ago."""
+    aborts: list[str] = field(default_factory=list[str])
+    """Why its last measurements were aborted, since one was not."""
     measurements: int = 0
     since_keep: int = 0
     promotions: list[Promoted] = field(default_factory=list[Promoted])

@@ -16,7 +16,6 @@ from swarm.entities import Experiment, Phase, Target, landed
 from swarm.formats.text import number, one_line, signed
 from swarm.grounds import remarks
 from swarm.judge import Count, detectable
-from swarm.plan import DRIFT
 from swarm.quantities import margin
 from swarm.records import VERDICTS, FreshResult, Goal, Noun, Verdict
 from swarm.rules import JudgeConfig
@@ -230,7 +229,7 @@ def find(
 def warnings(state: RunState) -> tuple[str, ...]:
     """Give what a run was warned of; when it is over, its budget is no warning any more."""
     over = state.phase in views.ENDED
-    return tuple(w for limit, w in state.warnings.items() if limit == DRIFT or not over)
+    return tuple(state.drifts if over else state.warnings.values())
 
 
 def _target(state: RunState, target: Target, config: RunConfig | None) -> TargetFindings:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from swarm import budget
 from swarm import config as configs
 from swarm.clean import remove_scratch
-from swarm.config import RunConfig, TargetConfig
+from swarm.config import RunConfig, TargetBudget, TargetConfig
 from swarm.doors import enter, place
 from swarm.doors.wish import Wish, agents_of
 from swarm.errors import (
@@ -410,6 +410,9 @@ def _slots(config: RunConfig) -> str:
 def _budget(config: RunConfig) -> str:
     set_ = config.budget.model_dump(exclude_none=True)
     limits = [f"{k} {duration(v) if k == 'time' else format(v, 'g')}" for k, v in set_.items()]
+    own = [t.name for t in config.targets if t.budget != TargetBudget()]
+    if own:
+        limits.append(f"more for {', '.join(own)}")
     return ", ".join(limits) or "none: it runs until it is stopped (Ctrl-C, or `swarm stop`)"
 
 

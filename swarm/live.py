@@ -28,9 +28,9 @@ from swarm.errors import SwarmError
 from swarm.formats.text import duration, number, one_line, signed
 from swarm.ledger import Tail
 from swarm.lessons import changes
-from swarm.plan import DRIFT
 from swarm.records import (
     CASES,
+    DRIFT,
     AnyEvent,
     Decided,
     Draining,
@@ -69,6 +69,7 @@ from swarm.views import (
     standing,
     used_up,
     waits,
+    why_idle,
 )
 
 log = logging.getLogger("swarm")
@@ -325,7 +326,7 @@ def panel(
     """Give the whole picture of a run that goes on, for a terminal of this size."""
     lines = recent[-max(2, min(RECENT, height // 4)) :]
     bars, proposers = _bars(state, config, now), list(_proposers(state))
-    extra = max(0, len(bars) - 3) + len(proposers) + (DRIFT in state.warnings)
+    extra = max(0, len(bars) - 3) + len(proposers) + len(state.drifts)
     several = len(state.targets) > 1
     extra += len(state.targets) + 2 if several else 3
     room = max(3, height - len(lines) - 10 - extra)
@@ -375,7 +376,7 @@ def _facts(state: RunState, config: RunConfig, now: datetime) -> Table:
     if slots and elapsed > 0:
         share = min(1.0, state.spend.busy_seconds / (elapsed * slots))
         grid.add_row("slots", Text(f"{slots}, {share:.0%} busy so far"))
-    if drift := state.warnings.get(DRIFT):
+    for drift in state.drifts:
         grid.add_row(DRIFT, Text(one_line(drift, REASON), style="yellow"))
     if state.spend.usd:
         grid.add_row("spent", Text(f"${state.spend.usd:.2f}"))
@@ -446,7 +447,8 @@ def _bars(state: RunState, config: RunConfig, now: datetime) -> list[_Bar]:
         bars.append(_Bar(use.name, use.share, use.of().removesuffix(f" {use.name}")))
     stale = config.budget.stale
     if stale is not None:
-        since = min((t.since_keep for t in state.targets.values()), default=0)
+        going = [t.since_keep for t in state.targets.values() if t.ended is None]
+        since = min(going, default=stale)
         bars.append(_Bar("stale", since / stale, f"{since} of {stale} without a keep"))
     return bars
 
@@ -500,7 +502,8 @@ def _agents(
 def _doing(state: RunState, agent: Agent, now: datetime, over: frozenset[int]) -> Text:
     what = doing(state, agent, live=True, now=now, used_up=over)
     if what == "parked":
-        return Text(f"parked: {one_line(agent.parked or '', REASON)}", style="yellow")
+        why = one_line(why_idle(state, agent) or "", REASON)
+        return Text(f"parked: {why}", style="yellow")
     wait = waits(state, agent, now)
     if what == "waiting" and wait is not None:
         reason = one_line(agent.waiting_reason, REASON)

@@ -6,7 +6,7 @@ experiments that are being compared, then new ones; base and best afresh at the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from swarm.actions import Measure, View
@@ -79,7 +79,10 @@ def measurements(view: View) -> list[Measure]:
 
 
 class Shares:
-    """How much of the slots' time each target has had, for its weight."""
+    """How much of the slots' time each target has had lately, for its weight.
+
+    Lately, so that one with nothing to measure for hours does not take all slots for as long after.
+    """
 
     def __init__(self, view: View) -> None:
         """Count what was measured, and what is in flight at what it has taken so far."""
@@ -91,29 +94,23 @@ class Shares:
             t.info.name: t.busy_seconds / t.measurements if t.busy_seconds > 0 else usual
             for t in targets
         }
-        self._had = {t.info.name: t.busy_seconds for t in targets}
+        self._had = {t.info.name: t.lately for t in targets}
         for m in view.crew.measuring.values():
             self.take(m.target)
 
-    def take(self, name: str, measurements: float = 1.0) -> None:
-        """Count measurements that a target is going to have."""
-        self._had[name] += measurements * self._each[name]
+    def take(self, name: str) -> None:
+        """Count a measurement that a target is going to have."""
+        self._had[name] += self._each[name]
 
     def least(self, names: Iterable[str]) -> str:
         """Give the target that has had least; of equals the first."""
-        return min(names, key=self._share)
-
-    def next(self, names: Sequence[str]) -> list[str]:
-        """Give the targets that come next as fairly: one measurement more or less is no matter."""
-        least = min(map(self._share, names), default=0.0)
-        return [n for n in names if self._share(n) <= least + self._each[n] / self._weights[n]]
-
-    def _share(self, name: str) -> float:
-        return self._had[name] / self._weights[name]
+        return min(names, key=lambda name: self._had[name] / self._weights[name])
 
 
 def _wishes(view: View, target: Target) -> Iterator[_Wish]:
     """All measurements that would help now, the most urgent first."""
+    if target.failed:
+        return  # nothing can be compared there any more
     yield from _baseline_wishes(view, target)
     if target.primary(target.info.base).n == 0:
         return  # a base that does not run would make every other measurement worthless
@@ -210,7 +207,7 @@ def _duel_wishes(view: View, target: Target, experiment: Experiment, look: Look)
 
 def _final_wishes(view: View, target: Target) -> Iterator[_Wish]:
     """Measure base and best afresh, interleaved, once everything else is settled."""
-    if not _settled(view, target) or not view.closing(target) or target.failed:
+    if not _settled(view, target) or not view.closing(target):
         return
     base, best = target.info.base, target.best
     if target.tree_of[base] == target.tree_of[best]:

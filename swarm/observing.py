@@ -85,17 +85,20 @@ Tidying = Callable[[], AbstractContextManager[None]]
 """Within it nothing interrupts."""
 
 
-def observe(config: RunConfig, tell: Tell, tidying: Tidying = nullcontext) -> Observations:
+def observe(
+    config: RunConfig, tell: Tell, tidying: Tidying = nullcontext, *, key: str = "target"
+) -> Observations:
     """Look at everything a launch would look at, and measure the base.
 
     Args:
         config: as loaded.
         tell: is told how far it has come.
         tidying: a context in which signals wait, for what must be done whatever happens.
+        key: where the target stands in the config.
     """
     with tidying():  # git reads on when it is interrupted, and a snapshot writes
         keys = take(config.askers, os.environ)
-        source, seen = _preconditions(config, keys)
+        source, seen = _preconditions(config, keys, key)
     if source is None:
         return seen
     with _scratch(tidying) as root:
@@ -155,7 +158,7 @@ def bench(config: RunConfig, tell: Tell, tidying: Tidying = nullcontext) -> Gene
 
 
 def _preconditions(
-    config: RunConfig, keys: Mapping[str, str]
+    config: RunConfig, keys: Mapping[str, str], key: str
 ) -> tuple[Source | None, Observations]:
     """Collect what a launch would refuse; no source if nothing can be measured."""
     refusals: list[SwarmError] = []
@@ -163,9 +166,9 @@ def _preconditions(
     found = _try(refusals, lambda: inspect(target.repo, target.base, dirty=target.dirty))
     files = None
     if (source := found) is not None:
-        files = _try(refusals, lambda: check_target(target, source))
+        files = _try(refusals, lambda: check_target(target, source, key))
         if files is not None:
-            _try(refusals, lambda: check_groups(config, target, source, "target"))
+            _try(refusals, lambda: check_groups(config, target, source, key))
         _try(refusals, lambda: check_branch_room(source, config.name))
         _try(refusals, lambda: warm_start(config, source.top))
     _try(refusals, lambda: check_proposers(config, keys))

@@ -27,13 +27,15 @@ from swarm.config import TargetConfig
 from swarm.entities import Agent, Experiment, Target
 from swarm.judge import Step, case_changes, drifted, parted
 from swarm.looks import MAX_ABORTS, look_at, look_at_stack
-from swarm.measuring import Shares, measurements, results
+from swarm.measuring import measurements, results
 from swarm.patterns import CORRECT_IT
 from swarm.records import (
+    DRIFT,
     Decided,
     Draining,
     Dropped,
     Ended,
+    Exhausted,
     Failure,
     MergeOutcome,
     NotMerged,
@@ -42,13 +44,12 @@ from swarm.records import (
     Verdict,
     Warned,
 )
+from swarm.state import RunState
 
 ABORTS_IN_A_ROW = 10
 """Aborted measurements in a row, and four more for each slot, that end the run: it would spin."""
 LONGEST_HELD_S = 600.0
 """A crash whose proposer has to wait for longer than this is not held open for it."""
-DRIFT = "drift"
-"""What `Warned` calls a machine on which the same commit measures differently later."""
 MAX_INVALID = 5
 """Invalid proposals in a row that park an agent."""
 
@@ -145,7 +146,8 @@ def _may_be_mended(view: View, experiment: Experiment) -> bool:
     failed = experiment.failed
     crashed = failed is not None and failed.failure is not None and failed.failure.kind == "crash"
     again = experiment.repairs < view.config.repair and not experiment.gave_up
-    able = agent.info.thinks and agent.parked is None
+    serves = experiment.target in agent.info.targets
+    able = agent.info.thinks and agent.parked is None and serves
     until = agent.waiting_until
     soon = until is None or (until - view.now).total_seconds() < LONGEST_HELD_S
     closing = view.closing(view.state.targets[experiment.target])
@@ -166,6 +168,10 @@ def _merge(view: View) -> list[Action]:
 
 def _merge_one(view: View, target: Target) -> Action | None:
     name = target.info.name
+    if target.failed:
+        waiting = [target.stack.number] if target.stack is not None else target.queue
+        why = "its target has ended: nothing can be compared with its base"
+        return next((_refuse(target, n, "antagonistic", why) for n in waiting), None)
     if target.stack is not None:
         return _settle_stack(view, target)
     if view.crew.interrupted:
@@ -240,18 +246,17 @@ def _turn(view: View) -> list[Action]:
     if crew.interrupted or state.phase not in ("running", "draining"):
         return []
     targets = state.targets.values()
-    trouble = _machine_trouble(view) or next(_target_troubles(view), None)
+    trouble = next(_target_troubles(view), None)
     if trouble is not None:
         return [trouble]
-    drift = next((words for t in targets if (words := _drift(view, t))), None)
+    drift = next((event for t in targets if (event := _drift(view, t))), None)
     if drift is not None:
-        return [Emit(Warned(limit=DRIFT, message=drift))]
+        return [Emit(drift)]
     if state.phase == "draining":
         return []
-    for name, agent in state.agents.items():
-        if agent.parked is None and agent.invalid_streak >= MAX_INVALID:
-            reason = f"{agent.invalid_streak} invalid proposals in a row"
-            return [Emit(Parked(agent=name, reason=reason))]
+    stopped = next(_no_use(view), None)
+    if stopped is not None:
+        return [Emit(stopped)]
     warnings = budget.warning(view.config, state, view.now)
     if warnings:
         return [Emit(Warned(limit=limit, message=words)) for limit, words in warnings]
@@ -261,12 +266,28 @@ def _turn(view: View) -> list[Action]:
     return _end_targets(view) or _all_parked(view)
 
 
+def _no_use(view: View) -> Iterator[Parked | Exhausted]:
+    """Stop an agent where it proposes nothing that can be measured; altogether, if it is so there
+    where it was last of use.
+    """
+    for name, agent in view.state.agents.items():
+        for target, loop in agent.loops.items():
+            stops = loop.invalid_streak >= MAX_INVALID and loop.exhausted is None
+            if agent.parked is not None or not stops:
+                continue
+            reason = f"{loop.invalid_streak} invalid proposals in a row"
+            if any(t != target and _may_try(view, agent, t) for t in agent.info.targets):
+                yield Exhausted(agent=name, target=target, reason=reason)
+            else:
+                yield Parked(agent=name, reason=reason)
+
+
 def _target_troubles(view: View) -> Iterator[Action]:
     """End a target that cannot be measured; when there is no other, the run cannot go on."""
     for target in view.state.targets.values():
-        trouble = (
-            None if target.failed else _base_trouble(view, target) or _unknown_names(view, target)
-        )
+        looks = (_base_trouble, _unknown_names, _machine_trouble)
+        found = (look(view, target) for look in looks if not target.failed)
+        trouble = next((one for one in found if one is not None), None)
         if trouble is not None:
             others = (t for t in view.state.targets.values() if t is not target)
             last = all(t.failed for t in others)
@@ -311,9 +332,8 @@ def _all_parked(view: View) -> list[Action]:
     reasons = "; ".join(f"{', '.join(who)}: {why}" for why, who in names.items())
     hints = list(dict.fromkeys(a.hint for a in stuck if a.hint))
     known = "; ".join(hints) or "`swarm show` tells what was wrong with their last proposals"
-    return [
-        Fail(f"every agent is parked: {reasons}", f"{known}; launch the run again to resume it")
-    ]
+    error, hint = f"every agent is parked: {reasons}", f"{known}; launch the run again to resume it"
+    return [Fail(error, hint, results=results(view))]
 
 
 def _base_trouble(view: View, target: Target) -> Fail | None:
@@ -378,10 +398,15 @@ def _unknown_names(view: View, target: Target) -> Fail | None:
     return None
 
 
-def _drift(view: View, target: Target) -> str | None:
+def _drift_key(state: RunState, target: Target) -> str:
+    return DRIFT if len(state.targets) == 1 else f"{DRIFT}.{target.info.name}"
+
+
+def _drift(view: View, target: Target) -> Warned | None:
     """Notice, once, that a commit no longer measures as it did; controls show it."""
     rule = view.rule(target)
-    if DRIFT in view.state.warnings or rule.window != "all":
+    key = _drift_key(view.state, target)
+    if key in view.state.warnings or rule.window != "all":
         return None
     for machine, spread in target.spreads.items():
         for commit in (target.info.base, target.best):
@@ -393,21 +418,24 @@ def _drift(view: View, target: Target) -> str | None:
             apart = apart or parted(sample.values[: rule.baseline], last, spread)
             if apart is not None:
                 name = target.info.metric.name
-                return (
-                    f"the machine drifts: {name} of the same commit has moved by {apart:+.1f} "
-                    "standard errors since it was first measured; set judge.window to 5, and give "
-                    "each slot a core or a GPU of its own"
+                where = "" if key == DRIFT else f" (target `{target.info.name}`)"
+                words = (
+                    f"the machine drifts{where}: {name} of the same commit has moved by "
+                    f"{apart:+.1f} standard errors since it was first measured; set judge.window "
+                    "to 5, and give each slot a core or a GPU of its own"
                 )
+                return Warned(limit=key, message=words)
     return None
 
 
-def _machine_trouble(view: View) -> Fail | None:
+def _machine_trouble(view: View, target: Target) -> Fail | None:
     """Measurements that all die say nothing of any commit, so they would be made for ever."""
-    died = view.state.aborts
+    died = target.aborts
     if len(died) < ABORTS_IN_A_ROW + 4 * len(view.crew.slots):
         return None
     return Fail(
-        f"the machinery died under the last {len(died)} measurements: {died[-1]}",
+        f"the machinery died under the last {len(died)} measurements of target "
+        f"`{target.info.name}`: {died[-1]}",
         "free the machine of what is in the way (a full disk, say), then launch again",
     )
 
@@ -463,16 +491,21 @@ class _Rooms:
         self._all = budget.room(config, state, sum(ahead.values()), at_work)
         self._groups = budget.group_room(config, state, busy, at_work, view.now)
         self._targets = budget.target_room(config, state, ahead)
-        self.shares = Shares(view)
-        """What each target will have had when all that is begun is measured."""
-        for name, target in state.targets.items():
-            self.shares.take(name, len(target.open) + ahead[name])
+        self._weights = {t.name: t.weight for t in config.targets}
+        self._waiting = {n: len(t.open) + ahead[n] for n, t in state.targets.items()}
 
     def group(self, agent: Agent) -> bool:
         return self._all != 0 and self._groups.get(agent.info.group) != 0
 
     def target(self, name: str) -> bool:
         return self._targets.get(name) != 0
+
+    def urgency(self, agent: Agent, name: str) -> tuple[float, float]:
+        """Say what speaks against an agent's going on with a target: what waits there, and what it
+        has tried there already.
+        """
+        weight = self._weights[name]
+        return self._waiting[name] / weight, agent.loops[name].experiments / weight
 
     def take(self, agent: Agent, target: str) -> None:
         """Count a proposal that is about to begin."""
@@ -481,25 +514,19 @@ class _Rooms:
             self._groups[agent.info.group] -= 1
         if target in self._targets:
             self._targets[target] -= 1
-        self.shares.take(target)
+        self._waiting[target] += 1
 
 
 def _next_target(view: View, agent: Agent, rooms: _Rooms) -> str | None:
-    """Choose what an agent works on next: by the targets' shares, unless it has to be told.
+    """Choose what an agent works on next: where least waits to be measured, for its weight.
 
-    Of targets that come next as fairly it takes the one that it knows least: each agent has its
-    own part of what can be tried, and would else leave it untried on some.
+    So no slot is idle for want of proposals; who gets the slots is settled there. Of targets alike
+    it takes the one on which it has tried least: each agent has its own part of what can be tried.
+    An agent that has to be told of a repeat goes on where it made it.
     """
     may = [t for t in agent.info.targets if _may_try(view, agent, t) and rooms.target(t)]
-    free = [
-        t
-        for t in may
-        if agent.loops[t].prepared is None and len(agent.loops[t].open) <= view.config.lookahead
-    ]
-    told = next((t for t in free if agent.loops[t].returned is not None), None)
-    return told or min(
-        rooms.shares.next(free), key=lambda t: agent.loops[t].experiments, default=None
-    )
+    told = next((t for t in may if agent.loops[t].returned is not None), None)
+    return told or min(may, key=lambda t: rooms.urgency(agent, t), default=None)
 
 
 def _may_try(view: View, agent: Agent, target: str) -> bool:

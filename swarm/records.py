@@ -387,6 +387,11 @@ class Waiting(Event):
     usage: Usage = Usage()
 
 
+DRIFT = "drift"
+"""What `Warned` calls a machine on which the same commit measures differently later; with several
+targets, their names follow."""
+
+
 class Warned(Event):
     """A budget is nearly used up, or the machine drifts: said once."""
 
@@ -561,6 +566,8 @@ class Failed(Event):
     kind: Literal["failed"] = "failed"
     error: str
     hint: str | None = None
+    results: dict[str, FreshResult] = Field(default_factory=dict)
+    """Of targets that had come to their end before."""
 
 
 AnyEvent = Annotated[

@@ -162,13 +162,8 @@ class JudgeConfig(Section):
         return {**(known[0] if known else {}), **given}
 
     @model_validator(mode="after")
-    def _ordered(self) -> JudgeConfig:
+    def _can_be(self) -> JudgeConfig:
         found: list[tuple[str, str]] = []
-        for low, high in (("drop_below", "keep_above"), ("keep_above", "once")):
-            a, b = getattr(self, low), getattr(self, high)
-            if a > b:
-                at = high if high in self.model_fields_set else low
-                found.append((at, f"`{low}` ({a:g}) must not be above `{high}` ({b:g})"))
         low_bound, high_bound = self.bounds or (None, None)
         if low_bound is not None and high_bound is not None and low_bound >= high_bound:
             found.append(("bounds", f"the lowest, {low_bound:g}, is not below the highest"))
@@ -177,3 +172,16 @@ class JudgeConfig(Section):
         if found:
             raise wrong_at(found)
         return self
+
+
+def disorder(rule: JudgeConfig) -> tuple[str, str] | None:
+    """Give a key whose value contradicts another's, and why; None if all are in order.
+
+    Not looked at in each section, for a target's own keys stand in place of some of the run's.
+    """
+    for low, high in (("drop_below", "keep_above"), ("keep_above", "once")):
+        a, b = getattr(rule, low), getattr(rule, high)
+        if a > b:
+            at = high if high in rule.model_fields_set else low
+            return at, f"`{low}` ({a:g}) must not be above `{high}` ({b:g})"
+    return None

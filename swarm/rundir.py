@@ -91,13 +91,20 @@ class RunDir(Views):
         """What Ray's own processes had to say."""
         return self.path / "ray.log"
 
-    def repository(self, noted: Path) -> Path:
-        """Give the user's repository: where the run lies now, or, for a copy, where it was noted.
+    def repository(self, noted: Path, first: Path) -> Path:
+        """Give where a target's repository is now.
 
-        Both may have been moved, or are seen from a machine that has them at another place.
+        The run lies in that of the first target, which may have been moved with what is below it,
+        or is seen from a machine that has it at another place. A copy of a run lies in none.
+
+        Args:
+            noted: where the target's repository was when the run began.
+            first: where that of the first target was.
         """
         top = self.path.parent.parent.parent
-        return top if self.path.parent == runs_folder(top) and (top / ".git").exists() else noted
+        if self.path.parent != runs_folder(top) or not (top / ".git").exists():
+            return noted
+        return top / noted.relative_to(first) if noted.is_relative_to(first) else noted
 
     @property
     def scratch_key(self) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from swarm.entities import (
+    MEMORY,
     THIN,
     Agent,
     Experiment,
@@ -25,6 +26,7 @@ from swarm.entities import (
 )
 from swarm.judge import Record
 from swarm.records import (
+    DRIFT,
     AgentInfo,
     AnyEvent,
     Decided,
@@ -34,6 +36,7 @@ from swarm.records import (
     Exhausted,
     Failed,
     Finished,
+    FreshResult,
     Interrupted,
     Launched,
     Measured,
@@ -83,8 +86,6 @@ class RunState:
         self.last_at: datetime | None = None
         self.launch: Launched | None = None
         self.processes: list[ProcessStamp] = []
-        self.aborts: list[str] = []
-        """Why the last measurements were aborted, since one was not."""
         self.warnings: dict[str, str] = {}
         """What was warned of, once: a limit that is nearly used up, or `drift` -> the words."""
         self.next_number = 1
@@ -111,6 +112,12 @@ class RunState:
             loop = agent.loops.get(target)
             if loop is not None and loop.prepared is not None:
                 yield name, loop.prepared
+
+    @property
+    def drifts(self) -> list[str]:
+        """What was warned of machines that drift."""
+        found = self.warnings.items()
+        return [words for limit, words in found if limit.partition(".")[0] == DRIFT]
 
     @property
     def slots(self) -> tuple[SlotInfo, ...]:
@@ -143,20 +150,20 @@ class RunState:
             self.spend.seconds += self._running_for(self.last_at)
         self.launch, self.launched_at = event, event.at
         self.paused_at = event.at if self.phase == "paused" else None
-        self.processes, self.aborts = [event.process], []
+        self.processes = [event.process]
         if self.phase != "paused":
             self.phase, self.reason, self.hint = "running", "", None
         self._enrol(event.agents)
         here = {info.name for info in event.agents}
         for name, agent in self.agents.items():
-            agent.gone, agent.invalid_streak = name not in here, 0
+            agent.gone = name not in here
             agent.parked = "it is not in the config any more" if agent.gone else None
             for loop in agent.loops.values():
-                loop.exhausted = None
+                loop.exhausted, loop.invalid_streak = None, 0
         kinds = {s.machine for s in event.slots}
         for target in self.targets.values():
             target.failed_on_base.clear()  # it may have been repaired
-            target.ended, target.failed = None, False
+            target.ended, target.failed, target.aborts = None, False, []
             for experiment in target.open.values():
                 if experiment.machine not in kinds:  # compare it where there are slots now
                     experiment.machine, experiment.controls = None, 0
@@ -194,11 +201,15 @@ class RunState:
     def _on_failed(self, event: Failed) -> None:
         self._close_launch(event)
         self.phase, self.reason, self.hint = "failed", event.error, event.hint
+        self._take_results(event.results)
 
     def _on_finished(self, event: Finished) -> None:
         self._close_launch(event)
         self.phase, self.reason = "finished", event.reason
-        for name, result in event.results.items():
+        self._take_results(event.results)
+
+    def _take_results(self, results: dict[str, FreshResult]) -> None:
+        for name, result in results.items():
             self.targets[name].result = result
 
     # --- agents ---
@@ -301,7 +312,7 @@ class RunState:
         loop.open.discard(event.number)
         target.verdicts[event.verdict] += 1
         target.attempts.append(attempt_of(experiment, means(target, experiment)))
-        agent.invalid_streak = agent.invalid_streak + 1 if event.verdict == "invalid" else 0
+        loop.invalid_streak = loop.invalid_streak + 1 if event.verdict == "invalid" else 0
         if event.verdict == "aborted":
             self.spend.experiments -= 1
             agent.experiments -= 1
@@ -361,8 +372,12 @@ class RunState:
         target.tokens += result.tokens
         target.busy_seconds += event.busy_seconds
         target.measurements += 1
+        for each in self.targets.values():
+            each.lately *= 1 - 1 / (MEMORY * len(self.targets))
+        target.lately += event.busy_seconds
         aborted = result.failure is not None and result.failure.kind == "aborted"
-        self.aborts = [*self.aborts, result.failure.reason] if aborted and result.failure else []
+        reasons = [*target.aborts, result.failure.reason] if aborted and result.failure else []
+        target.aborts = reasons
         if event.purpose == "final":
             if not aborted:
                 self._take_final(target, result)
@@ -436,7 +451,8 @@ class RunState:
             target.unconfirmed[event.tree] = event.new
         for agent in self.agents.values():
             if (loop := agent.loops.get(event.target)) is not None:
-                loop.exhausted = None  # it had tried all it could think of on the old best
+                # It had tried all it could think of on the old best.
+                loop.exhausted, loop.invalid_streak = None, 0
         experiment = self.experiments[event.number]
         self.agents[experiment.agent].gain += experiment.gain or 0.0
         self._leave_queue(target, event.number, event.new)

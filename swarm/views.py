@@ -167,6 +167,9 @@ def doing(
     """
     if agent.parked is not None:
         return "parked"
+    idle = not agent.open and not agent.prepared
+    if idle and why_idle(state, agent) is not None and phase(state, live=live) not in ENDED:
+        return "parked"
     stands = phase(state, live=live)
     if stands in ENDED:
         return "stopped"
@@ -180,6 +183,17 @@ def doing(
     if over:
         return "out of budget"
     return "proposing" if stands == "running" else "waiting"
+
+
+def why_idle(state: RunState, agent: Agent) -> str | None:
+    """Say why an agent has nothing to try anywhere, None if it has."""
+    if agent.parked is not None:
+        return agent.parked
+    loops = [(state.targets[t], agent.loops[t]) for t in agent.info.targets]
+    if any(target.ended is None and loop.exhausted is None for target, loop in loops):
+        return None
+    reasons = (target.ended or loop.exhausted for target, loop in loops)
+    return "; ".join(dict.fromkeys(reason for reason in reasons if reason))
 
 
 def used_up(config: RunConfig | None, state: RunState, now: datetime) -> frozenset[int]:

@@ -893,3 +893,59 @@ def test_the_schema_agrees_with_the_loader() -> None:
         wrong = {**example, "target": {**example["target"], path: value}}
         assert not check.is_valid(wrong)
         bad(json.dumps(wrong))
+
+
+# --- several targets ----------------------------------------------------------------------------
+
+SEVERAL = """\
+targets:
+  - {name: a, scope: [x], run: ls, metric: {name: m, goal: minimize}}
+  - {name: b, scope: [y], run: ls, metric: {name: cases, goal: maximize}}
+agents: [{count: 2}, {targets: [a]}]
+judge: {baseline: 3}
+"""
+
+
+def test_each_target_has_its_own_judge_key_by_key() -> None:
+    config = good(SEVERAL, "targets.0.judge={min_delta: 2}", "targets.1.judge={drop_below: 2.2}")
+    assert (config.rule("a").min_delta, config.rule("a").baseline) == (2.0, 3)
+    assert (config.rule("b").preset, config.rule("b").baseline) == ("suite", 3)
+    assert config.rule("b").drop_below == 2.2, "below the 2.5 of its preset"
+    other = good(SEVERAL, "judge={keep_above: 4, once: 5}", "targets.0.judge={drop_below: 3}")
+    assert (other.rule("a").drop_below, other.rule("a").keep_above) == (3.0, 4.0)
+    assert config.only("b").targets == (config.named("b"),)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("targets.1.name=a", "targets.1.name: targets.0 is called `a` too"),
+        ("targets.1.name=logs", "targets.1.name: `logs` is a file or folder of the run"),
+        ("targets.1.name=hub.git", "targets.1.name: `hub.git` is a file or folder of the run"),
+        ("targets.1.slot={cpus: 2}", "targets.1.slot: targets share their slots"),
+        ("agents.1.targets=[z]", "agents.1.targets.0: there is no target `z`, only a, b"),
+        ("agents=[{targets: [a]}]", "agents: no group works on `b`"),
+        ("budget={target: 3}", "budget.target: the targets have metrics of their own"),
+        ("agents.0.budget={target: 3}", "agents.0.budget.target: the targets have metrics"),
+        ("targets.0.judge={points: [cases]}", "targets.0.judge: `points` count cases that pass"),
+        (
+            "targets.0.judge={drop_below: 2.5}",
+            "targets.0.judge.drop_below: `drop_below` (2.5) must",
+        ),
+        ("targets=[]", "targets: at least one is needed"),
+    ],
+)
+def test_targets_that_do_not_go_together_are_refused(override: str, said: str) -> None:
+    assert said in bad(SEVERAL, override)
+
+
+def test_one_target_or_several() -> None:
+    assert "targets: give `target` or `targets`, not both" in bad(SEVERAL + BASE)
+    assert "target: this key is required (or `targets`, a list)" in bad("agents: [{count: 1}]\n")
+
+
+def test_what_differs_between_several_targets_is_named_with_its_place() -> None:
+    old = good(SEVERAL)
+    assert changed_keys(old, good(SEVERAL, "targets.1.weight=2")) == ["targets.1.weight"]
+    assert changed_keys(old, good(SEVERAL, "judge.baseline=4")) == ["judge.baseline"]
+    assert changed_keys(old, good(SEVERAL, "targets.0.budget={experiments: 4}")) == []

@@ -156,14 +156,14 @@ def relaunched(story: Story, **changes: Any) -> None:
 def test_a_launch_gives_parked_agents_and_a_failing_base_another_chance() -> None:
     story = half_a_morning()
     story.state.agents["a1"].parked = "5 invalid proposals in a row"
-    story.state.agents["a1"].invalid_streak = 5
+    story.state.agents["a1"].loops["main"].invalid_streak = 5
     story._measured(
         story.base, story.base_tree, "baseline", None, failure=Failure(kind="crash", reason="x")
     )
     assert story.target.failed_on_base
     relaunched(story)
     assert story.state.agents["a1"].parked is None
-    assert story.state.agents["a1"].invalid_streak == 0
+    assert story.state.agents["a1"].loops["main"].invalid_streak == 0
     assert not story.target.failed_on_base
 
 
