@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-JOBS ?= 2
+# Many tests wait for others: more workers than cores finish sooner.
+JOBS ?= 3
 
 .PHONY: help setup demo example-copy example-coding test test-all check fix bench schema claude clean
 
