@@ -292,7 +292,8 @@ def _target_troubles(view: View) -> Iterator[Action]:
             others = (t for t in view.state.targets.values() if t is not target)
             last = all(t.failed for t in others)
             name = target.info.name
-            yield trouble if last else Emit(Ended(target=name, reason=trouble.error, failed=True))
+            reason = trouble.error.removeprefix(f"target `{name}`: ")
+            yield trouble if last else Emit(Ended(target=name, reason=reason, failed=True))
 
 
 def _end_targets(view: View) -> list[Action]:

@@ -32,7 +32,7 @@ from swarm.findings import (
     TargetFindings,
 )
 from swarm.formats import results_tsv
-from swarm.formats.text import markdown, number, one_line, sanitise, signed
+from swarm.formats.text import first_line, markdown, number, one_line, sanitise, signed
 from swarm.picture import progress_png
 from swarm.rundir import RunDir
 from swarm.state import RunState
@@ -125,7 +125,7 @@ def _overview(found: Findings) -> Iterator[str]:
     for target in found.targets:
         if target.ended is not None:
             verb = "could not go on" if target.failed else "came to its end before the run"
-            yield f"{_text(target.name, CASE)} {verb}: {_text(target.ended, 400)}."
+            yield f"{_text(target.name, CASE)} {verb}: {_text(first_line(target.ended), 400)}."
 
 
 def _target(

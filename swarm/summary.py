@@ -14,7 +14,16 @@ from swarm.config import RunConfig
 from swarm.entities import Experiment, Target, landed
 from swarm.findings import SURE, Gain, Headline, Scatter, of_target, unmoved
 from swarm.formats import results_tsv
-from swarm.formats.text import count, duration, markdown, number, one_line, sanitise, signed
+from swarm.formats.text import (
+    count,
+    duration,
+    first_line,
+    markdown,
+    number,
+    one_line,
+    sanitise,
+    signed,
+)
 from swarm.records import VERDICTS
 from swarm.rules import JudgeConfig
 from swarm.state import RunState
@@ -186,7 +195,7 @@ def _part_lines(state: RunState, target: Target) -> Iterator[str]:
         return
     if target.ended is not None:
         verb = "could not go on" if target.failed else "came to its end before the run"
-        yield f"ended: it {verb}: {one_line(target.ended, 300)}"
+        yield f"ended: it {verb}: {one_line(first_line(target.ended), 300)}"
     cost = f", ${target.usd:.2f}" if target.usd else ""
     cost += f", {count(target.tokens)} tokens" if target.tokens else ""
     part = share(state, target)

@@ -13,7 +13,7 @@ from typing import Any
 
 from swarm.budget import Forecast
 from swarm.entities import Target
-from swarm.formats.text import count, duration, number, one_line, sanitise, signed
+from swarm.formats.text import count, duration, first_line, number, one_line, sanitise, signed
 from swarm.records import VERDICTS
 from swarm.state import RunState
 from swarm.views import compared, in_vain, waits
@@ -137,7 +137,7 @@ def _target(found: Json, target: Target, *, several: bool) -> list[str]:
         lines.append(f"  slots     {found['share']:.0%} of their time")
     if target.ended is not None:
         verb = "failed" if target.failed else "ended"
-        lines.append(f"  {verb:<9} {one_line(target.ended)}")
+        lines.append(f"  {verb:<9} {one_line(first_line(target.ended))}")
     return lines
 
 

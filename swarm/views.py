@@ -22,7 +22,7 @@ from swarm.errors import UsageError
 from swarm.formats.text import count, number, signed
 from swarm.grounds import grounds
 from swarm.judge import Record, Sample, Spread
-from swarm.records import FreshResult
+from swarm.records import CASES, FreshResult
 from swarm.rules import JudgeConfig
 from swarm.state import RunState
 
@@ -123,7 +123,7 @@ _LESS = re.compile(
 
 def bought(reason: str, rule: JudgeConfig | None = None) -> tuple[str, ...]:
     """Give the costs for which an experiment was kept, by the reason of its verdict."""
-    found = list(_LESS.finditer(reason))
+    found = [m for m in _LESS.finditer(reason) if m[1].strip() != CASES]
     if re.match(r"[+-]\S+ points: ", reason):  # they were added up: all that are proven count
         least = (rule or JudgeConfig()).keep_above
         return tuple(m[1] for m in found if m[2] is None or float(m[2]) >= least)

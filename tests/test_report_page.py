@@ -296,6 +296,7 @@ def test_what_was_kept_for_a_cost_is_told_by_that_cost() -> None:
 @pytest.mark.parametrize(
     ("reason", "costs"),
     [
+        ("cases: 0.25 better than the incumbent; no spread between runs", ()),
         ("cases: as many of 4 cases pass: z = +0.00 from 2 against 5 runs; t: 6 better than the "
          "incumbent: z = +3.00 from 2 against 5 runs", ("t",)),
         ("cases: as many; t: 6 better than the incumbent; no spread between runs", ("t",)),

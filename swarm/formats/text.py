@@ -39,6 +39,11 @@ def sanitise(text: str) -> str:
     return _SURROGATES.sub("\ufffd", _INVISIBLE.sub("", text))
 
 
+def first_line(text: str) -> str:
+    """Give the line that says what; what follows in a message is the end of some output."""
+    return text.partition("\n")[0]
+
+
 def one_line(text: str, width: int | None = None) -> str:
     """Sanitise, join the lines, and cut to `width` characters with an ellipsis."""
     if width is not None:  # no need to filter megabytes for one line
