@@ -52,15 +52,29 @@ class Ran(NamedTuple):
 
 def run(folder: Path, example: str, *sets: str, cases: tuple[str, ...] = ()) -> Ran:
     """Launch a shipped config on a copy of its example, perhaps with some cases of it only."""
-    top = folder / "clone"
-    shutil.copytree(EXAMPLES / example, top / "harness/skill/examples" / example)
     text = (ROOT / f"configs/skill-{example}.yaml").read_text(encoding="utf-8")
-    suite = top / "harness/skill/examples" / example / "suite.yaml"
-    if cases:
-        value = yaml.safe_load(suite.read_text(encoding="utf-8"))
-        value["cases"] = [case for case in value["cases"] if case["id"] in cases]
-        suite.write_text(yaml.safe_dump(value, sort_keys=False), encoding="utf-8")
-    file = top / "configs" / f"skill-{example}.yaml"
+    state, events = launched(folder, text, {example: cases}, ("target",), sets)
+    (target,) = state.targets.values()
+    return Ran(state, events, target)
+
+
+def launched(
+    folder: Path,
+    text: str,
+    examples: dict[str, tuple[str, ...]],
+    targets: tuple[str, ...],
+    sets: tuple[str, ...],
+) -> tuple[RunState, list[AnyEvent]]:
+    """Launch a config on copies of examples, each with those of its cases that are named."""
+    top = folder / "clone"
+    for example, cases in examples.items():
+        shutil.copytree(EXAMPLES / example, top / "harness/skill/examples" / example)
+        suite = top / "harness/skill/examples" / example / "suite.yaml"
+        if cases:
+            value = yaml.safe_load(suite.read_text(encoding="utf-8"))
+            value["cases"] = [case for case in value["cases"] if case["id"] in cases]
+            suite.write_text(yaml.safe_dump(value, sort_keys=False), encoding="utf-8")
+    file = top / "configs" / "skill.yaml"
     file.parent.mkdir()
     file.write_text(text, encoding="utf-8")
     git(top, "init", "-q", "-b", "main")
@@ -68,13 +82,32 @@ def run(folder: Path, example: str, *sets: str, cases: tuple[str, ...] = ()) -> 
     git(top, "commit", "-q", "-m", "base")
     with MessagesServer(answer) as server, pytest.MonkeyPatch.context() as patch:
         patch.setenv("SWARM_SCRATCH", str(folder / "scratch"))
-        base = f"target.provider.base_url={server.url}"
-        config = parse(text, file, (base, *sets))
-        opened, state = launch_inline(config)
+        urls = [f"{target}.provider.base_url={server.url}" for target in targets]
+        opened, state = launch_inline(parse(text, file, (*urls, *sets)))
         check_nobody_left()
     assert state.phase == "finished", state.reason
-    (target,) = state.targets.values()
-    return Ran(state, list(read(opened.rundir.ledger)), target)
+    return state, list(read(opened.rundir.ledger))
+
+
+def test_three_skills_side_by_side_each_find_their_wins(tmp_path: Path) -> None:
+    text = (ROOT / "configs/skills.yaml").read_text(encoding="utf-8")
+    cases = {
+        "copy": ("lampwick", "rootbox"),
+        "commit": ("retry", "utc"),
+        "coding": ("rename-count", "low-items"),
+    }
+    targets = tuple(f"targets.{i}" for i in range(3))
+    finals = tuple(
+        f"{target}.final=null" for target in targets
+    )  # what is held out is left out here
+    state, _ = launched(tmp_path, text, cases, targets, (*QUICK, *finals))
+    for name in cases:
+        target = state.targets[name]
+        assert target.promotions
+        assert target.result is not None
+        assert target.result.gain > 0
+        assert target.busy_seconds > 0
+    assert len({e.agent for e in state.experiments.values()}) == 3
 
 
 # --- copy -----------------------------------------------------------------------------------------
