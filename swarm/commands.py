@@ -422,14 +422,19 @@ def apply_best(seen: Seen, *, onto: str | None, target: str | None, json: bool) 
         PreconditionError: nothing was won, or the repository cannot take it as it is.
         UsageError: it does not say which of several targets is meant.
     """
+    from swarm import findings
     from swarm.repo import Hub, apply, locate
 
     run, chosen = seen.state.run, _target_of(seen, target)
     if not chosen.promotions:
+        whose = f"run `{run}`" if target is None else f"target `{target}` of run `{run}`"
+        why = "could not be measured" if chosen.failed else "has not improved on its base"
         raise PreconditionError(
-            f"run `{run}` has not improved on its base: there is nothing to apply",
+            f"{whose} {why}: there is nothing to apply",
             hint="`swarm experiments` shows what was tried",
         )
+    for doubt in findings.headline(chosen, _config(seen)).doubts:
+        say(f"swarm: warning: {doubt.words}")
     first = Path(next(iter(seen.state.targets.values())).info.repo)
     top = seen.rundir.repository(Path(chosen.info.repo), first)
     ref = f"refs/heads/{seen.state.branch(chosen.info.name, 'best')}"

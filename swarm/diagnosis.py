@@ -508,7 +508,12 @@ def _limits(case: _Case) -> Iterator[Finding]:
             "a change is kept only if it mends that as well; relax the constraint, or start from "
             "a base that keeps it"
             if reported
-            else f"{_meant(case, c.metric)}; without it every candidate is refused",
+            else (
+                f"correct its `pattern` {c.pattern!r}, which finds nothing in the output"
+                if c.pattern is not None
+                else _meant(case, c.metric)
+            )
+            + "; without it every candidate is refused",
         )
 
 

@@ -14,6 +14,7 @@ from swarm import commands, jobs, lessons, mustering
 from swarm import config as configs
 from swarm.bundled import HARNESS, bundled
 from swarm.config import RunConfig
+from swarm.doors import enter
 from swarm.errors import PreconditionError, UsageError
 from swarm.formats import program_md
 from swarm.sections import closest
@@ -40,6 +41,11 @@ def program(source: Source) -> str:
     """Give the protocol as one agent alone would follow it."""
     config, state = source
     target = config.target
+    if target.metric.lines == "last":
+        raise UsageError(
+            "the number is read from the last line of the output, which program.md cannot say",
+            hint="give the metric a `pattern` with one group, or print `METRIC name=value`",
+        )
     found = None if state is None else state.targets.get(target.name)
     asks = (target.run, target.score, target.setup, *target.guard)
     text = " ".join(part for c in asks if c for part in ((c,) if isinstance(c, str) else c))
@@ -93,8 +99,8 @@ def export(
 def _find(name: str | None, directory: Path | None, overrides: tuple[str, ...]) -> Source:
     """Take a file for a config, and anything else for the name of a run."""
     path = None if name is None else Path(name)
-    if path is not None and (path.is_file() or path.suffix in (".yaml", ".yml")):
-        return Source(configs.load(path, overrides))
+    if path is not None and (path.exists() or path.suffix in (".yaml", ".yml")):
+        return Source(enter(path, overrides).config)
     if overrides:
         raise UsageError("--set changes a config, and a run has its own", hint="give a config file")
     seen = commands.look(name, directory)
@@ -111,19 +117,34 @@ def _narrowed(source: Source, target: str | None) -> Source:
     """Keep to one target: a form speaks of one metric."""
     names = [t.name for t in source.config.targets]
     if target is None and len(names) == 1:
-        return source
+        target = names[0]
     if target not in names:
         what = "which target is meant?" if target is None else f"there is no target `{target}`"
         raise UsageError(what, hint=f"--target names one of {', '.join(names)}")
-    return source._replace(config=source.config.only(target))
+    config = source.config.only(target)
+    own = config.target.budget.model_dump(exclude_none=True)
+    return source._replace(
+        config=config.model_copy(update={"budget": config.budget.model_copy(update=own)})
+    )
 
 
 def _save(out: Path, text: str) -> None:
     from swarm.report import save
 
     try:
+        if out.exists() and not _is_ours(out, text):
+            raise UsageError(
+                f"`{out}` exists, and was not written by `swarm export`",
+                hint="give another --out, or remove it first",
+            )
         save(out, text)
     except OSError as error:
         what = f"cannot write {out}: {error.strerror}"
         raise PreconditionError(what, hint="give another --out", path=out) from error
     say(f"swarm: wrote {out}")
+
+
+def _is_ours(out: Path, text: str) -> bool:
+    """Tell whether a file begins as an export does; a person's own is not overwritten."""
+    with open(out, encoding="utf-8", errors="replace") as file:
+        return file.readline().rstrip("\n") == text.partition("\n")[0]

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from swarm import budget
 from swarm import config as configs
 from swarm.clean import remove_scratch
-from swarm.config import RunConfig, TargetBudget, TargetConfig
+from swarm.config import BudgetConfig, RunConfig, TargetBudget, TargetConfig
 from swarm.doors import enter, place
 from swarm.doors.wish import Wish, agents_of
 from swarm.errors import (
@@ -408,12 +408,17 @@ def _slots(config: RunConfig) -> str:
 
 
 def _budget(config: RunConfig) -> str:
-    set_ = config.budget.model_dump(exclude_none=True)
-    limits = [f"{k} {duration(v) if k == 'time' else format(v, 'g')}" for k, v in set_.items()]
-    own = [t.name for t in config.targets if t.budget != TargetBudget()]
-    if own:
-        limits.append(f"more for {', '.join(own)}")
-    return ", ".join(limits) or "none: it runs until it is stopped (Ctrl-C, or `swarm stop`)"
+    whole = _limits(config.budget)
+    own = [f"{t.name}: {said}" for t in config.targets if (said := _limits(t.budget))]
+    said = "; ".join([*([whole] if whole else []), *own])
+    return said or "none: it runs until it is stopped (Ctrl-C, or `swarm stop`)"
+
+
+def _limits(budget: BudgetConfig | TargetBudget) -> str:
+    given = budget.model_dump(exclude_none=True)
+    return ", ".join(
+        f"{k} {duration(v) if k == 'time' else format(v, 'g')}" for k, v in given.items()
+    )
 
 
 def _tell_end(opened: Opened, order: Order) -> str:
@@ -450,7 +455,7 @@ def _what_next(state: RunState, order: Order, improved: bool) -> Iterator[str]:
             if target.promotions:
                 branch = state.branch(target.info.name, "best")
                 yield f"  see what was won:        git diff {target.info.base[:10]} {branch}"
-        which = "" if len(state.targets) == 1 else " --target NAME"
+        which = "" if len(state.targets) == 1 else " --target NAME --onto BRANCH"
         yield f"  bring it to your branch: swarm apply {name}{which}"
     if state.experiments:
         yield f"  see all that was tried:  swarm experiments {name}, then swarm show N"

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import zlib
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from swarm import config as configs
@@ -107,7 +108,10 @@ def check_target(config: TargetConfig, source: Source, key: str = "target") -> t
     files = tracked_files(source)
     found = tuple(f for f in files if f in scope)
     if not found:
-        near = ", ".join(sorted(files)[:6]) or "nothing"
+        alike = get_close_matches(config.scope[0].rpartition("/")[2], files, 3, 0.3)
+        first = list(dict.fromkeys([*alike, *sorted(files)]))
+        more = f" and {len(first) - 6} more" if len(first) > 6 else ""
+        near = (", ".join(first[:6]) or "nothing") + more
         raise ConfigError(
             config.repo,
             [Problem(f"{key}.scope {list(config.scope)} matches no file of the base commit")],

@@ -304,12 +304,15 @@ def _whole_run(state: RunState, found: Findings) -> Iterator[str]:
         ["proposer", "agents", "experiments", "keeps", "invalid", "gain", "usd", "tokens"],
         [
             [_text(label, CASE), *(str(n) for n in (u.agents, u.experiments, u.keeps, u.invalid)),
-             signed(u.gain, 3), f"{u.usd:.2f}", str(u.tokens)]
+             "" if u.gain is None else signed(u.gain, 3), f"{u.usd:.2f}", str(u.tokens)]
             for label, u in proposers(state).items()
         ],
         right=set(range(1, 8)),
     )  # fmt: skip
-    yield "The gain is the sum over what reached best, by each experiment's own comparison."
+    if len(state.targets) == 1:
+        yield "The gain is the sum over what reached best, by each experiment's own comparison."
+    else:
+        yield "Gains of several targets do not add up: each has its own metric."
     yield "## Cost"
     yield "\n".join(f"- {markdown(line)}" for line in spend_lines(state))
     yield "## Trust"

@@ -70,7 +70,7 @@ def _improvement(target: Target, rule: JudgeConfig | None) -> str:
 def fresh_line(target: Target, rule: JudgeConfig | None = None) -> str:
     """Say what the run has reached, as honestly as can be said now."""
     if unmoved(target):
-        return "no improvement was found"
+        return "it could not be measured" if target.failed else "no improvement was found"
     result = target.result
     if result is None:
         where = standing(target)

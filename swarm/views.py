@@ -350,8 +350,9 @@ class Use:
     experiments: int = 0
     keeps: int = 0
     invalid: int = 0
-    gain: float = 0.0
-    """Sum of the gains of what reached `best`, by the experiments' own comparisons."""
+    gain: float | None = 0.0
+    """Sum of the gains of what reached `best`, by the experiments' own comparisons; None with
+    several targets, whose metrics do not add up."""
     usd: float = 0.0
     tokens: int = 0
 
@@ -363,21 +364,23 @@ class Use:
     @property
     def gain_per_usd(self) -> float | None:
         """What a dollar has brought; None where nothing was paid."""
-        return self.gain / self.usd if self.usd > 0 else None
+        return self.gain / self.usd if self.usd > 0 and self.gain is not None else None
 
     @property
     def gain_per_experiment(self) -> float | None:
         """What an experiment has brought, None without any."""
-        return self.gain / self.experiments if self.experiments else None
+        return self.gain / self.experiments if self.experiments and self.gain is not None else None
 
     def words(self) -> str:
         """Say it: counts, then what was won, then what it cost."""
         parts = [_some(self.experiments, "experiment"), _some(self.keeps, "keep")]
         if self.invalid:
             parts.append(f"{self.invalid_rate:.0%} invalid")
-        parts.append(f"gain {signed(self.gain, 3)}")
+        if self.gain is not None:
+            parts.append(f"gain {signed(self.gain, 3)}")
         if self.usd:
-            parts.append(f"${self.usd:.2f} ({number(self.gain_per_usd, 3)} per $)")
+            each = "" if self.gain is None else f" ({number(self.gain_per_usd, 3)} per $)"
+            parts.append(f"${self.usd:.2f}{each}")
         if self.tokens:
             parts.append(f"{count(self.tokens)} tokens")
         return ", ".join(parts)
@@ -396,7 +399,8 @@ def proposers(state: RunState) -> dict[str, Use]:
         use.experiments += agent.experiments
         use.keeps += agent.keeps
         use.invalid += agent.invalid
-        use.gain += agent.gain
+        if use.gain is not None:
+            use.gain = use.gain + agent.gain if len(state.targets) == 1 else None
         use.usd += agent.usd
         use.tokens += agent.tokens
     return found

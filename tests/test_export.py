@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -37,6 +38,11 @@ def blocks(page: str) -> dict[str, list[str]]:
 
 def sh(command: str, where: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["/bin/sh", "-c", command], cwd=where, capture_output=True, text=True)
+
+
+def swarm(where: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "swarm", *words]
+    return subprocess.run(command, cwd=where, capture_output=True, text=True)
 
 
 def follow(config: RunConfig, where: Path) -> tuple[int, str]:
@@ -226,3 +232,41 @@ def test_mistakes_are_named(
         main(["export", *words])
     assert ended.value.code == code
     assert said in capsys.readouterr().err
+
+
+def test_a_number_of_the_last_line_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "last.yaml").write_text(
+        "target: {scope: [x], run: ls, metric: {name: m, goal: minimize, lines: last}}\n"
+    )
+    done = swarm(tmp_path, "export", "program.md", "last.yaml")
+    assert done.returncode == 2
+    assert "read from the last line" in done.stderr
+
+
+def test_a_file_of_the_users_own_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(
+        "target: {scope: [x], run: ls, metric: {name: m, goal: minimize}}\n"
+    )
+    own = tmp_path / "program.md"
+    own.write_text("mine\n")
+    done = swarm(tmp_path, "export", "program.md", "c.yaml", "--out", "program.md")
+    assert (done.returncode, own.read_text()) == (2, "mine\n")
+    own.unlink()
+    for _ in range(2):  # what an export has written may be written anew
+        done = swarm(tmp_path, "export", "program.md", "c.yaml", "--out", "program.md")
+        assert done.returncode == 0, done.stderr
+
+
+def test_each_of_several_targets_has_its_own_end(tmp_path: Path) -> None:
+    (tmp_path / "many.yaml").write_text(
+        "targets:\n"
+        "  - {name: a, scope: [x], run: ls, metric: {name: m, goal: minimize}, "
+        "budget: {experiments: 12}}\n"
+        "  - {name: b, scope: [x], run: ls, metric: {name: m, goal: minimize}}\n"
+        "budget: {experiments: 40}\n"
+    )
+    assert "which target is meant" in swarm(tmp_path, "export", "program.md", "many.yaml").stderr
+    one = swarm(tmp_path, "export", "program.md", "many.yaml", "--target", "a").stdout
+    two = swarm(tmp_path, "export", "program.md", "many.yaml", "--target", "b").stdout
+    assert "stop when 12 experiments" in one
+    assert "stop when 40 experiments" in two

@@ -328,8 +328,17 @@ def check(given: argparse.Namespace) -> int:
         raise FormError("\n".join(problems))
     proven = sum(case.reference is not None for case in suite.cases)
     held = sum(case.held_out for case in suite.cases)
-    print(f"{len(suite.cases)} cases ({held} held out), {proven} references pass their checks")
+    said = [some(len(suite.cases), "case") + (f" ({held} held out)" if held else "")]
+    if suite.questions:
+        said.append(some(len(suite.questions), "question"))
+    if proven:
+        said.append(f"{some(proven, 'reference')} passing")
+    print(f"ok: {', '.join(said)}")
     return telling(suite) if given.base else 0
+
+
+def some(n: int, what: str) -> str:
+    return f"{n} {what}{'s' * (n != 1)}"
 
 
 def proof(case: Case, room: checks.Room) -> list[str]:

@@ -160,7 +160,7 @@ def _look_and_ask(wish: Wish) -> _Work:
     who = proposers(machine, wish.model, priced=priced)
     ask = None if wish.yes else (say, sys.stdin.readline)
     answers = decide(options, who, files, ask=ask)
-    say(f"swarm: {answers.proposal.title}, because of {answers.proposal.reason}")
+    say(f"swarm: {answers.proposal.title}: {answers.proposal.reason}")
     return _Work(wish, facts, read, options, answers)
 
 

@@ -54,7 +54,7 @@ def skills(facts: Facts) -> Iterator[Proposal]:
         unit="chars",
         run=Because(
             f'echo "METRIC characters=$(wc -m < {quoted})"',
-            "counts what is loaded; the guards below keep headings, commands and links",
+            "counts what is loaded; the guards keep headings, commands and links",
         ),
         program=(
             f"Make {path} shorter without losing anything that changes what its reader does. "
@@ -72,7 +72,7 @@ def _skill_notes(facts: Facts, path: str) -> tuple[str, ...]:
     return (
         f"{have}: {suite}. To have a model work by the skill and count the cases that pass:",
         f'  run: python3 "$SWARM_HARNESS/skill/skill.py" measure {shlex.quote(suite)}',
-        "  metric: {name: cases, goal: maximize}    # instead of the two below",
+        "  metric: {name: cases, goal: maximize}    # instead of `run` and `metric` here",
         "  provider: {}                             # ANTHROPIC_API_KEY; costs money",
         "  timeout: 10m",
     )

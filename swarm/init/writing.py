@@ -88,7 +88,7 @@ def _target(
 ) -> Iterator[str]:
     yield f"  repo: {quoted(repo)}"
     yield "  # The base is HEAD with what is on disk, so that nothing need be committed first. With"
-    yield "  # `refuse` (the default) a launch insists on a clean tree."
+    yield "  # `refuse` (the default) a launch insists that tracked files are committed."
     yield "  dirty: snapshot"
     yield f"  # What an experiment may change. All else is that of the base: tests, {GUARDS}, ..."
     yield f"  scope: {listed(proposal.scope)}"

@@ -102,7 +102,7 @@ def test_all_mistakes_are_said_at_once(tmp_path: Path) -> None:
 def test_a_good_suite_has_nothing_to_say(tmp_path: Path) -> None:
     done = skill("check", tried(tmp_path, GOOD))
     assert (done.status, done.stderr) == (0, "")
-    assert done.stdout == "2 cases (0 held out), 0 references pass their checks\n"
+    assert done.stdout == "ok: 2 cases, 1 question\n"
 
 
 PROVEN = """\
@@ -129,7 +129,7 @@ def test_a_reference_must_pass_its_own_checks(tmp_path: Path) -> None:
     plant(tmp_path, {"ref/hello.py": "print('hello')\n", "ref/notes.md": "a\n"})
     done = skill("check", tried(tmp_path, PROVEN))
     assert (done.status, done.stderr) == (0, "")
-    assert "2 cases (0 held out), 2 references pass" in done.stdout
+    assert "ok: 2 cases, 2 references passing" in done.stdout
     plant(tmp_path, {"ref/hello.py": "print('hallo')\n"})
     (tmp_path / "ref" / "notes.md").unlink()
     done = skill("check", tried(tmp_path, PROVEN))
@@ -361,4 +361,4 @@ def test_the_suite_of_the_page_is_right(tmp_path: Path) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = skill("check", tmp_path / "suite.yaml", PATH=path)
     assert (done.status, done.stderr) == (0, "")
-    assert done.stdout == "2 cases (1 held out), 1 references pass their checks\n"
+    assert done.stdout == "ok: 2 cases (1 held out), 2 questions, 1 reference passing\n"
