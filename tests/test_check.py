@@ -606,7 +606,7 @@ def test_slots_that_wait_for_each_other(look: Look, tmp_path: Path) -> None:
     from value import VALUE
     with open(os.environ["LOCK"], "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        time.sleep(1.4)
+        time.sleep(2.2)
     print(f"METRIC loss={VALUE}")
     """
     lock = f"target.env.LOCK={tmp_path / 'lock'}"

@@ -120,7 +120,7 @@ def test_every_run_ends_and_everything_in_it_adds_up(run: World) -> None:
     assert world.same(run.state, RunState(run.events)), "nothing but the ledger was needed"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(any_world(), st.data())
 def test_with_several_targets_too(run: World, data: st.DataObject) -> None:
     """Targets that begin with the same tree, with budgets and weights of their own."""

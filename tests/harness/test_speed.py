@@ -605,7 +605,7 @@ def test_hyperfine_itself_can_be_asked(tmp_path: Path) -> None:
         pytest.skip("NO HYPERFINE HERE")
     asked = ["hyperfine", "--repeats", "3", "--warmup", "0", "--run"]
     done = measured(tmp_path, *asked, "sleep 0.05", "--run", "sleep 0.2")
-    assert 0.1 <= done.metrics["seconds_min"] < 1
+    assert 0.08 <= done.metrics["seconds_min"] < 1  # it takes the shell's own time off
     assert "sleep 0.05: " in done.feedback
     failed = speed(tmp_path, *asked, "sh -c 'exit 4'")
     assert failed.status == 1
