@@ -17,8 +17,9 @@ settings.load_profile("steady")
 TOGETHER = {
     "tests/attacks/test_attacks.py": "attacks",
     "tests/test_ray.py": "ray",
-    "tests/test_keys.py": "ray",
-    "tests/test_search.py": "ray",
+    "tests/test_keys.py": "keys",
+    "tests/test_search.py": "search",
+    "tests/test_example_skills.py": "examples",
 }
 """Files whose tests run in one worker: they share a run, or start a cluster."""
 

@@ -396,7 +396,11 @@ class Hold(Freeze):
 
 
 @pytest.mark.parametrize(
-    ("role", "held"), [("a1", ("a1",)), ("coordinator", ("a1", "a2", "a3", "a4"))]
+    ("role", "held"),
+    [
+        pytest.param("a1", ("a1",), marks=pytest.mark.slow),
+        ("coordinator", ("a1", "a2", "a3", "a4")),
+    ],
 )
 def test_a_kill_of_an_actor_in_mid_conversation_loses_no_spend(
     top: Path, role: str, held: tuple[str, ...]

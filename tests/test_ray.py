@@ -117,7 +117,7 @@ def test_a_launch_on_ray_ends_with_a_summary(target: Path) -> None:
     assert json.loads(status.stdout)["state"] == "finished"
 
 
-@pytest.mark.parametrize("role", ["s1", "a1", "coordinator"])
+@pytest.mark.parametrize("role", [pytest.param("s1", marks=pytest.mark.slow), "a1", "coordinator"])
 def test_a_killed_actor_is_replaced_and_the_run_goes_on(target: Path, role: str) -> None:
     process = launch(target)
     await_decisions(target, process, 3)

@@ -257,7 +257,10 @@ class Freeze:
 @pytest.mark.ray
 @pytest.mark.timeout(280)
 @pytest.mark.usefixtures("gone")
-@pytest.mark.parametrize("inline", [True, False], ids=["inline", "ray"])
+@pytest.mark.parametrize(
+    "inline",
+    [pytest.param(True, id="inline"), pytest.param(False, id="ray", marks=pytest.mark.slow)],
+)
 def test_a_kill_in_mid_conversation_loses_no_experiment_and_no_spend(
     top: Path, inline: bool
 ) -> None:
