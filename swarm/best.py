@@ -90,17 +90,21 @@ def promotion(hub: Hub, state: RunState, action: Promote, now: datetime) -> Prom
     )
 
 
+def home(rundir: RunDir, state: RunState, target: Target) -> Path:
+    """Give where the repository of a target is now."""
+    first = next(iter(state.targets.values()))
+    return rundir.repository(Path(target.info.repo), Path(first.info.repo))
+
+
 def deliver(hub: Hub, state: RunState, rundir: RunDir) -> bool:
     """Give `best` to the user's repository; False if it refused, which must not stop the run."""
     delivered = True
-    first = Path(next(iter(state.targets.values())).info.repo)
     for target in state.targets.values():
         ref = f"refs/heads/{state.branch(target.info.name, 'best')}"
         if not target.promotions:
             continue
         try:
-            top = rundir.repository(Path(target.info.repo), first)
-            hub.deliver(locate(top).git_dir, ref)
+            hub.deliver(locate(home(rundir, state, target)).git_dir, ref)
         except (PreconditionError, GitError) as error:
             log.warning("cannot deliver %s: %s", ref, error)
             delivered = False

@@ -110,8 +110,24 @@ def _uses(limits: BudgetConfig | AgentBudget | TargetBudget, spent: Spent) -> li
 
 def spent(config: RunConfig, state: RunState, now: datetime) -> str | None:
     """Say which limit the run has reached, or None."""
-    reason = next((r for use in uses(config, state, now) if (r := use.reached())), None)
+    reason = _full(uses(config, state, now))
     return None if reason is None else f"budget: {reason}"
+
+
+def _full(used: list[Use]) -> str | None:
+    """Name the first limit that is filled up."""
+    return next((reason for use in used if (reason := use.reached()) is not None), None)
+
+
+def _settled(
+    stale: int | None, since_keep: int, value: float | None, targets: list[Target]
+) -> str | None:
+    """Say that nothing was kept for as long as is allowed, or that all have come to a value."""
+    if stale is not None and since_keep >= stale:
+        return f"{stale} experiments without a keep"
+    if value is not None and targets and all(_has_come_to(t, value) for t in targets):
+        return f"the target value {value:g} is reached"
+    return None
 
 
 def target_spent(config: RunConfig, state: RunState, target: Target, now: datetime) -> str | None:
@@ -120,13 +136,9 @@ def target_spent(config: RunConfig, state: RunState, target: Target, now: dateti
         return None
     own, whole = config.named(target.info.name).budget, config.budget
     stale = min((n for n in (own.stale, whole.stale) if n is not None), default=None)
-    if stale is not None and target.since_keep >= stale:
-        return f"{stale} experiments without a keep"
     value = own.target if own.target is not None else whole.target
-    if value is not None and _has_come_to(target, value):
-        return f"the target value {value:g} is reached"
-    used = target_uses(config, state, target, now)
-    return next((r for use in used if (r := use.reached())), None)
+    settled = _settled(stale, target.since_keep, value, [target])
+    return settled or _full(target_uses(config, state, target, now))
 
 
 def target_uses(config: RunConfig, state: RunState, target: Target, now: datetime) -> list[Use]:
@@ -155,24 +167,14 @@ def _group_reached(
     group: AgentGroup, state: RunState, agents: list[Agent], now: datetime | None
 ) -> str | None:
     limits = group.budget
-    used = _group_uses(limits, agents, _elapsed(state, now))
-    for use in used:
-        if (reason := use.reached()) is not None:
-            return reason
+    if (reason := _full(_group_uses(limits, agents, _elapsed(state, now)))) is not None:
+        return reason
     served = dict.fromkeys(t for a in agents for t in a.info.targets)
     targets = [state.targets[t] for t in served]
     # Where nothing is tried any more, nothing can be kept either.
     going = [t for t in targets if t.ended is None and _is_tried(t, agents)]
-    if (
-        limits.stale is not None
-        and going
-        and _since_keep(limits.stale, agents, going) >= limits.stale
-    ):
-        return f"{limits.stale} experiments without a keep"
-    value = limits.target
-    if value is not None and targets and all(_has_come_to(t, value) for t in targets):
-        return f"the target value {value:g} is reached"
-    return None
+    since = 0 if limits.stale is None else _since_keep(limits.stale, agents, going)
+    return _settled(limits.stale, since, limits.target, targets)
 
 
 def _is_tried(target: Target, agents: list[Agent]) -> bool:
@@ -252,19 +254,35 @@ def target_room(config: RunConfig, state: RunState, ahead: Mapping[str, int]) ->
     """
     rooms: dict[str, int] = {}
     for name, target in state.targets.items():
-        limits = config.named(name).budget
-        waits = ahead.get(name, 0)
-        cost = Cost(*(used / max(1, target.begun) for used in (target.usd, target.tokens)))
-        flying = waits + len(target.open)
-        found = [
-            _affordable(limits.usd, target.usd, [cost.usd] * flying, [cost.usd]),
-            _affordable(limits.tokens, target.tokens, [cost.tokens] * flying, [cost.tokens]),
-        ]
-        if limits.experiments is not None:
-            found.append(max(0, limits.experiments - target.begun - waits))
-        if (left := min((n for n in found if n is not None), default=None)) is not None:
+        waits, made = ahead.get(name, 0), max(1, target.begun)
+        used = Cost(target.usd, target.tokens)
+        cost = Cost(used.usd / made, used.tokens / made)
+        flying, begun = waits + len(target.open), target.begun + waits
+        left = _left(config.named(name).budget, used, cost, flying, begun)
+        if left is not None:
             rooms[name] = left
     return rooms
+
+
+def _left(
+    limits: AgentBudget | TargetBudget, used: Cost, cost: Cost, flying: int, begun: int
+) -> int | None:
+    """Give how many more proposals of one cost may begin; None is without limit.
+
+    Args:
+        limits: what may be used.
+        used: what was used so far.
+        cost: of one proposal.
+        flying: how many are on their way and not paid for yet.
+        begun: how many there are in all.
+    """
+    found = [
+        _affordable(limits.usd, used.usd, [cost.usd] * flying, [cost.usd]),
+        _affordable(limits.tokens, used.tokens, [cost.tokens] * flying, [cost.tokens]),
+    ]
+    if limits.experiments is not None:
+        found.append(max(0, limits.experiments - begun))
+    return min((n for n in found if n is not None), default=None)
 
 
 def group_room(
@@ -300,20 +318,13 @@ def group_room(
 def _group_room(
     limits: AgentBudget, agents: list[Agent], under_way: int, at_work: int
 ) -> int | None:
-    cost = _mean_cost(agents)
-    usd, tokens = sum(a.usd for a in agents), sum(a.tokens for a in agents)
-    found = [
-        _affordable(limits.usd, usd, [cost.usd] * at_work, [cost.usd]),
-        _affordable(limits.tokens, tokens, [cost.tokens] * at_work, [cost.tokens]),
-    ]
-    if limits.experiments is not None:
-        begun = sum(a.experiments for a in agents) + under_way
-        found.append(max(0, limits.experiments - begun))
-    return min((n for n in found if n is not None), default=None)
+    used = Cost(sum(a.usd for a in agents), sum(a.tokens for a in agents))
+    begun = sum(a.experiments for a in agents) + under_way
+    return _left(limits, used, _mean_cost(agents), at_work, begun)
 
 
 class Cost(NamedTuple):
-    """What one proposal of a group takes, by those so far; nothing before there are any."""
+    """What proposals take: those so far together, or one of them on the average."""
 
     usd: float = 0.0
     tokens: float = 0.0

@@ -44,6 +44,11 @@ RunOption = Annotated[
     typer.Option("--run", "-r", metavar="RUN", help="Name of the run.", show_default="the newest"),
 ]
 Number = Annotated[int, typer.Argument(metavar="N", help="Number of the experiment.")]
+Out = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write it there instead.")]
+Target = Annotated[
+    str | None,
+    typer.Option("--target", metavar="NAME", help="Which target, where there are several."),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; touch nothing.")]
 Inline = Annotated[
@@ -375,9 +380,7 @@ def report(
     html: Annotated[
         bool, typer.Option("--html", help="One HTML file with the picture in it.")
     ] = False,
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Write it there instead.")
-    ] = None,
+    out: Out = None,
     directory: Dir = None,
     json: Json = False,
 ) -> None:
@@ -405,13 +408,8 @@ def export(
         ),
     ] = None,
     set_: Overrides = [],  # noqa: B006  typer copies it
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Write it there instead.")
-    ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option("--target", metavar="NAME", help="Which target, where there are several."),
-    ] = None,
+    out: Out = None,
+    target: Target = None,
     directory: Dir = None,
     json: Json = False,
 ) -> None:
@@ -481,10 +479,7 @@ def apply(
         str | None,
         typer.Option("--onto", metavar="BRANCH", help="Make this new branch instead."),
     ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option("--target", metavar="NAME", help="Whose best, where there are several."),
-    ] = None,
+    target: Target = None,
     directory: Dir = None,
     json: Json = False,
 ) -> None:

@@ -212,10 +212,14 @@ def report(seen: Seen, *, form: Form, out: Path | None) -> None:
     try:
         save(out, text)
     except OSError as error:
-        raise PreconditionError(
-            f"cannot write {out}: {error.strerror}", hint="give another --out", path=out
-        ) from error
+        raise cannot_write(out, error) from error
     say(f"swarm: wrote {out}")
+
+
+def cannot_write(out: Path, error: OSError) -> PreconditionError:
+    """Give the error for a file that `--out` names."""
+    what = f"cannot write {out}: {error.strerror}"
+    return PreconditionError(what, hint="give another --out", path=out)
 
 
 def _reported(seen: Seen, form: Form) -> str:
@@ -423,6 +427,7 @@ def apply_best(seen: Seen, *, onto: str | None, target: str | None, json: bool) 
         UsageError: it does not say which of several targets is meant.
     """
     from swarm import findings
+    from swarm.best import home
     from swarm.repo import Hub, apply, locate
 
     run, chosen = seen.state.run, _target_of(seen, target)
@@ -435,8 +440,7 @@ def apply_best(seen: Seen, *, onto: str | None, target: str | None, json: bool) 
         )
     for doubt in findings.headline(chosen, _config(seen)).doubts:
         say(f"swarm: warning: {doubt.words}")
-    first = Path(next(iter(seen.state.targets.values())).info.repo)
-    top = seen.rundir.repository(Path(chosen.info.repo), first)
+    top = home(seen.rundir, seen.state, chosen)
     ref = f"refs/heads/{seen.state.branch(chosen.info.name, 'best')}"
     # The repository may have refused it while the run lived; usually this changes nothing.
     Hub(seen.rundir.hub, run).deliver(locate(top).git_dir, ref)

@@ -139,8 +139,7 @@ def _save(out: Path, text: str) -> None:
             )
         save(out, text)
     except OSError as error:
-        what = f"cannot write {out}: {error.strerror}"
-        raise PreconditionError(what, hint="give another --out", path=out) from error
+        raise commands.cannot_write(out, error) from error
     say(f"swarm: wrote {out}")
 
 
