@@ -152,7 +152,3 @@ class View(NamedTuple):
     def rule(self, target: Target) -> JudgeConfig:
         """Give the judge of a target."""
         return self.config.rule(target.info.name)
-
-    def closing(self, target: Target) -> bool:
-        """Tell whether nothing new is begun on a target: what is there is brought to its end."""
-        return self.state.phase == "draining" or target.ended is not None

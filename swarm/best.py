@@ -45,7 +45,7 @@ def lay(hub: Hub, state: RunState, name: str, number: int, now: datetime) -> Sta
     assert proposal.commit is not None
     tree = hub.stack(proposal.commit, proposal.base, target.best)
     if isinstance(tree, Conflict):
-        closing = state.phase == "draining" or target.ended is not None
+        closing = state.closing(target)
         return NotMerged(
             target=name,
             number=number,

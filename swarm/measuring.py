@@ -148,7 +148,7 @@ def _under_way(
 
 def _baseline_wishes(view: View, target: Target) -> Iterator[_Wish]:
     base = target.info.base
-    if view.closing(target) and not (target.open or target.queue):
+    if view.state.closing(target) and not (target.open or target.queue):
         return
     for machine in view.crew.machines():
         wanted = baseline_wanted(view, target, machine)
@@ -207,7 +207,7 @@ def _duel_wishes(view: View, target: Target, experiment: Experiment, look: Look)
 
 def _final_wishes(view: View, target: Target) -> Iterator[_Wish]:
     """Measure base and best afresh, interleaved, once everything else is settled."""
-    if not _settled(view, target) or not view.closing(target):
+    if not _settled(view, target) or not view.state.closing(target):
         return
     base, best = target.info.base, target.best
     if target.tree_of[base] == target.tree_of[best]:

@@ -48,6 +48,7 @@ from swarm.state import RunState
 
 ABORTS_IN_A_ROW = 10
 """Aborted measurements in a row, and four more for each slot, that end the run: it would spin."""
+FAILED = "its target has ended: nothing can be compared with its base"
 LONGEST_HELD_S = 600.0
 """A crash whose proposer has to wait for longer than this is not held open for it."""
 MAX_INVALID = 5
@@ -96,7 +97,7 @@ def _verdict(view: View, target: Target, experiment: Experiment) -> Decided | No
     if proposal.twin is not None:
         return decided("duplicate", f"same {proposal.twin.same} as {_called(proposal.twin.number)}")
     if target.failed:
-        return decided("aborted", "its target has ended: nothing can be compared with its base")
+        return decided("aborted", FAILED)
     first = target.number_of.get(proposal.tree, number)
     if first != number:
         return decided("duplicate", f"same tree as {_called(first)}")
@@ -150,7 +151,7 @@ def _may_be_mended(view: View, experiment: Experiment) -> bool:
     able = agent.info.thinks and agent.parked is None and serves
     until = agent.waiting_until
     soon = until is None or (until - view.now).total_seconds() < LONGEST_HELD_S
-    closing = view.closing(view.state.targets[experiment.target])
+    closing = view.state.closing(view.state.targets[experiment.target])
     return crashed and again and able and soon and not closing
 
 
@@ -170,13 +171,12 @@ def _merge_one(view: View, target: Target) -> Action | None:
     name = target.info.name
     if target.failed:
         waiting = [target.stack.number] if target.stack is not None else target.queue
-        why = "its target has ended: nothing can be compared with its base"
-        return next((_refuse(target, n, "antagonistic", why) for n in waiting), None)
+        return next((_refuse(target, n, "antagonistic", FAILED) for n in waiting), None)
     if target.stack is not None:
         return _settle_stack(view, target)
     if view.crew.interrupted:
         return None
-    drain = view.closing(target) and not target.open
+    drain = view.state.closing(target) and not target.open
     step = merger.next_step(target, view.state.experiments, drain=drain)
     if step is None:
         return None
@@ -232,7 +232,7 @@ def _number(view: View) -> list[Action]:
         for target, loop in agent.loops.items():
             if loop.prepared is None:
                 continue
-            if view.closing(state.targets[target]):
+            if view.state.closing(state.targets[target]):
                 what = "run is draining" if state.phase == "draining" else "target has ended"
                 actions.append(Emit(Dropped(agent=name, target=target, reason=f"the {what}")))
             elif not loop.open:

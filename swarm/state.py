@@ -106,6 +106,10 @@ class RunState:
         part = self.targets[target].info.part
         return "/".join(("swarm", self.run, *([part] if part else []), name))
 
+    def closing(self, target: Target) -> bool:
+        """Tell whether nothing new is begun on a target: what is there is brought to its end."""
+        return self.phase == "draining" or target.ended is not None
+
     def prepared(self, target: str) -> Iterator[tuple[str, Proposal]]:
         """Give what agents have prepared for a target, each with the agent's name."""
         for name, agent in self.agents.items():
