@@ -18,7 +18,7 @@ from swarm.config import RunConfig
 from swarm.diagnosis import Finding, diagnose
 from swarm.doors import enter
 from swarm.errors import ConfigError, PreconditionError
-from swarm.formats.text import count, duration, number, sanitise
+from swarm.formats.text import count, counted, duration, number, sanitise
 from swarm.observations import Figures, Observations, figures
 from swarm.observing import observe
 from swarm.terminal import emit, emit_json, say
@@ -163,7 +163,7 @@ def _tell(look: Look) -> None:
     config, seen, findings = look
     found = figures(seen, config)
     metric = config.target.metric
-    emit(f"{config.target.name}: {metric.goal} {metric.name}; {_count(seen.slots, 'slot')}")
+    emit(f"{config.target.name}: {metric.goal} {metric.name}; {counted(seen.slots, 'slot')}")
     if found is not None:
         for name, words in _rows(found, config):
             emit(f"  {name:12}  {words}")
@@ -178,16 +178,16 @@ def _tell(look: Look) -> None:
     errors = sum(finding.level == "error" for finding in findings)
     warnings = sum(finding.level == "warning" for finding in findings)
     if errors:
-        emit(f"not ready: {_count(errors, 'error')}, {_count(warnings, 'warning')}")
+        emit(f"not ready: {counted(errors, 'error')}, {counted(warnings, 'warning')}")
     else:
-        emit(f"ready, with {_count(warnings, 'warning')}" if warnings else "ready")
+        emit(f"ready, with {counted(warnings, 'warning')}" if warnings else "ready")
 
 
 def _rows(found: Figures, config: RunConfig) -> list[tuple[str, str]]:
     unit = f" {sanitise(config.target.metric.unit)}" if config.target.metric.unit else ""
     n = len(found.values)
     spread = "" if found.sigma is None else f", σ {number(found.sigma, 3)}"
-    rows = [("base", f"{number(found.mean)}{unit}{spread} ({_count(n, 'measurement')})")]
+    rows = [("base", f"{number(found.mean)}{unit}{spread} ({counted(n, 'measurement')})")]
     if found.detectable is not None:
         rows.append(("detectable", _detectable(found, found.detectable, config.rule().runs)))
     cost = [f"{number(found.seconds, 3)} s", f"{number(found.peak_memory_mb, 4)} MiB at most"]
@@ -206,7 +206,7 @@ def _rows(found: Figures, config: RunConfig) -> list[tuple[str, str]]:
 
 def _detectable(found: Figures, least: float, runs: int) -> str:
     if found.cases:
-        many = f"{least * found.cases:.1f} of {_count(found.cases, 'case')}"
+        many = f"{least * found.cases:.1f} of {counted(found.cases, 'case')}"
         if found.flaky:
             return f"a gain of about {many} by {runs} + {runs} runs, fewer by luck only"
         return f"any gain of {many if least else 'a case'}: none is flaky"
@@ -221,10 +221,6 @@ def _spent(found: Figures) -> str:
     usd = "" if found.usd is None else f", ${found.per_experiment * found.usd:.4f}"
     seconds = found.per_experiment * found.seconds
     return (duration(seconds) if seconds >= 60 else f"{number(seconds, 3)} s") + usd
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}{'s' * (n != 1)}"
 
 
 def _json(path: Path, look: Look) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from swarm.errors import (
     SwarmError,
     UsageError,
 )
-from swarm.formats.text import duration
+from swarm.formats.text import counted, duration
 from swarm.keys import take
 from swarm.launch import Opened, check_groups, check_target, discard, open_run, warm_start
 from swarm.ledger import is_live, read
@@ -513,11 +513,11 @@ def dry_run_of(order: Order) -> None:
         )
         return
     emit(configs.dump(config), end="")
-    room = "as many slots as the cluster has" if slots is None else _count(slots, "slot")
+    room = "as many slots as the cluster has" if slots is None else counted(slots, "slot")
     say(
         f"swarm: nothing was started. A launch would {_would(before, order)} run {rundir.run}:\n"
         + "".join(_planned_words(name, *one) for name, one in found.items())
-        + f"  {_count(len(config.agent_names()), 'agent')}, {room}"
+        + f"  {counted(len(config.agent_names()), 'agent')}, {room}"
     )
 
 
@@ -529,12 +529,8 @@ def _planned_words(name: str, source: Source, files: tuple[str, ...]) -> str:
     shown = ", ".join(files[:6]) + (f" and {len(files) - 6} more" if len(files) > 6 else "")
     return (
         f"  target {name}: repository {source.top} at {source.base}\n"
-        f"  {_count(len(files), 'file')} in scope: {shown}\n"
+        f"  {counted(len(files), 'file')} in scope: {shown}\n"
     )
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}{'s' * (n != 1)}"
 
 
 def _would(before: str | None, order: Order) -> str:

@@ -25,7 +25,7 @@ from swarm import budget
 from swarm.config import RunConfig
 from swarm.entities import Agent, Experiment, Target
 from swarm.errors import SwarmError
-from swarm.formats.text import duration, number, one_line, signed
+from swarm.formats.text import counted, duration, number, one_line, signed
 from swarm.ledger import Tail
 from swarm.lessons import changes
 from swarm.records import (
@@ -167,8 +167,7 @@ def _turn(event: AnyEvent, state: RunState, config: RunConfig | None) -> str | N
     """Say an event in the life of the run itself."""
     match event:
         case Launched():
-            slots = f"{len(event.slots)} slot{'s' * (len(event.slots) != 1)}"
-            agents = f"{len(event.agents)} agent{'s' * (len(event.agents) != 1)}"
+            slots, agents = counted(len(event.slots), "slot"), counted(len(event.agents), "agent")
             return f"launched  {agents}, {slots}, sandbox {event.sandbox}"
         case WarmStarted():
             return f"warm start  {len(event.attempts)} experiments of {one_line(event.run, 80)}"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from swarm.entities import Target
-from swarm.formats.text import number, one_line, signed
+from swarm.formats.text import counted, number, one_line, signed
 from swarm.records import Verdict
 from swarm.state import RunState
 from swarm.views import own_record, standing
@@ -172,8 +172,7 @@ def _frame(figure: Figure, axes: Axes, state: RunState, target: Target, data: Da
     from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
     metric = target.info.metric
-    words = f"{data.total} Experiment{'s' * (data.total != 1)}, "
-    words += f"{data.kept} Kept Improvement{'s' * (data.kept != 1)}"
+    words = f"{counted(data.total, 'Experiment')}, {counted(data.kept, 'Kept Improvement')}"
     left = axes.get_position().x0
     figure.text(left, 0.945, words, size=17, weight="bold", color=INK)
     about = _drawable(_about(state, target, data), 11)

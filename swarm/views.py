@@ -19,7 +19,7 @@ from swarm import budget
 from swarm.config import RunConfig
 from swarm.entities import Agent, Experiment, Phase, Spend, Target, verdict_counts
 from swarm.errors import UsageError
-from swarm.formats.text import count, number, signed
+from swarm.formats.text import count, counted, number, signed
 from swarm.grounds import grounds
 from swarm.judge import Record, Sample, Spread
 from swarm.records import CASES, FreshResult
@@ -216,7 +216,7 @@ def in_vain(spend: Spend) -> list[str]:
         (spend.dropped, "prepared and dropped"),
         (spend.returned, "returned as a repeat" if spend.returned == 1 else "returned as repeats"),
     )
-    return [f"{_some(n, 'proposal')} {what}" for n, what in counts if n]
+    return [f"{counted(n, 'proposal')} {what}" for n, what in counts if n]
 
 
 def own_record(state: RunState, experiment: Experiment) -> Record:
@@ -373,7 +373,7 @@ class Use:
 
     def words(self) -> str:
         """Say it: counts, then what was won, then what it cost."""
-        parts = [_some(self.experiments, "experiment"), _some(self.keeps, "keep")]
+        parts = [counted(self.experiments, "experiment"), counted(self.keeps, "keep")]
         if self.invalid:
             parts.append(f"{self.invalid_rate:.0%} invalid")
         if self.gain is not None:
@@ -384,10 +384,6 @@ class Use:
         if self.tokens:
             parts.append(f"{count(self.tokens)} tokens")
         return ", ".join(parts)
-
-
-def _some(n: int, what: str) -> str:
-    return f"{n} {what}{'s' * (n != 1)}"
 
 
 def proposers(state: RunState) -> dict[str, Use]:

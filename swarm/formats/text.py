@@ -39,6 +39,11 @@ def sanitise(text: str) -> str:
     return _SURROGATES.sub("\ufffd", _INVISIBLE.sub("", text))
 
 
+def counted(n: int, what: str) -> str:
+    """Give a count with its noun: `1 file`, `2 files`."""
+    return f"{n} {what}{'s' * (n != 1)}"
+
+
 def first_line(text: str) -> str:
     """Give the line that says what; what follows in a message is the end of some output."""
     return text.partition("\n")[0]

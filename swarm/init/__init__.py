@@ -20,7 +20,7 @@ from swarm.check import Checked, Stop, Stopped, check
 from swarm.config import RunConfig
 from swarm.errors import HarnessError, PreconditionError, UsageError
 from swarm.foreground import Order, launch_config
-from swarm.formats.text import count
+from swarm.formats.text import count, counted
 from swarm.groups import MessagesProposer
 from swarm.init import asking, writing
 from swarm.init.drafts import DraftFile, shared
@@ -259,7 +259,7 @@ def _write(work: _Work) -> list[Path]:
     guards = tuple(
         Because(
             command_of(file, work.answers.proposal),
-            f"{_count(len(file.drafts), 'drafted test')} that the base passes",
+            f"{counted(len(file.drafts), 'drafted test')} that the base passes",
         )
         for file in work.tried.locked
     )
@@ -294,7 +294,7 @@ def _tell(work: _Work, written: list[Path], checked: Checked) -> None:
     for path in written:
         emit(f"wrote    {path}")
     tests = sum(len(file.drafts) for file in tried.locked)
-    emit(f"locked   {_count(tests, 'drafted test')} that the base passes, as guards")
+    emit(f"locked   {counted(tests, 'drafted test')} that the base passes, as guards")
     for words in tried.unfit:
         emit(f"not used {words}")
     for bug in tried.bugs:
@@ -361,8 +361,3 @@ def _target_json(proposal: Proposal) -> dict[str, Any]:
 
 def _tokens(usage: Usage) -> int:
     return usage.input_tokens + usage.cached_tokens + usage.output_tokens
-
-
-def _count(n: int, what: str) -> str:
-    """Count things; the noun's own `that ...` comes later."""
-    return f"{n} {what}{'s' * (n != 1)}"

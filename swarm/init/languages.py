@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from swarm.formats.text import counted
 from swarm.init.drafts import program
 from swarm.init.machine import Machine
 from swarm.init.measures import SUITE_TIMER, by_the_clock
@@ -27,7 +28,7 @@ def python(facts: Facts, machine: Machine) -> Iterator[Proposal]:
     speed = Proposal(
         kind="speed",
         title="make the test suite run faster",
-        reason=f"{_count(len(tests), 'file')} of tests, and no benchmark: what they do is timed",
+        reason=f"{counted(len(tests), 'file')} of tests, and no benchmark: what they do is timed",
         scope=scope,
         metric="seconds",
         goal="minimize",
@@ -217,7 +218,3 @@ def go(facts: Facts, machine: Machine) -> Iterator[Proposal]:
 def _scope_of(language: str, facts: Facts) -> tuple[str, ...]:
     scripts = {s.path for s in (*facts.benches, *facts.scorers)} | {"prepare.py"}
     return globs([f for f in facts.sources[language] if f not in scripts], facts.files)
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}{'s' * (n != 1)}"

@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from swarm.formats.text import counted
 from swarm.init import edges, templates
 from swarm.init.drafts import Bug, DraftFile, Ending, Sorted, endings, shared, sort_out
 from swarm.init.proposal import Proposal
@@ -40,7 +41,7 @@ def try_out(
     files = [*_drafted(bench, facts, read, proposal, say), *given]
     sorted_, unfit = list[Sorted](), list[str]()
     for file in files:
-        say(f"trying {_count(len(file.drafts), 'drafted test')} of {file.name} on the base")
+        say(f"trying {counted(len(file.drafts), 'drafted test')} of {file.name} on the base")
         ended, problem = _run(bench, file, proposal)
         if problem:
             unfit.append(f"{file.name}: {problem}")
@@ -51,7 +52,7 @@ def try_out(
         if found.locked is not None and steady != found.locked:
             left = len(steady.drafts) if steady is not None else 0
             flaky = len(found.locked.drafts) - left
-            unfit.append(f"{file.name}: {_count(flaky, 'test')} passed once and not again")
+            unfit.append(f"{file.name}: {counted(flaky, 'test')} passed once and not again")
         sorted_.append(found._replace(locked=steady))
     return Tried(
         tuple(s.locked for s in sorted_ if s.locked is not None),
@@ -76,7 +77,7 @@ def _words(file: DraftFile, found: Sorted) -> Iterator[str]:
     for ending in found.unfit:
         reasons.setdefault(ending.error, []).append(ending)
     for reason, those in reasons.items():
-        yield f"{file.name}: {_count(len(those), 'test')} could not be tried: {reason}"
+        yield f"{file.name}: {counted(len(those), 'test')} could not be tried: {reason}"
 
 
 def _drafted(
@@ -150,7 +151,3 @@ def _run(bench: Bench, file: DraftFile, proposal: Proposal) -> tuple[list[Ending
         if not left.drafts:
             break
     return done, ""
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}{'s' * (n != 1)}"
