@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +27,14 @@ for _ in range(200):
         if not os.fork(): signal = __import__("signal"); signal.pause()
     except OSError: refused += 1
 print(refused)
+"""
+
+
+BOMB = """
+import os
+while True:
+    try: os.fork() or os.setsid()
+    except OSError: pass
 """
 
 
@@ -70,6 +79,20 @@ def test_tasks_are_kept_to_and_everybody_can_be_ended(group: Cgroup) -> None:
     assert all(Path(join).read_text() == "" for join in group.joins)
     group.begin(None, None)
     assert not group.over_tasks()
+
+
+def test_a_bomb_that_leaves_its_groups_cannot_outrun_the_end(group: Cgroup) -> None:
+    """Killed one by one it would fork into the places of its dead."""
+    group.begin(None, 200)
+    process = run(group, BOMB)
+    until = time.monotonic() + 60
+    while not group.over_tasks():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    group.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not [pid for join in group.joins for pid in Path(join).read_text().split()]
 
 
 def test_two_of_one_name_are_apart_and_both_below_our_own(group: Cgroup) -> None:

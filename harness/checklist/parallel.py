@@ -11,8 +11,8 @@ T = TypeVar("T")
 def in_parallel(jobs: int, work: Sequence[Callable[[], T]], cancel: Event) -> list[T]:
     """Do all of it, some at a time; when one fails, or a signal comes, the others are ended."""
     with ThreadPoolExecutor(jobs) as pool:
-        futures = [pool.submit(piece) for piece in work]
-        try:
+        try:  # from the first piece on: a signal may come before the last one is handed in
+            futures = [pool.submit(piece) for piece in work]
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
             for future in done:
                 future.result()

@@ -44,6 +44,8 @@ _START_S = 60.0
 _OVERDUE_S = 10.0
 """A supervisor this late was stopped by its command, or hangs: it is replaced."""
 _CANCEL_POLL_S = 0.025
+_NAMED = 5
+"""Most processes that are named when they cannot be ended."""
 _TASKS, _SLACK = 8, 256
 """Threads that a process may have on average, where the kernel counts threads; and those that this
 user may start elsewhere in the meantime."""
@@ -157,6 +159,12 @@ class Sandbox:
         if answer is None:
             self._give_up(token)
             return Outcome(None, error="supervisor died")
+        if stubborn := answer.pop("stubborn"):
+            # What lives on would be in the way of the next command, and of its limits.
+            self._give_up(token)
+            named = ", ".join(map(str, stubborn[:_NAMED]))
+            more = f" and {len(stubborn) - _NAMED} more" if len(stubborn) > _NAMED else ""
+            return Outcome(None, error=f"cannot end process {named}{more}")
         return self._outcome(answer, command)
 
     def inside(self, path: Path, view: View) -> str:

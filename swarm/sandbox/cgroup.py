@@ -106,6 +106,9 @@ class Cgroup:
 
     def kill(self) -> None:
         """End all that is in it."""
+        for folder in self._folders:
+            if "pids" in folder.controllers:
+                folder.write("pids.max", "0")  # it can fork no more; `begin` opens it again
         until = time.monotonic() + _KILL_S
         while time.monotonic() < until:
             found = {int(p) for f in self._folders for p in f.read("cgroup.procs").split()}

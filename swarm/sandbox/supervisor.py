@@ -198,15 +198,28 @@ class Brood:
             # all that there is without /proc.
             with suppress(OSError):
                 os.killpg(self.main, signal.SIGKILL)
-        start = time.monotonic()
+        until = time.monotonic() + STUBBORN_S
         pause = 0.0002
         while not self.reap():
-            send_signal(descendants() or self._main(), signal.SIGKILL)
-            if time.monotonic() > start + STUBBORN_S:
+            self._strike(until)
+            if time.monotonic() > until:
                 return descendants() or self._main()
             time.sleep(pause)
             pause = min(2 * pause, 0.01)
         return []
+
+    def _strike(self, until: float) -> None:
+        """Kill all that is there, until a look finds nobody new.
+
+        Nobody is reaped in between: the dead keep their places, and a bomb that a limit holds has
+        none to fork into. Reaped one by one, it grows again as fast as it is cut.
+        """
+        struck: set[int] = set()
+        while fresh := [p for p in descendants() or self._main() if p not in struck]:
+            send_signal(fresh, signal.SIGKILL)
+            struck.update(fresh)
+            if time.monotonic() > until:
+                return
 
     def _main(self) -> list[int]:
         return [self.main] if self.main is not None and self.status is None else []
@@ -494,6 +507,7 @@ class Supervisor:
         # Memory that a forked child still shared with this process counts as its own maximum.
         self._own_rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_UNIT
         answer: dict[str, Any] = {"status": None, "error": None, "unstarted": False, "walls": ""}
+        answer["stubborn"] = []
         outlets: list[Outlet] = []
         for path in paths(order):
             try:
@@ -527,9 +541,8 @@ class Supervisor:
                 outlet.close()
         problems = [outlet.spool.problem for outlet in outlets if outlet.spool.problem]
         error = reason or (problems[0] if problems else None)
-        if stubborn:
-            error = f"cannot end process {', '.join(map(str, stubborn))}"
         return answer | {
+            "stubborn": stubborn,
             "status": None if reason else brood.status,
             "timed_out": ending == "timeout",
             "cancelled": ending == "cancel",

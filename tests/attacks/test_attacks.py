@@ -190,7 +190,8 @@ def test_floods_and_limits_are_kept_to(heist: Heist) -> None:
     flood = heist.all_of("floods its output")
     assert len(heist.log(flood)) < 2 * 2**20
     measured = [e for e in read(heist.folder / "ledger.jsonl") if isinstance(e, Measured)]
-    assert all(e.measurement.seconds < 8 + 2 for e in measured)
+    # The clock is 8 s; a busy machine takes its time to end the last of a storm.
+    assert max(e.measurement.seconds for e in measured) < 2 * 8
 
 
 @pytest.mark.parametrize("rung", get_args(Rung))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,13 +16,13 @@ import rungs
 
 from swarm.evaluate import Harness, Result, Room, Stage, evaluate
 from swarm.reading import MetricRule
-from swarm.sandbox import WORK, Limits, Mount, Sandbox, View
+from swarm.sandbox import WORK, Command, Limits, Mount, Sandbox, View
 
 TIMEOUT_S, LATE_S = 3.0, 2.0
 LIMITS = Limits(memory=200 * 2**20, processes=64, file_size=20 * 2**20, tmp=20 * 2**20)
 OUTPUT = 2**20
-NAP = "77777.25"
-"""Seconds of a daemon's nap, by which it is found."""
+NAP = f"77777.{os.getpid()}"
+"""Seconds of a daemon's nap, by which it is found; other workers have their own."""
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs namespaces")
 
@@ -84,14 +86,7 @@ def measure(tmp_path: Path) -> Iterator[Measure]:
 
 
 def _napping() -> list[int]:
-    found: list[int] = []
-    for process in psutil.process_iter():
-        try:
-            if NAP in process.cmdline():
-                found.append(process.pid)
-        except psutil.Error:
-            continue
-    return found
+    return [process.pid for process in psutil.process_iter() if NAP in _words(process)]
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
@@ -110,3 +105,30 @@ def test_a_bomb_ends_in_time_and_says_why(measure: Measure, tmp_path: Path, bomb
     assert sum(written) <= (LIMITS.file_size or 0)
     after = measure("echo METRIC loss=0.5")
     assert (after.values, after.failure) == ({"loss": 0.5}, None)
+
+
+@pytest.mark.parametrize("bomb", [FORKS, ALONE], ids=["one group", "a group each"])
+def test_without_walls_a_bomb_ends_too_on_a_busy_machine(tmp_path: Path, bomb: str) -> None:
+    """What cuts it down competes with it, and with others, for the processor."""
+    spin = [sys.executable, "-S", "-c", "while True: pass"]
+    busy = [subprocess.Popen(spin) for _ in range(2)]
+    try:
+        with Sandbox(rungs.PROCESS, scratch=tmp_path / "scratch", limits=LIMITS) as box:
+            for _ in range(4):
+                argv = (sys.executable, "-S", "-c", bomb)
+                fell = box.run(Command(argv, tmp_path, {}, TIMEOUT_S, tmp_path / "log"))
+                assert (fell.over == "processes" or fell.timed_out, fell.error) == (True, None)
+                after = box.run(Command(("true",), tmp_path, {}, TIMEOUT_S, tmp_path / "log"))
+                assert (after.status, after.error) == (0, None)
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    assert not [p for p in psutil.process_iter() if bomb in _words(p)]
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
