@@ -599,6 +599,7 @@ def test_a_budget_target_that_is_reached(look: Look) -> None:
 # --- slots, time, memory ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_slots_that_wait_for_each_other(look: Look, tmp_path: Path) -> None:
     # As one GPU would be: whoever comes second waits.
     locked = """
@@ -854,6 +855,7 @@ def test_ctrl_c_twice_at_any_moment_leaves_nothing(target: Path, tenths: int) ->
     check_nobody_left()
 
 
+@pytest.mark.slow
 def test_what_a_killed_check_left_goes_with_the_next(target: Path) -> None:
     scratch = Path(os.environ["SWARM_SCRATCH"])
     begun = target.parent / "begun"

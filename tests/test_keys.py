@@ -399,7 +399,7 @@ class Hold(Freeze):
     ("role", "held"),
     [
         pytest.param("a1", ("a1",), marks=pytest.mark.slow),
-        ("coordinator", ("a1", "a2", "a3", "a4")),
+        pytest.param("coordinator", ("a1", "a2", "a3", "a4"), marks=pytest.mark.slow),
     ],
 )
 def test_a_kill_of_an_actor_in_mid_conversation_loses_no_spend(
@@ -454,6 +454,7 @@ print(f"GAMMA {value} -> {new}")
 """
 
 
+@pytest.mark.slow
 def test_models_programs_and_mutation_search_together(top: Path, tmp_path: Path) -> None:
     stepper = program(top, "stepper", STEPPER)
     with MessagesServer(searcher(trouble=False), key=KEY) as server:

@@ -117,7 +117,9 @@ def test_a_launch_on_ray_ends_with_a_summary(target: Path) -> None:
     assert json.loads(status.stdout)["state"] == "finished"
 
 
-@pytest.mark.parametrize("role", [pytest.param("s1", marks=pytest.mark.slow), "a1", "coordinator"])
+@pytest.mark.parametrize(
+    "role", [*(pytest.param(role, marks=pytest.mark.slow) for role in ("s1", "a1")), "coordinator"]
+)
 def test_a_killed_actor_is_replaced_and_the_run_goes_on(target: Path, role: str) -> None:
     process = launch(target)
     await_decisions(target, process, 3)
@@ -128,7 +130,13 @@ def test_a_killed_actor_is_replaced_and_the_run_goes_on(target: Path, role: str)
     check(target, before)
 
 
-@pytest.mark.parametrize("victim", [raylet, lambda _, process: process.pid])
+@pytest.mark.parametrize(
+    "victim",
+    [
+        pytest.param(raylet, id="raylet", marks=pytest.mark.slow),
+        pytest.param(lambda _, process: process.pid, id="launch"),
+    ],
+)
 def test_a_killed_launch_or_raylet_is_made_good_by_the_next_launch(
     target: Path, victim: Callable[[Path, subprocess.Popen[str]], int]
 ) -> None:
