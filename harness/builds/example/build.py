@@ -36,6 +36,16 @@ def tables():
     return "\n".join([*lines, "}", ""])
 
 
+def checksum(data):
+    """Give the CRC-32 of a file, as zip has it."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0xEDB88320 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
 def collect():
     """Give the files of the bundle, by their path in it."""
     files = {}
@@ -43,6 +53,8 @@ def collect():
         if path.is_file() and path.suffix != ".pyc":
             files[path.relative_to(ROOT / "src").as_posix()] = path.read_bytes()
     files["units/tables.py"] = tables().encode()
+    sums = {name: checksum(data) for name, data in files.items()}
+    files["units/checksums.py"] = f"SUMS = {sums}\n".encode()
     files["__main__.py"] = b"from units.main import main\n\nmain()\n"
     return files
 

@@ -1,8 +1,10 @@
 """The bundle does what it should. Each test has a bundle that was built from the sources."""
 
+import ast
 import subprocess
 import sys
 import unittest
+import zipfile
 
 from support import Built
 
@@ -43,6 +45,14 @@ class Conversions(Built):
 
     def test_areas(self):
         self.assertEqual(self.units("1", "square_km", "in", "hectare"), "100 hectare")
+
+    def test_the_checksums_are_those_of_the_files(self):
+        with zipfile.ZipFile(self.bundle) as archive:
+            told = archive.read("units/checksums.py").decode()
+            crcs = {info.filename: info.CRC for info in archive.infolist()}
+        sums = ast.literal_eval(told.removeprefix("SUMS = "))
+        self.assertIn("units/convert.py", sums)
+        self.assertEqual(sums, {name: crcs[name] for name in sums})
 
     def test_nonsense(self):
         self.assertEqual(self.units("1", "km", "in", "kg"), "units: cannot convert km to kg")
