@@ -1,0 +1,1 @@
+"""Search in the documentation of Python's library: by words, and by likeness."""

@@ -1,0 +1,4 @@
+"""How much is fetched from each index, and how much is shown."""
+
+SHOWN = 10
+FETCH = SHOWN

@@ -1,0 +1,225 @@
+"""The files of retrieval: a golden set, the queries of it, results, and items. Read and checked.
+
+A line is one JSON object. Lines that are empty or begin with `#` are passed over. What is wrong is
+an error with file and line.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn, cast
+
+GRADES = range(4)
+"""0 was looked at and is not relevant; 3 is what was meant."""
+GOLDEN = {"id", "query", "relevant", "keywords", "snippets", "held_out", "note"}
+
+
+class UsageError(Exception):
+    """A file of the person who measures, or the command line, cannot be used."""
+
+
+class NoAnswerError(Exception):
+    """What the system under test left cannot be used: its fault."""
+
+
+class Query(NamedTuple):
+    """One query and what is known of its answers."""
+
+    id: str
+    text: str
+    relevant: Mapping[str, int] = {}
+    """From a result's id to its grade."""
+    keywords: Sequence[str] = ()
+    """Words that the shown results should contain."""
+    snippets: Sequence[str] = ()
+    """Passages that the shown results should contain."""
+    held_out: bool = False
+
+    @property
+    def answerable(self) -> bool:
+        """Tell whether anything is known to be relevant."""
+        return any(self.relevant.values())
+
+
+class Result(NamedTuple):
+    """One thing that was found."""
+
+    id: str
+    text: str = ""
+    """Title and text together."""
+
+
+class Found(NamedTuple):
+    """What was found for one query, best first, and how long it took."""
+
+    results: tuple[Result, ...] = ()
+    seconds: float | None = None
+
+
+class Item(NamedTuple):
+    """One thing that can be recommended."""
+
+    tags: frozenset[str] = frozenset()
+    vector: tuple[float, ...] = ()
+
+
+class _Line(NamedTuple):
+    path: Path
+    number: int
+    value: dict[str, Any]
+    fault: type[Exception]
+
+    def wrong(self, what: str) -> NoReturn:
+        raise self.fault(f"{self.path}:{self.number}: {what}")
+
+    def text(self, key: str) -> str:
+        value = self.value.get(key)
+        if not isinstance(value, str) or not value.strip():
+            self.wrong(f"`{key}` must be a text that is not empty")
+        return value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        found = self.value.get(key, [])
+        if not isinstance(found, list) or not all(isinstance(v, str) and v for v in _list(found)):
+            self.wrong(f"`{key}` must be a list of texts")
+        return tuple(cast("list[str]", found))
+
+
+def _list(value: object) -> list[Any]:
+    return cast("list[Any]", value)
+
+
+def golden(path: Path) -> list[Query]:
+    """Read a golden set.
+
+    Raises:
+        UsageError: it cannot be read, or a line is wrong.
+    """
+    found = [_golden(line) for line in _unique(_lines(path, UsageError))]
+    if not found:
+        raise UsageError(f"{path}: there is no query in it; `swarm golden` makes a golden set")
+    return found
+
+
+def _golden(line: _Line) -> Query:
+    if unknown := line.value.keys() - GOLDEN:
+        line.wrong(f"unknown key `{sorted(unknown)[0]}`; there are {', '.join(sorted(GOLDEN))}")
+    relevant = line.value.get("relevant", {})
+    if not isinstance(relevant, dict):
+        line.wrong('`relevant` must map ids to grades, as {"doc-7": 3}')
+    for name, grade in cast("dict[str, object]", relevant).items():
+        if type(grade) is not int or grade not in GRADES:
+            line.wrong(f"the grade of `{name}` is {grade!r}; it must be 0, 1, 2 or 3")
+    if not isinstance(held := line.value.get("held_out", False), bool):
+        line.wrong("`held_out` must be true or false")
+    return Query(
+        id=line.text("id"),
+        text=line.text("query"),
+        relevant=cast("dict[str, int]", relevant),
+        keywords=line.texts("keywords"),
+        snippets=line.texts("snippets"),
+        held_out=held,
+    )
+
+
+def queries(path: Path) -> list[Query]:
+    """Read queries without their answers; a golden set will do.
+
+    Raises:
+        UsageError: it cannot be read, or a line is wrong.
+    """
+    found = [Query(li.text("id"), li.text("query")) for li in _unique(_lines(path, UsageError))]
+    if not found:
+        raise UsageError(f"{path}: there is no query in it")
+    return found
+
+
+def results(path: Path, fault: type[Exception] = NoAnswerError) -> dict[str, Found]:
+    """Read what was found, by the id of the query.
+
+    Raises:
+        NoAnswerError: it cannot be read, or a line is wrong.
+    """
+    return {li.text("id"): found(li.value, li.wrong) for li in _unique(_lines(path, fault))}
+
+
+def found(value: Mapping[str, Any], wrong: Any) -> Found:
+    """Take results out of an object that has them; say to `wrong` what cannot be taken."""
+    listed = value.get("results")
+    if not isinstance(listed, list):
+        wrong("`results` must be a list")
+    taken: dict[str, Result] = {}
+    for each in _list(listed):
+        one = cast("dict[str, Any]", each) if isinstance(each, dict) else {"id": each}
+        name = one.get("id")
+        if isinstance(name, int) and not isinstance(name, bool):
+            name = str(name)
+        if not isinstance(name, str) or not name:
+            wrong("every result needs an `id`")
+        parts = (one.get("title"), one.get("text"))
+        # What is listed twice counts once, at its first place.
+        taken.setdefault(name, Result(name, " ".join(p for p in parts if isinstance(p, str))))
+    seconds = value.get("seconds")
+    usable = isinstance(seconds, int | float) and math.isfinite(seconds) and seconds >= 0
+    return Found(tuple(taken.values()), float(seconds) if usable and seconds is not None else None)
+
+
+def items(path: Path) -> dict[str, Item]:
+    """Read what can be recommended, by id: each with `tags` or a `vector`.
+
+    Raises:
+        UsageError: it cannot be read, or a line is wrong.
+    """
+    found: dict[str, Item] = {}
+    sizes: set[int] = set()
+    for line in _unique(_lines(path, UsageError)):
+        vector = line.value.get("vector", [])
+        numbers = isinstance(vector, list) and all(_number(n) for n in _list(vector))
+        if not numbers:
+            line.wrong("`vector` must be a list of numbers")
+        item = Item(frozenset(line.texts("tags")), tuple(float(n) for n in _list(vector)))
+        if bool(item.tags) == bool(item.vector):
+            line.wrong("an item needs `tags` or a `vector`, and not both")
+        if item.vector and not any(item.vector):
+            line.wrong("a `vector` of zeros has no direction")
+        sizes.add(len(item.vector))
+        if len(sizes) > 1:
+            line.wrong("all items need vectors of one length, or all need tags")
+        found[line.text("id")] = item
+    if not found:
+        raise UsageError(f"{path}: there is no item in it")
+    return found
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _lines(path: Path, fault: type[Exception]) -> Iterator[_Line]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise fault(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise fault(f"{path} is not UTF-8") from None
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        try:
+            value: object = json.loads(line)
+        except ValueError as error:
+            raise fault(f"{path}:{number}: not JSON: {error}") from None
+        if not isinstance(value, dict):
+            raise fault(f"{path}:{number}: not a JSON object")
+        yield _Line(path, number, cast("dict[str, Any]", value), fault)
+
+
+def _unique(lines: Iterable[_Line]) -> Iterator[_Line]:
+    seen: dict[str, int] = {}
+    for line in lines:
+        name = line.text("id")
+        if name in seen:
+            line.wrong(f"the id `{name}` is there already, in line {seen[name]}")
+        seen[name] = line.number
+        yield line
