@@ -77,7 +77,7 @@ def _one(
         None,
     )
     if isinstance(value, list):
-        value = {"results": value}
+        value = {"results": cast("list[Any]", value)}
     if not isinstance(value, dict):
         raise NoAnswerError(f"query `{query.id}`: the output is no JSON: {output[:SHOWN]!r}")
     return found(cast("dict[str, Any]", value), _wrong)._replace(seconds=seconds)

@@ -6,7 +6,7 @@ an error with file and line.
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, cast
 
@@ -80,14 +80,14 @@ class _Line(NamedTuple):
         return value
 
     def texts(self, key: str) -> tuple[str, ...]:
-        found = self.value.get(key, [])
-        if not isinstance(found, list) or not all(isinstance(v, str) and v for v in _list(found)):
+        found = _list(self.value.get(key, []))
+        if found is None or not all(isinstance(v, str) and v for v in found):
             self.wrong(f"`{key}` must be a list of texts")
-        return tuple(cast("list[str]", found))
+        return tuple(str(v) for v in found)
 
 
-def _list(value: object) -> list[Any]:
-    return cast("list[Any]", value)
+def _list(value: object) -> list[Any] | None:
+    return cast("list[Any]", value) if isinstance(value, list) else None
 
 
 def golden(path: Path) -> list[Query]:
@@ -144,25 +144,30 @@ def results(path: Path, fault: type[Exception] = NoAnswerError) -> dict[str, Fou
     return {li.text("id"): found(li.value, li.wrong) for li in _unique(_lines(path, fault))}
 
 
-def found(value: Mapping[str, Any], wrong: Any) -> Found:
+def found(value: Mapping[str, Any], wrong: Callable[[str], NoReturn]) -> Found:
     """Take results out of an object that has them; say to `wrong` what cannot be taken."""
-    listed = value.get("results")
-    if not isinstance(listed, list):
+    listed = _list(value.get("results"))
+    if listed is None:
         wrong("`results` must be a list")
     taken: dict[str, Result] = {}
-    for each in _list(listed):
+    for each in listed:
         one = cast("dict[str, Any]", each) if isinstance(each, dict) else {"id": each}
-        name = one.get("id")
-        if isinstance(name, int) and not isinstance(name, bool):
-            name = str(name)
-        if not isinstance(name, str) or not name:
+        name = _name(one.get("id"))
+        if not name:
             wrong("every result needs an `id`")
         parts = (one.get("title"), one.get("text"))
         # What is listed twice counts once, at its first place.
         taken.setdefault(name, Result(name, " ".join(p for p in parts if isinstance(p, str))))
-    seconds = value.get("seconds")
-    usable = isinstance(seconds, int | float) and math.isfinite(seconds) and seconds >= 0
-    return Found(tuple(taken.values()), float(seconds) if usable and seconds is not None else None)
+    seconds: Any = value.get("seconds", -1.0)
+    usable = _number(seconds) and seconds >= 0
+    return Found(tuple(taken.values()), float(seconds) if usable else None)
+
+
+def _name(value: object) -> str:
+    """Take an id, which may be a number, too."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return value if isinstance(value, str) else ""
 
 
 def items(path: Path) -> dict[str, Item]:
@@ -174,11 +179,10 @@ def items(path: Path) -> dict[str, Item]:
     found: dict[str, Item] = {}
     sizes: set[int] = set()
     for line in _unique(_lines(path, UsageError)):
-        vector = line.value.get("vector", [])
-        numbers = isinstance(vector, list) and all(_number(n) for n in _list(vector))
-        if not numbers:
+        vector = _list(line.value.get("vector", []))
+        if vector is None or not all(_number(n) for n in vector):
             line.wrong("`vector` must be a list of numbers")
-        item = Item(frozenset(line.texts("tags")), tuple(float(n) for n in _list(vector)))
+        item = Item(frozenset(line.texts("tags")), tuple(float(n) for n in vector))
         if bool(item.tags) == bool(item.vector):
             line.wrong("an item needs `tags` or a `vector`, and not both")
         if item.vector and not any(item.vector):
@@ -192,7 +196,7 @@ def items(path: Path) -> dict[str, Item]:
     return found
 
 
-def _number(value: object) -> bool:
+def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

@@ -101,15 +101,15 @@ def _report(golden: Sequence[Query], found: Mapping[str, Found], given: Given) -
     metrics = measures.means([each.scores for each in judged])
     if lacking := sorted(weights.keys() - metrics.keys()):
         raise UsageError(
-            f"--weights: no query of {given.golden} has what `{lacking[0]}` needs; give other weights"
+            f"--weights: no query of {given.golden} has what `{lacking[0]}` needs; "
+            "give other weights"
         )
     metrics["combined"] = measures.combined(metrics, weights)
     metrics["queries"] = sum(bool(each.scores) for each in judged)
     metrics["unanswered"] = sum(q.id not in found for q in golden)
     metrics |= _latency(found.values())
-    cases = [
-        {"id": j.query.id, "pass": bool(j.scores["hit_rate"])} for j in judged if j.query.answerable
-    ]
+    ranked = [j for j in judged if j.query.answerable]
+    cases = [{"id": j.query.id, "pass": bool(j.scores["hit_rate"])} for j in ranked]
     _emit(metrics, _feedback(judged, given), cases if given.cases else None)
 
 
@@ -157,9 +157,8 @@ def check(given: Given) -> None:
         if query.id not in asked:
             raise UsageError(f"{given.queries}: query `{query.id}` is missing")
         if asked[query.id] != query.text:
-            raise UsageError(
-                f"{given.queries}: query `{query.id}` is another one in {given.golden}"
-            )
+            what = f"query `{query.id}` is another one in {given.golden}"
+            raise UsageError(f"{given.queries}: {what}")
 
 
 # --- discovery --------------------------------------------------------------------------------

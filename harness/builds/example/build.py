@@ -1,6 +1,6 @@
 """Build dist/units.pyz: one file that Python runs.
 
-    python build.py
+python build.py
 """
 
 import csv

@@ -3,10 +3,11 @@
 import re
 import sqlite3
 
-COMMON = frozenset(  # noqa: SIM905
+_COMMON = (
     "a an and are as at be by do does for from how i in into is it not of on or so that the their "
-    "this to what where which with".split()
+    "this to what where which with"
 )
+COMMON = frozenset(_COMMON.split())
 
 
 class Lexical:

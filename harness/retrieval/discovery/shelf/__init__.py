@@ -1,0 +1,1 @@
+"""Recommend books to readers."""
