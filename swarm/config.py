@@ -52,7 +52,7 @@ from swarm.quantities import (
     wrong_at,
 )
 from swarm.records import CASES, Goal, MetricSpec
-from swarm.rules import JudgeConfig, disorder
+from swarm.rules import JudgeConfig, Limit, disorder
 from swarm.scope import Scope
 from swarm.sections import Section, existing, is_file, report, report_unknown, resolve
 from swarm.trust import ProviderConfig, SandboxConfig
@@ -114,15 +114,27 @@ class ConstraintConfig(Section):
     min: Number | None = None
     """Smallest value allowed."""
     max_regression: Percent | None = None
-    """How much above its value on the base it may go: for metrics that are costs."""
+    """How much worse than on the base it may be."""
+    goal: Goal | None = None
+    """Which way is better, for `max_regression`; none: that of the target's own metric, and for any
+    other that less is better, as it is of costs."""
 
     @model_validator(mode="after")
     def _limits(self) -> ConstraintConfig:
         if self.max is None and self.min is None and self.max_regression is None:
             raise wrong("a constraint needs `max`, `min` or `max_regression`")
+        if self.goal is not None and self.max_regression is None:
+            raise wrong_at(
+                [("goal", "is only for `max_regression`; `max` and `min` say their side")]
+            )
         if self.max is not None and self.min is not None and self.min > self.max:
             raise wrong_at([("min", f"above `max` ({self.max:g}): nothing could satisfy both")])
         return self
+
+    @property
+    def limit(self) -> Limit:
+        """What the judge is told of it."""
+        return Limit(self.metric, self.max, self.min, self.max_regression, self.goal)
 
 
 class ChangeConfig(Section):

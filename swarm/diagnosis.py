@@ -18,7 +18,7 @@ from swarm.config import RunConfig
 from swarm.entities import Target
 from swarm.errors import HarnessError, SwarmError
 from swarm.formats.text import duration, number, one_line
-from swarm.judge import Limit, Record
+from swarm.judge import Record
 from swarm.observations import (
     TELLING_S,
     Figures,
@@ -496,8 +496,7 @@ def _limits(case: _Case) -> Iterator[Finding]:
         )
     noise, spec = case.target.noise(case.machine), config.target.metric.spec
     for c in config.target.constraints:
-        limit = Limit(c.metric, c.max, c.min, c.max_regression)
-        found = judge.breach(limit, record, record, noise, spec, config.rule())
+        found = judge.breach(c.limit, record, record, noise, spec, config.rule())
         if found is None:
             continue
         reported = record.sample(c.metric, case.metric) is not None

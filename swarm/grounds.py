@@ -292,8 +292,7 @@ def _bounds(constraint: ConstraintConfig, found: _Found, base: Record) -> Iterat
     name, metric = constraint.metric, found.target.info.metric
     sample = found.candidate.sample(name, metric.name) or Sample()
     start = base.sample(name, metric.name)
-    # More is worse, as for all costs, unless it is the metric that is to be maximized.
-    worse = -metric.sign if name == metric.name else 1
+    worse = constraint.limit.worse(metric)
     limits: list[tuple[str, float | None, int]] = [
         ("max", constraint.max, 1),
         ("min", constraint.min, -1),

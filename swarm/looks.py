@@ -14,7 +14,6 @@ from swarm.actions import View
 from swarm.entities import Experiment, Target
 from swarm.judge import (
     Breach,
-    Limit,
     Record,
     Ruling,
     active_cases,
@@ -133,10 +132,9 @@ def _breach(view: View, target: Target, candidate: Record, machine: str) -> Brea
     """Find what a candidate must not do and does; what is beyond doubt comes first."""
     base, rule = target.record(target.info.base, machine), view.rule(target)
     noise, metric = target.noise(machine), target.info.metric
+    limits = [c.limit for c in view.target_config(target).constraints]
     found = [failing(rule.must_pass, candidate, base)]
-    for c in view.target_config(target).constraints:
-        limit = Limit(c.metric, c.max, c.min, c.max_regression)
-        found.append(breach(limit, candidate, base, noise, metric, rule))
+    found += [breach(limit, candidate, base, noise, metric, rule) for limit in limits]
     real = [b for b in found if b is not None]
     return next((b for b in real if b.sure), real[0] if real else None)
 

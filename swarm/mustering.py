@@ -203,7 +203,10 @@ def limits_on(config: TargetConfig) -> tuple[str, ...]:
             found.append(f"`{c.metric}` must not be below {c.min:g}.")
         if c.max_regression is not None:
             share = f"{100 * c.max_regression:g} %"
-            found.append(f"`{c.metric}` must not be more than {share} above its value on the base.")
+            side = "above" if c.limit.worse(config.metric.spec) > 0 else "below"
+            found.append(
+                f"`{c.metric}` must not be more than {share} {side} its value on the base."
+            )
     if config.exclude:
         never = ", ".join(f"`{glob}`" for glob in config.exclude)
         found.append(f"Although the scope has it, {never} must stay as it is.")

@@ -6,7 +6,7 @@ Owns the keys and their meaning as numbers; what they lead to is `judge`'s. Know
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, NamedTuple, cast
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -22,6 +22,7 @@ from swarm.quantities import (
     wrong,
     wrong_at,
 )
+from swarm.records import Goal, MetricSpec
 from swarm.sections import Section
 
 Preset = Literal["default", "suite", "explore", "strict", "llm-judged"]
@@ -34,6 +35,26 @@ PRESETS: Mapping[Preset, Mapping[str, float | int]] = {
     "llm-judged": {"drop_below": 0.25, "runs": 12},
 }
 """What each preset changes; a key that is given wins."""
+
+
+class Limit(NamedTuple):
+    """A limit on the mean of a metric. The numbers are in the metric's unit."""
+
+    metric: str
+    maximum: float | None = None
+    minimum: float | None = None
+    max_regression: float | None = None
+    """Share of the baseline's magnitude (0.05) by which it may be worse."""
+    goal: Goal | None = None
+    """Which way is better, if it was said."""
+
+    def worse(self, own: MetricSpec) -> int:
+        """Give the sign of what is worse: more, as for all costs, unless it is said, or unless it
+        is the target's own metric and that is to be maximized.
+        """
+        if self.goal is not None:
+            return -1 if self.goal == "maximize" else 1
+        return -own.sign if self.metric == own.name else 1
 
 
 class ImprovesConfig(Section):

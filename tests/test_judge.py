@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from swarm.judge import (
     Breach,
-    Limit,
     Noise,
     Record,
     Sample,
@@ -27,7 +26,7 @@ from swarm.judge import (
 )
 from swarm.quantities import margin
 from swarm.records import MetricSpec
-from swarm.rules import JudgeConfig
+from swarm.rules import JudgeConfig, Limit
 
 RULE = JudgeConfig()
 Step = Literal["keep", "discard", "measure"]

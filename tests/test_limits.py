@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from tallies import noise, sample, spread, tally
 
-from swarm.judge import Breach, Limit, Noise, Record, breach, failing
+from swarm.judge import Breach, Noise, Record, breach, failing
 from swarm.records import MetricSpec
-from swarm.rules import JudgeConfig
+from swarm.rules import JudgeConfig, Limit
 
 SCORE = MetricSpec(name="score", goal="maximize")
 NOISE: Noise = {"score": spread(1.0), "cost": spread(1.0)}
@@ -55,6 +55,22 @@ def test_a_regression_has_the_noise_of_both_sides() -> None:
         breached = found(reported(value), limit)
         assert breached is not None
         assert breached.sure == sure
+
+
+def test_a_regression_is_towards_what_is_worse() -> None:
+    """Of a quality less is worse; of a cost more, as long as nothing is said."""
+    quality = Limit("cost", max_regression=0.2, goal="maximize")
+    assert found(reported(20.0), quality) is None
+    assert found(reported(8.5), quality) is None
+    breached = found(reported(4.0), quality)
+    assert breached is not None
+    assert breached.sure
+    assert "more than 20.0% under 10" in breached.words
+    cost = Limit("cost", max_regression=0.2, goal="minimize")
+    assert found(reported(4.0), cost) is None
+    # The target's own metric has a goal, and what is said of it comes first.
+    assert Limit("score").worse(SCORE) == -SCORE.sign
+    assert Limit("score", goal="minimize").worse(SCORE) == 1
 
 
 def test_a_metric_that_is_reported_only_once_is_not_waited_for() -> None:

@@ -13,7 +13,7 @@ from swarm.judge.clock import contradiction
 from swarm.judge.drift import drifted, parted
 from swarm.judge.evidence import Count, Noise, Record, Sample, Spread, complete, flaky
 from swarm.judge.fresh import difference
-from swarm.judge.limits import Breach, Limit, breach, failing
+from swarm.judge.limits import Breach, breach, failing
 from swarm.judge.points import cost_duel, duel_of
 from swarm.judge.scalar import Ruling, Step, beyond_doubt, detectable, duel, shrunken
 from swarm.records import CASES, MetricSpec
@@ -22,7 +22,6 @@ from swarm.rules import JudgeConfig
 __all__ = [
     "Breach",
     "Count",
-    "Limit",
     "Noise",
     "Record",
     "Ruling",

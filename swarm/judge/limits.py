@@ -11,22 +11,12 @@ from typing import NamedTuple
 
 from swarm.judge.evidence import Noise, Record
 from swarm.records import MetricSpec
-from swarm.rules import JudgeConfig
+from swarm.rules import JudgeConfig, Limit
 
 BROKEN = 2.0
 """Standard errors beyond a limit from which it is broken beyond doubt."""
 MAY_FAIL = 1
 """Times that a case of `must_pass` may fail by accident."""
-
-
-class Limit(NamedTuple):
-    """A limit on the mean of a metric. The numbers are in the metric's unit."""
-
-    metric: str
-    maximum: float | None = None
-    minimum: float | None = None
-    max_regression: float | None = None
-    """Share of the baseline's magnitude (0.05) by which it may be worse."""
 
 
 class Breach(NamedTuple):
@@ -51,8 +41,7 @@ def breach(
     if sample is None:
         return Breach(True, f"{name} was not reported")
     base = baseline.sample(name, metric.name)
-    # More is worse, as for all costs, unless it is the metric that is to be maximized.
-    worse = -metric.sign if name == metric.name else 1
+    worse = limit.worse(metric)
     beyond: list[tuple[float, str, bool]] = []
     if limit.maximum is not None:
         beyond.append((sample.mean - limit.maximum, f"over {limit.maximum:.6g}", False))

@@ -1,8 +1,8 @@
-"""Make a small catalogue of books, readers, and what each reader would like: the data of this example.
+"""Make the data of this example: books, readers, and what each reader would like.
 
     python make_data.py 7
 
-Invented, by a seed: a reader likes one genre most and two others less, and of each genre some moods.
+Invented, by a seed: a reader likes one genre most, two others less, and some moods.
 """
 
 import json
