@@ -48,7 +48,8 @@ def ask(
     output, seconds = _run(_words(command), lines, cwd, env, timeout_s)
     known = {q.id for q in queries}
     answers: dict[str, Found] = {}
-    for number, line in enumerate(output.splitlines(), start=1):
+    # Not `splitlines`: a text may hold line ends of other kinds, which JSON need not escape.
+    for number, line in enumerate(output.split("\n"), start=1):
         value = _read(line)
         if not isinstance(value, dict) or "results" not in value:
             continue  # a system may say other things, too
@@ -73,7 +74,7 @@ def _one(
     words = [word.replace(PLACE, said) for word in command]
     output, seconds = _run(_words(words), "", cwd, env, timeout_s)
     value = next(
-        (v for text in (output, *reversed(output.splitlines())) if (v := _read(text)) is not None),
+        (v for text in (output, *reversed(output.split("\n"))) if (v := _read(text)) is not None),
         None,
     )
     if isinstance(value, list):
@@ -108,7 +109,7 @@ def _run(
 def _read(text: str) -> object:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

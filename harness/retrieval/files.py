@@ -212,7 +212,7 @@ def _lines(path: Path, fault: type[Exception]) -> Iterator[_Line]:
             continue
         try:
             value: object = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise fault(f"{path}:{number}: not JSON: {error}") from None
         if not isinstance(value, dict):
             raise fault(f"{path}:{number}: not a JSON object")

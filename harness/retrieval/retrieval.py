@@ -5,6 +5,8 @@
     python retrieval.py measure golden.jsonl -- python -m search       both in one
     python retrieval.py lists items.jsonl results.jsonl --golden golden.jsonl
     python retrieval.py check golden.jsonl queries.jsonl
+    python retrieval.py queries golden.jsonl > queries.jsonl
+    python retrieval.py compare golden.jsonl before.jsonl after.jsonl
 
 `ask` belongs into `run`, where the golden set is hidden, and the others into `score`. Writes the
 metrics to the file named by SWARM_RESULT and prints them as METRIC lines.
@@ -161,6 +163,29 @@ def check(given: Given) -> None:
             raise UsageError(f"{given.queries}: {what}")
 
 
+def queries(given: Given) -> None:
+    """Print the queries of a golden set without their answers."""
+    for query in files.golden(given.golden):
+        print(json.dumps({"id": query.id, "query": query.text}, ensure_ascii=False))
+
+
+def compare(given: Given) -> None:
+    """Say whether a difference is more than the luck of the queries that were chosen."""
+    golden = [q for q in _golden(given) if q.answerable]
+    if not golden:
+        raise UsageError(f"{given.golden}: there is no query with a relevant result to compare by")
+    before, after = (
+        [measures.of(q, f, given.k)[given.metric] for q, f in _paired(golden, files.results(path))]
+        for path in (given.before, given.after)
+    )
+    gains = [new - old for old, new in zip(before, after, strict=True)]
+    low, high = measures.interval(gains)
+    better, worse = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
+    print(f"{given.metric}: {fmean(before):.4f} -> {fmean(after):.4f}, {fmean(gains):+.4f}")
+    print(f"better for {better} of {len(gains)} queries, worse for {worse}")
+    print(f"95 % interval over queries: {low:+.4f} to {high:+.4f}")
+
+
 # --- discovery --------------------------------------------------------------------------------
 
 
@@ -276,6 +301,19 @@ def parser() -> argparse.ArgumentParser:
     checks.add_argument("golden", type=Path)
     checks.add_argument("queries", type=Path, nargs="?")
     checks.set_defaults(does=check)
+
+    lone = modes.add_parser("queries", help="print the queries of a golden set without answers")
+    lone.add_argument("golden", type=Path)
+    lone.set_defaults(does=queries)
+
+    pairs = modes.add_parser("compare", help="compare two files of results, query by query")
+    for name in ("golden", "before", "after"):
+        pairs.add_argument(name, type=Path)
+    pairs.add_argument("--k", type=_positive, default=10, help="results that count [10]")
+    ranked = ("hit_rate", "mrr", "ndcg", "recall")
+    pairs.add_argument("--metric", choices=ranked, default="ndcg", help="compared by it [ndcg]")
+    pairs.add_argument("--held-out", action="store_true", help="by what is held out instead")
+    pairs.set_defaults(does=compare)
     return top
 
 

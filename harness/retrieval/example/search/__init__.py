@@ -1,1 +1,1 @@
-"""Search in the documentation of Python's library: by words, and by likeness."""
+"""Hybrid search over chunks of text: by words (SQLite's full-text search) and by vectors."""

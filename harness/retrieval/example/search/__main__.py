@@ -1,32 +1,37 @@
-"""Answer queries: a line of JSON for each line of JSON.
+"""Answers queries: one a line on stdin, one line of results each on stdout.
 
-python -m search corpus.jsonl < queries.jsonl
+python -m search index/chunks.db < queries.jsonl
 """
 
 import json
+import sqlite3
 import sys
 
-from search.fetch import FETCH, SHOWN
-from search.fusion import fuse
-from search.lexical import Lexical
-from search.vectors import Vectors
+from search import lexical, merge, vector
+from search.settings import FETCH, SHOWN
 
 
-def main():
-    """Build the indexes, then answer what stands on stdin."""
-    with open(sys.argv[1], encoding="utf-8") as file:
-        chunks = [json.loads(line) for line in file]
-    lexical, vectors = Lexical(chunks), Vectors(chunks)
+def main(file: str) -> None:
+    """Answer all queries."""
+    db = sqlite3.connect(f"file:{file}?mode=ro&immutable=1", uri=True)
     for line in sys.stdin:
-        query = json.loads(line)
-        found = fuse(lexical.find(query["query"], FETCH), vectors.find(query["query"], FETCH))
-        results = [
-            {"id": chunks[n]["id"], "title": chunks[n]["name"], "text": chunks[n]["summary"]}
-            | {"score": score}
-            for n, score in found[:SHOWN]
-        ]
-        print(json.dumps({"id": query["id"], "results": results}))
+        asked = json.loads(line)
+        print(json.dumps({"id": asked["id"], "results": answer(db, asked["query"])}))
+    db.close()
+
+
+def answer(db: sqlite3.Connection, query: str) -> list[dict[str, object]]:
+    """Find the best chunks for a query, best first."""
+    found = merge.merged(lexical.search(db, query, FETCH), vector.search(db, query, FETCH))
+    return [shown(db, number, score) for number, score in found[:SHOWN]]
+
+
+def shown(db: sqlite3.Connection, number: int, score: float) -> dict[str, object]:
+    """Give a chunk as a result."""
+    ask = "SELECT id, text FROM chunks WHERE number = ?"
+    name, text = db.execute(ask, (number,)).fetchone()
+    return {"id": name, "text": text, "score": round(score, 6)}
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])

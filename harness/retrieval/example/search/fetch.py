@@ -1,4 +1,0 @@
-"""How much is fetched from each index, and how much is shown."""
-
-SHOWN = 10
-FETCH = SHOWN
