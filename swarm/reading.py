@@ -24,6 +24,7 @@ from swarm.patterns import beside
 from swarm.records import CASES, Case, Goal
 
 FEEDBACK_CHARS = 20_000
+REFUSAL_CHARS = 400
 MOST_METRICS = 100
 """Each measurement goes to the ledger as one line: metrics beyond this many are left out."""
 MOST_VALUES = 100_000
@@ -455,6 +456,11 @@ def _read_report(text: str) -> _Report:
     if not isinstance(feedback, str):
         return _Report(problem="`feedback` in SWARM_RESULT is not a string")
     feedback = sanitise(feedback)[:FEEDBACK_CHARS]
+    if (refused := fields.get("invalid")) is not None:
+        # Whoever can write the file can say so, as it helps nobody.
+        why = one_line(refused, REFUSAL_CHARS) if isinstance(refused, str) else ""
+        said = f"invalid, says the harness: {why}" if why else "`invalid` in SWARM_RESULT is no text"
+        return _Report(feedback=feedback, problem=said)
     metrics = fields.get("metrics", {})
     if not isinstance(metrics, dict):
         return _Report(feedback=feedback, problem="`metrics` in SWARM_RESULT is not an object")
