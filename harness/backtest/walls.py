@@ -98,7 +98,8 @@ def main() -> int:
     try:
         os.execvp(argv[0], argv)
     except OSError as error:
-        print(f"cannot run {argv[0]!r}: {error.strerror}", file=sys.stderr)
+        what = f"cannot run {argv[0]!r}: {error.strerror}"
+        print(f"{what}; name the folder of a program with --read", file=sys.stderr)
         return 127
 
 
