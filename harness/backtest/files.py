@@ -88,8 +88,7 @@ def _event(line: "_Line", result: "_Line") -> Event:
     known_at = result.time("known_at") if "known_at" in result.value else at
     if known_at < at:
         result.wrong(f"`known_at` is before the event itself, which is at {line.text('at')}")
-    number = isinstance(outcome, int | float) and math.isfinite(outcome)
-    if not number and (not isinstance(outcome, str) or not outcome.strip()):
+    if not finite(outcome) and (not isinstance(outcome, str) or not outcome.strip()):
         result.wrong("`outcome` must be true or false, a label, or a finite number")
     plain = outcome if isinstance(outcome, bool | str) else float(cast("float", outcome))
     fields = cast("dict[str, Any]", given)
@@ -108,6 +107,14 @@ def _labels(events: Sequence[Event], outcomes: Path) -> tuple[str, ...]:
     if len(labels) < 2:
         raise UsageError(f"{outcomes}: every outcome is {labels.pop()!r}: nothing to foretell")
     return tuple(sorted(labels))
+
+
+def finite(value: Any) -> bool:
+    """Tell whether something is a number that can be counted with; true and false count, too."""
+    try:
+        return isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:  # JSON has integers that no float can hold
+        return False
 
 
 def moment(text: str) -> datetime:

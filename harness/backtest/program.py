@@ -178,7 +178,7 @@ class _Process:
                 raise BreachError(f"the answer to event {self.now} has no end")
             if left <= 0 and b"\n" not in self.rest:
                 took = f"took longer than {self.start.timeout_s:g} s for event {self.now}"
-                raise NoAnswerError(self._failed(f"{took}; does it flush its answers?"))
+                raise NoAnswerError(self._failed(f"{took} (does it flush its answers?)"))
         line, _, self.rest = self.rest.partition(b"\n")
         return line
 

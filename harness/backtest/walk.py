@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn, cast
 
-from files import NO, YES, Event, Field
+from files import NO, YES, Event, Field, finite
 from scores import Chances, Guessed, Judged
 
 SUM_TOLERANCE = 1e-3
@@ -95,8 +95,7 @@ def forecast(answer: Mapping[str, Any], field: Field, number: int) -> Forecast:
 
 
 def _finite(value: Any) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value)
+    return finite(value) and not isinstance(value, bool)
 
 
 def compare(first: Sequence[Forecast], again: Sequence[Forecast]) -> None:

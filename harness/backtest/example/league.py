@@ -13,7 +13,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 SEED = 7
-TEAMS = "Ash Birch Cedar Elm Fir Hazel Larch Maple Oak Pine Rowan Willow".split()
+TEAMS = (
+    *("Ash", "Birch", "Cedar", "Elm", "Fir", "Hazel"),
+    *("Larch", "Maple", "Oak", "Pine", "Rowan", "Willow"),
+)
 SEASONS, FIRST = 4, 2021
 SPREAD, DRIFT, SUMMER = 0.9, 0.16, 0.1
 HOME, DRAW = 0.55, 0.55
@@ -22,13 +25,13 @@ HOME, DRAW = 0.55, 0.55
 def rounds(chance: random.Random) -> Iterator[list[tuple[str, str]]]:
     """Give who plays whom, everybody once at home and once away."""
     ring = chance.sample(TEAMS, len(TEAMS))
-    half = []
+    half: list[list[tuple[str, str]]] = []
     for number in range(len(ring) - 1):
         pairs = [(ring[i], ring[-1 - i]) for i in range(len(ring) // 2)]
-        half.append([pair if number % 2 else pair[::-1] for pair in pairs])
+        half.append([(a, b) if number % 2 else (b, a) for a, b in pairs])
         ring.insert(1, ring.pop())
     yield from half
-    yield from ([pair[::-1] for pair in pairs] for pairs in half)
+    yield from ([(b, a) for a, b in pairs] for pairs in half)
 
 
 def logistic(x: float) -> float:

@@ -3,12 +3,13 @@
 import json
 import sys
 
-from elo.ratings import Ratings
+from elo.ratings import Match, Ratings
 
 
 def main() -> None:
     """Read questions, print answers, learn what has become known."""
-    ratings, met = Ratings(), {}
+    ratings = Ratings()
+    met: dict[str, Match] = {}
     for line in sys.stdin:
         question = json.loads(line)
         for known in question["known"]:
