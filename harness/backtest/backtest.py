@@ -105,12 +105,13 @@ def _candidate(given: Given, field: Field, tell: bool) -> walk.Walk:
                           temperature=given.temperature)  # fmt: skip
         asking = asked.Asking(asked.template(given.prompt), model, given.history, given.at_once)
         return lambda walked: asked.walk(asking, field, walked)
+    hidden = () if tell else (given.events, given.outcomes)
     start = program.Start(
-        argv=tuple(given.command) or program.function(given.python),
+        argv=tuple(given.command) or program.function(given.python, hidden),
         files=tuple(given.files),
         timeout_s=given.timeout,
         read=tuple(given.read),
-        hidden=() if tell else (given.events, given.outcomes),
+        hidden=hidden,
         walled=not given.open,
         tell=tell,
     )

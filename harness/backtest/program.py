@@ -61,9 +61,9 @@ class Start:
     """Whether what it prints is shown when it fails."""
 
 
-def function(name: str) -> tuple[str, ...]:
+def function(name: str, hidden: Sequence[Path]) -> tuple[str, ...]:
     """Give the words that play a Python function, named `module:function`."""
-    return (sys.executable, "-P", str(PLAYER), name)
+    return (sys.executable, "-P", str(PLAYER), name, *(path.name for path in hidden))
 
 
 def check(start: Start) -> None:
@@ -147,6 +147,9 @@ class _Process:
                 f"the answer to event {self.now} does not repeat its `turn`: it was made for "
                 "another question, or before there was one"
             )
+        for path in self.start.hidden:
+            if fields.get("looked") == [path.name]:
+                raise BreachError(f"it tried to open {path.name}, which no candidate may read")
         return fields
 
     def _early(self) -> NoReturn:

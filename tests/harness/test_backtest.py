@@ -331,21 +331,38 @@ def test_nothing_of_the_outcomes_can_be_reached_and_little_else(tmp_path: Path) 
 @walled
 def test_without_walls_it_is_said_that_nothing_is_proven(tmp_path: Path) -> None:
     """The same look, which succeeds here: so the walls are what keeps it out above."""
-    guess = f"""
-    import json
-    lines = open({str(tmp_path / "outcomes.jsonl")!r}).read().splitlines()
-    found = {{line["id"]: line["outcome"] for line in map(json.loads, lines)}}
-    def predict(event, history):
-        return float(found[event["id"]])
-    """
-    write(tmp_path, [True, False, False, True], guess=guess)
-    done = measured(tmp_path, "--open", *FUNCTION)
+    head = (
+        f"lines = open({str(tmp_path / 'outcomes.jsonl')!r}).read().splitlines()\n"
+        "found = {line['id']: line['outcome'] for line in map(json.loads, lines)}"
+    )
+    main = loop("say(turn=q['turn'], p=float(found[q['event']['id']]))", head=head)
+    write(tmp_path, [True, False, False, True], main=main)
+    done = measured(tmp_path, "--open", *PROGRAM)
     assert done.metrics["accuracy"] == 1
     assert "is not proven" in done.told["feedback"]
-    kept_out = backtest(tmp_path, "score", *FUNCTION)
+    kept_out = backtest(tmp_path, "score", *PROGRAM)
     assert kept_out.status == 0
     said = "it ended over outcomes.jsonl, which no candidate may read"
     assert kept_out.told == {"invalid": said}
+
+
+@walled
+def test_a_function_that_looks_is_invalid_even_if_it_swallows_the_refusal(tmp_path: Path) -> None:
+    guess = f"""
+    from pathlib import Path
+    mine = Path("own/events.jsonl").read_text()
+    def predict(event, history):
+        try:
+            return float("true" in open({str(tmp_path / "outcomes.jsonl")!r}).read())
+        except OSError:
+            return 0.5
+    """
+    write(tmp_path, [True, False], guess=guess)
+    (tmp_path / "own" / "events.jsonl").write_text("")
+    done = backtest(tmp_path, "score", *FUNCTION)
+    assert done.told == {"invalid": "it tried to open outcomes.jsonl, which no candidate may read"}
+    done = backtest(tmp_path, "rehearse", *FUNCTION)
+    assert "log_loss 0.6931" in done.stdout, "there nothing is hidden, and nothing is reached"
 
 
 @walled
