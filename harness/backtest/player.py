@@ -5,8 +5,8 @@
 Runs inside the candidate's walls. The function gets the event and all earlier events whose outcome
 is known, and gives what goes under `p` (or `value`). What it prints goes to stderr.
 
-That it tries to open a file with a hidden name is told, even if it makes nothing of being refused. A
-function can prevent that, as it runs in this very process; but it gets no file by it.
+That it tries to open a file with a hidden name is told, even if it makes nothing of being refused.
+A function can prevent that, as it runs in this very process; but it gets no file by it.
 """
 
 import importlib
