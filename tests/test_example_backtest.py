@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from landlock import walled
 from targets import check_nobody_left, fold, git, launch_inline
 from test_docs import TOP
 
@@ -27,7 +28,7 @@ FATES = {
     "Hardly ever foresee a draw": "discard",
 }
 
-pytestmark = pytest.mark.skipif("sys.platform != 'linux'", reason="no Landlock: no walls")
+pytestmark = walled
 
 
 @pytest.fixture

@@ -194,7 +194,8 @@ def _feedback(found: Measured, given: Given) -> str:
     if found.field.labels:
         judged = cast("Sequence[Judged]", [one for _, one in counted])
         lines += [
-            f"said {b.said:.2f} of its first label, came true {b.came:.2f} ({b.events} events)"
+            f"{b.events} events with {b.said:.2f} for the most probable label: "
+            f"it came in {b.came:.2f} of them"
             for b in scores.bins(judged)
             if b.events >= FEWEST_IN_BIN
         ]

@@ -75,9 +75,10 @@ def check(start: Start) -> None:
     here = Path.cwd().resolve()
     if not start.files:
         raise UsageError("--files: name the files of the candidate; it gets no others")
+    for option, paths in (("--files", start.files), ("--read", start.read)):
+        if lost := next((path for path in paths if not path.exists()), None):
+            raise UsageError(f"{option}: there is no {lost}")
     for path in start.files:
-        if not path.exists():
-            raise UsageError(f"--files: there is no {path}")
         if not path.resolve().is_relative_to(here) or path.resolve() == here:
             raise UsageError(f"--files: {path} must lie below the working directory")
     if start.walled and (why := walls.missing()):
@@ -199,7 +200,9 @@ class _Process:
         try:
             status = self.popen.wait(self.start.timeout_s)
         except subprocess.TimeoutExpired:
-            raise NoAnswerError(self._failed("closed its output")) from None
+            raise NoAnswerError(
+                self._failed(f"hung up before it answered event {self.now}")
+            ) from None
         said = self._said()
         refused = any(word in said.lower() for word in REFUSED)
         for path in self.start.hidden if refused else ():
@@ -233,14 +236,16 @@ def _process(start: Start) -> Generator[_Process, None, None]:
             copy(path, work / path.resolve().relative_to(Path.cwd().resolve()))
         spec = {
             "argv": start.argv,
+            "walled": start.walled,
             "read": [str(work), *_granted(), *(str(path.resolve()) for path in start.read)],
             "write": [str(home)],
         }
         before = (sys.executable, "-S", "-E", "-I", walls.__file__, json.dumps(spec))
         with (top / "errors").open("wb+") as errors:
+            popen = None
             try:
                 popen = subprocess.Popen(
-                    before if start.walled else start.argv,
+                    before,
                     cwd=work,
                     env=_environment(str(home)),
                     stdin=subprocess.PIPE,
@@ -249,11 +254,8 @@ def _process(start: Start) -> Generator[_Process, None, None]:
                     start_new_session=True,
                     bufsize=0,
                 )
-            except OSError as error:
-                raise NoAnswerError(f"it cannot be started: {error}") from None
-            try:
                 yield _Process(start, popen, errors)
-            finally:
+            finally:  # also when a signal comes before it is known what has been started
                 _end(popen)
 
 
@@ -278,13 +280,13 @@ def _environment(home: str) -> dict[str, str]:
     return {"SWARM_SEED": "0", **env, **fixed, "HOME": home, "TMPDIR": home}
 
 
-def _end(popen: "subprocess.Popen[bytes]") -> None:
+def _end(popen: "subprocess.Popen[bytes] | None") -> None:
     """End the program and all that it started: nobody carries notes into another walk."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(popen.pid, signal.SIGKILL)
-    popen.wait()
-    for stream in (popen.stdin, popen.stdout):
-        if stream is not None:
+    if popen is not None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(popen.pid, signal.SIGKILL)
+        popen.wait()
+        for stream in filter(None, (popen.stdin, popen.stdout)):
             stream.close()
     for _ in range(ROUNDS):
         orphans = list(_children())

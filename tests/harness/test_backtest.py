@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -19,14 +20,13 @@ from typing import Any, NamedTuple
 
 import psutil
 import pytest
+from landlock import walled
 from messages_server import Fault, Json, MessagesServer, Reply, conversation
 
 TOP = Path(__file__).parents[2]
 BACKTEST = TOP / "harness" / "backtest"
 FUNCTION = ("--files", "own", "--python", "own.guess:predict")
 PROGRAM = ("--files", "own", "--", sys.executable, "own/main.py")
-
-walled = pytest.mark.skipif("sys.platform != 'linux'", reason="no Landlock: no walls")
 
 
 class Done(NamedTuple):
@@ -252,8 +252,8 @@ def test_the_feedback_tells_where_it_is_weak_and_of_no_single_event(tmp_path: Pa
     assert "80 events, 2024-01-01 to 2024-03-24: log_loss 0.8574 (standard error" in told
     assert "2024-01-01 to 2024-01-20: 0.1054, base rate" in told
     assert "2024-03-05 to 2024-03-24: 1.6094, base rate" in told
-    assert "said 0.90 of its first label, came true 1.00 (40 events)" in told
-    assert "said 0.80 of its first label, came true 0.00 (40 events)" in told
+    assert "40 events with 0.90 for the most probable label: it came in 1.00 of them" in told
+    assert "40 events with 0.80 for the most probable label: it came in 0.00 of them" in told
     few = measured(tmp_path, "--until", "2024-01-06", *FUNCTION).told["feedback"]
     assert few.count("\n") == 0, "parts of few events would tell of each"
 
@@ -290,6 +290,7 @@ def attempts():
     yield lambda: os.truncate(TOP + "/outcomes.jsonl", 0)
     yield lambda: socket.create_connection(("127.0.0.1", PORT), 5)
     yield lambda: os.environ["SWARM_RESULT"]
+    yield lambda: os.environ["SWARM_MODEL_TOKEN"]
 
 class Piece(ctypes.Structure):
     _fields_ = [("base", ctypes.c_void_p), ("size", ctypes.c_size_t)]
@@ -319,7 +320,7 @@ def test_nothing_of_the_outcomes_can_be_reached_and_little_else(tmp_path: Path) 
         # As many events as attempts: of each, whether it was of use.
         write(
             tmp_path,
-            [0] * 18,
+            [0] * REACH.count("yield lambda"),
             main=loop("say(turn=q['turn'], value=got[q['event']['given']['n']])", head=head),
         )
         found = measured(tmp_path, *PROGRAM, SWARM_MODEL_TOKEN="secret")
@@ -379,6 +380,8 @@ def test_files_that_are_to_be_hidden_may_not_lie_with_the_candidate(tmp_path: Pa
         assert (done.status, said in done.stderr) == (2, True), done.stderr
     done = backtest(tmp_path, "score", *FUNCTION[2:])
     assert "name the files of the candidate" in done.stderr
+    done = backtest(tmp_path, "score", *FUNCTION, "--read", "/no/such")
+    assert (done.status, "--read: there is no /no/such" in done.stderr) == (2, True)
 
 
 @walled
@@ -393,6 +396,26 @@ def test_what_it_starts_ends_with_it(tmp_path: Path) -> None:
     done = measured(tmp_path, *PROGRAM)
     assert done.metrics["log_loss"] == pytest.approx(math.log(2))
     assert [p for p in psutil.process_iter() if sleeps(p)] == []
+
+
+@walled
+def test_a_signal_ends_the_candidate_too(tmp_path: Path) -> None:
+    write(tmp_path, [True, False], main="import time\nwhile True: time.sleep(0.1)\n")
+    words = ["score", "events.jsonl", "outcomes.jsonl", *PROGRAM]
+    harness = subprocess.Popen(
+        [sys.executable, str(BACKTEST / "backtest.py"), *words], cwd=tmp_path
+    )
+    try:
+        watched, deadline = psutil.Process(harness.pid), time.monotonic() + 60
+        while not (children := watched.children()) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        harness.terminate()
+        assert harness.wait(60) == 128 + signal.SIGTERM
+    finally:
+        harness.kill()
+        harness.wait()
+    assert children
+    assert [child for child in children if child.is_running()] == []
 
 
 def sleeps(process: psutil.Process) -> bool:
@@ -486,9 +509,10 @@ def test_who_takes_too_long_or_cannot_be_run_has_no_answer(tmp_path: Path) -> No
     assert done.status == 1
     assert "took longer than 0.5 s for event 1 (does it flush its answers?); what it" in done.stderr
     assert time.monotonic() - started < 60
-    done = backtest(tmp_path, "rehearse", "--files", "own", "--", "no-such-program")
-    assert done.status == 1
-    assert "cannot run 'no-such-program'" in done.stderr
+    for how in (("--files", "own"), ("--files", "own", "--open")):
+        done = backtest(tmp_path, "rehearse", *how, "--", "no-such-program")
+        assert done.status == 1
+        assert "cannot run 'no-such-program'" in done.stderr
 
 
 # --- files ------------------------------------------------------------------------------------
