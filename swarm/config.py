@@ -214,9 +214,9 @@ class TargetConfig(Section):
     score: Command | None = None
     """Command that computes the metric from what `run` has left, in an export of its own that has
     what `hide` names; then nothing that `run` says counts."""
-    artefacts: Globs = ("*",)
-    """Globs of the files of `run` that `score` and `final` get, `*` for all of them in all folders;
-    never code, links or programs, and never in place of a file of the base."""
+    artefacts: Hidden = ("*",)
+    """Globs of the files of `run` that `score` and `final` get, `*` for all of them in all folders,
+    `[]` for none; never code, links or programs, and never in place of a file of the base."""
     final: Command | None = None
     """Command for the end of the run only, after `run` and where `score` runs: other seeds, other
     data, held-out cases. Its metric confirms the gain; no proposer sees it, nothing depends on

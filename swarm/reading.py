@@ -24,6 +24,7 @@ from swarm.patterns import beside
 from swarm.records import CASES, Case, Goal
 
 FEEDBACK_CHARS = 20_000
+REFUSAL_CHARS = 400
 MOST_METRICS = 100
 """Each measurement goes to the ledger as one line: metrics beyond this many are left out."""
 MOST_VALUES = 100_000
@@ -455,6 +456,8 @@ def _read_report(text: str) -> _Report:
     if not isinstance(feedback, str):
         return _Report(problem="`feedback` in SWARM_RESULT is not a string")
     feedback = sanitise(feedback)[:FEEDBACK_CHARS]
+    if fields.get("invalid") is not None:
+        return _Report(feedback=feedback, problem=_refused(fields["invalid"]))
     metrics = fields.get("metrics", {})
     if not isinstance(metrics, dict):
         return _Report(feedback=feedback, problem="`metrics` in SWARM_RESULT is not an object")
@@ -464,6 +467,16 @@ def _read_report(text: str) -> _Report:
     except _MalformedError as error:
         return _Report(feedback=feedback, problem=str(error))
     return _Report({printable(n): _tokens(v) for n, v in named.items()}, feedback, cases)
+
+
+def _refused(why: Any) -> str:
+    """Say why the harness takes no number of this candidate. Whoever can write the file may say
+    so, as it helps nobody.
+    """
+    words = one_line(why, REFUSAL_CHARS) if isinstance(why, str) else ""
+    if not words:
+        return "`invalid` in SWARM_RESULT is not a text that says why"
+    return f"invalid, says the harness: {words}"
 
 
 def _read_cases(cases: Any) -> tuple[Case, ...]:

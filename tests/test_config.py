@@ -603,7 +603,7 @@ def test_refused_proposers(proposer: str, message: str) -> None:
         ("read_only: [/no/such]", "target.read_only: no such file or directory: /no/such"),
         ("read_only: [1]", "target.read_only: a path is wanted, not 1"),
         ("score: ''", "target.score: a command is wanted"),
-        ("artefacts: []", "target.artefacts: at least one is needed"),
+        ("artefacts: [/etc]", "target.artefacts.0: '/etc' must lie below `repo`"),
         ("provider: {base_url: x}", "target.provider.base_url: an address such as http://"),
         ("provider: {usd: 0}", "target.provider.usd: a number above 0 is wanted, not 0"),
         ("env: {SWARM_X: 1}", "run.yaml:5:9: target.env.SWARM_X: swarm sets this variable itself"),

@@ -293,6 +293,21 @@ def test_artefacts_are_those_that_are_named(bench: Bench) -> None:
     assert bench.log.read_text().splitlines()[-2:] == ["./out/a.json", "val_bpb: 1"]
 
 
+def test_there_may_be_no_artefacts(bench: Bench) -> None:
+    result = bench.measure("touch a b", score="find . -type f; echo val_bpb: 1", artefacts=())
+    assert result.failure is None
+    assert "./" not in bench.log.read_text().split("=== swarm: score", 1)[1].split("===", 1)[1]
+
+
+def test_a_scorer_may_call_a_measurement_invalid(bench: Bench) -> None:
+    told = '{"metrics": {"val_bpb": 0}, "invalid": "it answered before it was asked"}'
+    result = bench.measure("echo 1 > answer", score=f"echo '{told}' > $SWARM_RESULT")
+    assert result.failure is not None
+    assert result.failure.kind == "invalid"
+    said = "invalid, says the harness: it answered before it was asked"
+    assert (result.failure.reason, result.values) == (said, {})
+
+
 # --- suites ------------------------------------------------------------------------------------
 
 HARNESS = """

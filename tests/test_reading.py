@@ -109,6 +109,11 @@ def test_where_a_metric_may_stand(
         (BPB, "val_bpb: 1", '{"cases": [3]}', "no `id` that is a string"),
         (BPB, "val_bpb: 1", '{"metrics": {"val_bpb": [1, 2]}}', "is a list: set judge.aggregate"),
         (JSON, '{"summary": {"p95": [1, 2]}}', None, "is a list: set judge.aggregate"),
+        (BPB, "val_bpb: 1", '{"invalid": "looked\\nahead"}', "says the harness: looked ahead"),
+        (BPB, "", '{"metrics": {"val_bpb": 1}, "invalid": "late"}', "says the harness: late"),
+        (BPB, "", '{"metrics": {"val_bpb": 1}, "invalid": true}', "`invalid` in SWARM_RESULT"),
+        (BPB, "", '{"metrics": {"val_bpb": 1}, "invalid": " "}', "`invalid` in SWARM_RESULT"),
+        (SUITE, "", '{"cases": [{"id": "a", "pass": true}], "invalid": "x"}', "the harness: x"),
     ],
 )
 def test_no_metric_says_what_was_looked_for(

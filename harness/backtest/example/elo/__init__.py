@@ -1,0 +1,1 @@
+"""Ratings of teams, and forecasts of their matches."""
