@@ -429,7 +429,8 @@ def sleeps(process: psutil.Process) -> bool:
 
 GOOD = "say(turn=q['turn'], p=0.5)"
 BREACHES = {
-    "twice": ((GOOD, GOOD), "it said something before it was asked about event 2"),
+    "twice": ((GOOD, GOOD), # whether the second answer is there before or after the next question
+              "it said something before it was asked about event 2|event 2 does not repeat its"),
     "late": (("seen.append(q['turn'])", "say(turn=seen[0], p=0.5)"),
              "event 2 does not repeat its `turn`"),
     "ahead": (("say(turn='none', p=0.5)",), "event 1 does not repeat its `turn`"),
@@ -456,7 +457,7 @@ def test_who_breaks_a_rule_is_invalid_and_tells_nothing(tmp_path: Path, which: s
     done = backtest(tmp_path, "score", *PROGRAM)
     assert done.status == 0, done.stderr
     assert list(done.told) == ["invalid"]
-    assert said in done.told["invalid"]
+    assert any(words in done.told["invalid"] for words in said.split("|")), done.told
     assert "SECRET" not in done.stdout + done.stderr + str(done.told)
 
 
