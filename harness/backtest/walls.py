@@ -1,9 +1,9 @@
 """The program before a candidate: it leaves it with its own files and the system's, by Landlock.
 
 Started by path, `python -S -E -I walls.py SPEC`; uses the standard library only. SPEC is JSON:
-`argv`, `walled`, `read` and `write` (paths). Whoever is left with some paths cannot get others
-back, and can neither look into processes that are not its own nor, from Linux 6.12 on, send them signals.
-What it cannot do: a path that may not be read can still be asked whether it is there.
+`argv`, `walled` (or none are put up), `read` and `write` (paths). Whoever is left with some paths
+cannot get others back, and can neither look into processes that are not its own nor, from Linux
+6.12 on, send them signals. What they leave open: that a path is there can still be asked.
 
 Needs no right and no namespace, so it also stands inside swarm's own sandbox, where none can be
 made any more.
