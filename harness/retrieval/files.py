@@ -98,7 +98,7 @@ def golden(path: Path) -> list[Query]:
     """
     found = [_golden(line) for line in _unique(_lines(path, UsageError))]
     if not found:
-        raise UsageError(f"{path}: there is no query in it; `swarm golden` makes a golden set")
+        raise UsageError(f"{path}: there is no query in it")
     return found
 
 
