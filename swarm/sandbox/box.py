@@ -44,8 +44,6 @@ _START_S = 60.0
 _OVERDUE_S = 10.0
 """A supervisor this late was stopped by its command, or hangs: it is replaced."""
 _CANCEL_POLL_S = 0.025
-_NAMED = 5
-"""Most processes that are named when they cannot be ended."""
 _TASKS, _SLACK = 8, 256
 """Threads that a process may have on average, where the kernel counts threads; and those that this
 user may start elsewhere in the meantime."""
@@ -119,8 +117,7 @@ class Sandbox:
         self._tmp = self.scratch / "tmp"
         self._link: socket.socket | None = None
         self.scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-        bounded = self.limits.memory is not None or self.limits.processes is not None
-        self._cgroup = cgroup.make(self.scratch.parent.name) if bounded else None
+        self._cgroup = self._limited()
         # The kernel counts a user's threads all together, and not at all those of root.
         own = self._cgroup is None and os.geteuid() != 0 and self.limits.processes is not None
         self._tasks = _own_tasks() + _TASKS * (self.limits.processes or 0) + _SLACK if own else None
@@ -153,19 +150,21 @@ class Sandbox:
             self._cgroup.begin(self.limits.memory, processes and processes * _TASKS)
         try:
             answer = self._exchange(message, command.timeout_s, cancel)
+        except BlockingIOError as error:  # the machine has no process to spare
+            self._give_up(token)
+            return Outcome(None, error=f"cannot start a supervisor: {error.strerror}")
         except BaseException:
             self._give_up(token)
             raise
         if answer is None:
             self._give_up(token)
             return Outcome(None, error="supervisor died")
-        if stubborn := answer.pop("stubborn"):
-            # What lives on would be in the way of the next command, and of its limits.
+        spent: bool = answer.pop("spent")
+        outcome = self._outcome(answer, command)
+        if spent:
+            # What lives on would be in the way of the next command, and count against its limits.
             self._give_up(token)
-            named = ", ".join(map(str, stubborn[:_NAMED]))
-            more = f" and {len(stubborn) - _NAMED} more" if len(stubborn) > _NAMED else ""
-            return Outcome(None, error=f"cannot end process {named}{more}")
-        return self._outcome(answer, command)
+        return outcome
 
     def inside(self, path: Path, view: View) -> str:
         """Give the path by which a command with this view knows a file."""
@@ -238,6 +237,10 @@ class Sandbox:
             (self.scratch / "supervisor.log").unlink()
         with suppress(OSError):
             self.scratch.rmdir()
+
+    def _limited(self) -> cgroup.Cgroup | None:
+        bounded = self.limits.memory is not None or self.limits.processes is not None
+        return cgroup.make(self.scratch.parent.name) if bounded else None
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
@@ -319,9 +322,11 @@ class Sandbox:
         return bytes(data)
 
     def _give_up(self, token: str) -> None:
-        """Part with a supervisor that is dead or stuck, and end what it leaves."""
+        """Part with a supervisor that is dead, stuck or of no use, and end what it leaves."""
         if self._cgroup is not None:
-            self._cgroup.kill()
+            # The dead count in it until somebody collects them, who may take his time: another one.
+            self._cgroup.close()
+            self._cgroup = self._limited()
         if self.supervisor is not None:
             end_leftover(self.supervisor)
         self._disconnect()

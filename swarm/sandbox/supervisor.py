@@ -34,6 +34,8 @@ ALIGN = 64 * 1024
 """Cuts in a capped log are moved to a line end that is at most this far away."""
 STUBBORN_S = 5.0
 """A killed process can stay for ever in the kernel (a dead file server, a hung driver)."""
+NAMED = 5
+"""Most of those that are named."""
 OURS = "cannot set the limits"
 """How a reason begins that is no fault of the command."""
 OOM_SCORE_ADJ = 900
@@ -507,7 +509,7 @@ class Supervisor:
         # Memory that a forked child still shared with this process counts as its own maximum.
         self._own_rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_UNIT
         answer: dict[str, Any] = {"status": None, "error": None, "unstarted": False, "walls": ""}
-        answer["stubborn"] = []
+        answer["spent"] = False
         outlets: list[Outlet] = []
         for path in paths(order):
             try:
@@ -526,7 +528,8 @@ class Supervisor:
                 outlet.close()
             if told is not None:
                 os.close(told)
-            return answer | {"error": f"cannot fork: {error.strerror}"}
+            # Something of an earlier command is in the way, perhaps: with another of us it is not.
+            return answer | {"error": f"cannot fork: {error.strerror}", "spent": True}
         finally:
             for inlet in (*(outlet.inlet for outlet in outlets), *((tell,) if tell else ())):
                 os.close(inlet)
@@ -541,8 +544,11 @@ class Supervisor:
                 outlet.close()
         problems = [outlet.spool.problem for outlet in outlets if outlet.spool.problem]
         error = reason or (problems[0] if problems else None)
+        if stubborn:
+            more = f" and {len(stubborn) - NAMED} more" if len(stubborn) > NAMED else ""
+            error = f"cannot end process {', '.join(map(str, stubborn[:NAMED]))}{more}"
         return answer | {
-            "stubborn": stubborn,
+            "spent": bool(stubborn),
             "status": None if reason else brood.status,
             "timed_out": ending == "timeout",
             "cancelled": ending == "cancel",
