@@ -398,7 +398,14 @@ def report(
 
 @app.command()
 def export(
-    form: Annotated[str, typer.Argument(metavar="FORM", help="`program.md`.")],
+    form: Annotated[
+        str,
+        typer.Argument(
+            metavar="FORM",
+            help="program.md, karpathy, labclaw, pi, uditgoenka, leo, "
+            "autoimprove, skill or agenthub.",
+        ),
+    ],
     source: Annotated[
         str | None,
         typer.Argument(
@@ -408,16 +415,20 @@ def export(
         ),
     ] = None,
     set_: Overrides = [],  # noqa: B006  typer copies it
-    out: Out = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="PATH", help="The file, or the directory of several."),
+    ] = None,
     target: Target = None,
     directory: Dir = None,
     json: Json = False,
 ) -> None:
     """Put a config or a run into a form that others can read.
 
-    program.md: the whole protocol, to be handed to one coding agent without swarm.
+    program.md: the whole protocol, to be handed to one coding agent without swarm. All other
+    forms: the results of a run, as that tool writes them.
 
-    Example: swarm export program.md swarm.yaml --out program.md
+    Example: swarm export pi tiny-gpt --out .
     """
     from swarm.exporting import export
 
@@ -430,6 +441,52 @@ def export(
         out=out,
         as_json=json,
     )
+
+
+@app.command("import")
+def import_(
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="A results file, or the directory it lies in.")
+    ],
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--form",
+            metavar="FORM",
+            help="karpathy, labclaw, pi, uditgoenka, leo, autoimprove, skill, coral or agenthub.",
+            show_default="what it looks like",
+        ),
+    ] = None,
+    goal: Annotated[
+        str | None,
+        typer.Option(
+            "--goal", metavar="GOAL", help="minimize or maximize, where the file does not say it."
+        ),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option("--metric", metavar="NAME", help="What the metric is called in your config."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="Name of the history.")
+    ] = None,
+    dry_run: DryRun = False,
+    directory: Annotated[
+        Path | None,
+        typer.Option("--dir", metavar="DIR", help="The repository that is to have it."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Read the history of another tool, so that a run can be started from it.
+
+    A config names it with `warm_start`. It is no run: `swarm status` does not know it.
+
+    Example: swarm import results.tsv --name march
+    """
+    from swarm.doors.wish import goal_of
+    from swarm.importing import Wish, import_history
+
+    import_history(Wish(path, form, goal_of(goal), metric, name, directory, dry_run, json))
 
 
 # --- steering -----------------------------------------------------------------------------------

@@ -393,7 +393,8 @@ class RunConfig(Section):
     cluster: ClusterConfig = ClusterConfig()
     """Where the run executes."""
     warm_start: Annotated[Text, Field(min_length=1)] | None = None
-    """An earlier run, by name or directory, whose experiments the proposers learn from."""
+    """An earlier run, by name or directory, or a history that `swarm import` has read; the
+    proposers learn from its experiments."""
     source: SkipJsonSchema[Path] = Path()
     """The config file. Not a key: swarm notes it."""
 

@@ -1,12 +1,14 @@
 """`swarm export`: a config or a run in a form that others can read.
 
-Owns the table of forms, and how the thing to be exported is found: a config file, or a run. What a
-form says is in `formats`.
+Owns the table of forms, how the thing to be exported is found (a config file, or a run), and where
+the files go. What a form says is in `formats`.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +18,9 @@ from swarm.bundled import HARNESS, bundled
 from swarm.config import RunConfig
 from swarm.doors import enter
 from swarm.errors import PreconditionError, UsageError
-from swarm.formats import program_md
+from swarm.formats import family, program_md
+from swarm.formats.family import Files, History, history
+from swarm.report import save
 from swarm.sections import closest
 from swarm.state import RunState
 from swarm.terminal import emit_foreign, emit_json, say
@@ -34,11 +38,18 @@ class Form(NamedTuple):
 
     says: str
     """What it is, in a few words, for help and errors."""
-    write: Callable[[Source], str]
+    write: Callable[[Source], Files]
+    """Its files, by the path that they have below a directory."""
+    ours: bool = False
+    """Whether the first line tells that swarm wrote it, so that it may be overwritten."""
 
 
 def program(source: Source) -> str:
-    """Give the protocol as one agent alone would follow it."""
+    """Give the protocol as one agent alone would follow it.
+
+    Raises:
+        UsageError: the page cannot say how the number is read.
+    """
     config, state = source
     target = config.target
     if target.metric.lines == "last":
@@ -60,8 +71,42 @@ def program(source: Source) -> str:
     return program_md.write(config, told)
 
 
+def _program(source: Source) -> Files:
+    return {"program.md": program(source)}
+
+
+def results(write: Callable[[History], Files], source: Source) -> Files:
+    """Give what a run has tried as another tool would have noted it.
+
+    Raises:
+        UsageError: the source is no run, or has no experiment yet.
+    """
+    config, state = source
+    target = config.target
+    if state is None:
+        raise UsageError(
+            "a config has no results", hint="name a run; `swarm experiments` lists what one has"
+        )
+    if target.name not in state.targets:
+        raise PreconditionError(
+            f"run `{state.run}` has not begun", hint="export it when it has measured its base"
+        )
+    run = target.run if isinstance(target.run, str) else shlex.join(target.run)
+    told = history(state, target.name, target.scope).model_copy(update={"run": run})
+    return write(told)
+
+
 FORMS: Mapping[str, Form] = {
-    "program.md": Form("the whole protocol, for one coding agent without swarm", program),
+    "program.md": Form(
+        "the whole protocol, for one coding agent without swarm",
+        _program,
+        ours=True,
+    ),
+    **{
+        name: Form(f"results for {form.says}", partial(results, form.write))
+        for name, form in family.FORMS.items()
+        if form.write is not None
+    },
 }
 
 
@@ -87,13 +132,19 @@ def export(
         meant = f"did you mean `{near}`? " if near else ""
         known = "; ".join(f"`{name}`: {known.says}" for name, known in FORMS.items())
         raise UsageError(f"there is no form {form!r}", hint=f"{meant}there is {known}")
-    text = FORMS[form].write(_narrowed(_find(source, directory, overrides), target))
+    files = FORMS[form].write(_narrowed(_find(source, directory, overrides), target))
     if out is not None:
-        _save(out, text)
+        for path, text in _placed(out, files).items():
+            _save(path, text, ours=FORMS[form].ours, below=out)
+    elif len(files) > 1 and not as_json:
+        raise UsageError(
+            f"{form} is {len(files)} files: {', '.join(list(files)[:3])}",
+            hint="say with --out which directory they go to",
+        )
     if as_json:
-        emit_json({"form": form, "out": None if out is None else str(out), "text": text})
+        emit_json({"form": form, "out": None if out is None else str(out), "files": dict(files)})
     elif out is None:
-        emit_foreign(text)
+        emit_foreign(next(iter(files.values())))
 
 
 def _find(name: str | None, directory: Path | None, overrides: tuple[str, ...]) -> Source:
@@ -128,15 +179,24 @@ def _narrowed(source: Source, target: str | None) -> Source:
     )
 
 
-def _save(out: Path, text: str) -> None:
-    from swarm.report import save
+def _placed(out: Path, files: Files) -> dict[Path, str]:
+    """Say where each file goes: one alone to `out` itself, unless it has a place in a directory."""
+    alone = len(files) == 1 and "/" not in next(iter(files))
+    if alone and not out.is_dir():
+        return {out: next(iter(files.values()))}
+    return {out / name: text for name, text in files.items()}
 
+
+def _save(out: Path, text: str, *, ours: bool, below: Path) -> None:
     try:
-        if out.exists() and not _is_ours(out, text):
+        if out.exists() and not (ours and _is_ours(out, text)):
+            # Another tool's results look like those that are exported in its form.
+            whose = "was not written by `swarm export`" if ours else "may be another tool's own"
             raise UsageError(
-                f"`{out}` exists, and was not written by `swarm export`",
-                hint="give another --out, or remove it first",
+                f"`{out}` exists, and {whose}", hint="give another --out, or remove it first"
             )
+        if out != below:
+            out.parent.mkdir(parents=True, exist_ok=True)
         save(out, text)
     except OSError as error:
         raise commands.cannot_write(out, error) from error

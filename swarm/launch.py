@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from swarm import config as configs
 from swarm import lessons
 from swarm.config import RunConfig, TargetConfig
@@ -25,9 +27,10 @@ from swarm.errors import (
     SwarmError,
     remedy,
 )
+from swarm.formats.family import History, attempts
 from swarm.ledger import Ledger, read
 from swarm.mustering import agent_infos
-from swarm.records import RunStarted, TargetInfo, WarmStarted
+from swarm.records import MetricSpec, RunStarted, TargetInfo, WarmStarted
 from swarm.repo import (
     Source,
     check_branch_room,
@@ -37,7 +40,7 @@ from swarm.repo import (
     locate,
     tracked_files,
 )
-from swarm.rundir import RUN_NAME, RunDir, all_runs, runs_folder
+from swarm.rundir import RUN_NAME, RunDir, all_runs, imported, runs_folder
 from swarm.scope import Scope
 from swarm.state import RunState
 
@@ -138,18 +141,22 @@ def check_groups(config: RunConfig, target: TargetConfig, source: Source, key: s
 def warm_start(config: RunConfig, top: Path) -> list[WarmStarted]:
     """Read what the earlier run has tried that the config's `warm_start` names, if it names one.
 
-    A target learns from the one of its name there, or from the only one.
+    It may also name a history that `swarm import` has read. A target learns from the one of its
+    name there, or from the only one.
 
     Args:
         config: as loaded.
         top: git top level of the first target's repository; runs are looked for there by name.
 
     Raises:
-        ConfigError: there is no such run, or it was about other targets or another metric.
-        PreconditionError: its ledger cannot be read.
+        ConfigError: there is no such run or history, or it was about other targets or another
+            metric.
+        PreconditionError: it cannot be read.
     """
     if config.warm_start is None:
         return []
+    if (history := _imported(config, config.warm_start, top)) is not None:
+        return [_from_history(config, history)]
     rundir = _earlier(config, config.warm_start, top)
     try:
         state = RunState(read(rundir.ledger))
@@ -165,11 +172,7 @@ def warm_start(config: RunConfig, top: Path) -> list[WarmStarted]:
         name = next(iter(state.targets)) if lone else target.name
         if name not in state.targets:
             continue
-        ours, theirs = target.metric.spec, state.targets[name].info.metric
-        if (ours.name, ours.goal) != (theirs.name, theirs.goal):
-            problem = f"`warm_start`: run `{state.run}` was to {theirs.goal} {theirs.name}"
-            hint = f"this run is to {ours.goal} {ours.name}; {_OTHER_RUN}"
-            raise ConfigError(config.source, [Problem(problem)], hint=hint)
+        _check_same(config, target, state.targets[name].info.metric, f"run `{state.run}`")
         attempts = lessons.legacy(state, name)
         found.append(WarmStarted(target=target.name, run=state.run, attempts=attempts))
     if not found:
@@ -182,6 +185,52 @@ def warm_start(config: RunConfig, top: Path) -> list[WarmStarted]:
 _OTHER_RUN = "name another run in `warm_start`, or leave the key out"
 
 
+def _check_same(config: RunConfig, target: TargetConfig, theirs: MetricSpec, whose: str) -> None:
+    """Refuse what was about another metric: its gains would mislead."""
+    ours = target.metric.spec
+    if (ours.name, ours.goal) != (theirs.name, theirs.goal):
+        problem = f"`warm_start`: {whose} was to {theirs.goal} {theirs.name}"
+        hint = f"this run is to {ours.goal} {ours.name}; {_OTHER_RUN}"
+        raise ConfigError(config.source, [Problem(problem)], hint=hint)
+
+
+def _imported(config: RunConfig, named: str, top: Path) -> History | None:
+    """Give the imported history of this name; None where there is none."""
+    if not RUN_NAME.fullmatch(named) or not (path := imported(top, named)).exists():
+        return None
+    if RunDir(runs_folder(top) / named).exists():
+        problem = f"`warm_start`: there is a run `{named}`, and an imported history"
+        hint = f"name the run by its directory, or remove the history `{path}`"
+        raise ConfigError(config.source, [Problem(problem)], hint=hint)
+    return read_imported(path)
+
+
+def read_imported(path: Path) -> History:
+    """Read a history that `swarm import` has kept.
+
+    Raises:
+        PreconditionError: it cannot be read, or is none.
+    """
+    try:
+        return History.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no history"
+        what = f"cannot read the imported history: {why}"
+        raise PreconditionError(what, hint="remove it and import it again", path=path) from error
+
+
+def _from_history(config: RunConfig, history: History) -> WarmStarted:
+    """Give what a run of one target is told of an imported history."""
+    if len(config.targets) > 1:
+        problem = f"`warm_start`: `{history.name}` is a history of one target, and this run has"
+        problem += f" {len(config.targets)}"
+        hint = "start a run of one target from it, and name that run here"
+        raise ConfigError(config.source, [Problem(problem)], hint=hint)
+    _check_same(config, config.target, history.metric, f"the imported history `{history.name}`")
+    told = lessons.handed_on(attempts(history))
+    return WarmStarted(target=config.target.name, run=history.name, attempts=told)
+
+
 def _earlier(config: RunConfig, named: str, top: Path) -> RunDir:
     """Find an earlier run: a name among the runs of the repository, or a directory."""
     runs = runs_folder(top)
@@ -191,7 +240,8 @@ def _earlier(config: RunConfig, named: str, top: Path) -> RunDir:
     if rundir.exists():
         return rundir
     problem = Problem(f"`warm_start`: there is no run `{named}` in {runs}, nor a run directory")
-    known = ", ".join(r.run for r in all_runs(top)[:8])
+    histories = sorted(p.stem for p in imported(top, "*").parent.glob("*.json"))
+    known = ", ".join([*(r.run for r in all_runs(top)[:8]), *histories[:8]])
     hint = f"there are: {known}" if known else "leave the key out: there are no runs here"
     raise ConfigError(config.source, [problem], hint=hint)
 

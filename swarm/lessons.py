@@ -169,8 +169,13 @@ def legacy(state: RunState, target_name: str) -> tuple[Attempt, ...]:
     target = state.targets[target_name]
     newest = {a.number: a for a in target.attempts}
     own = [a for _, a in sorted(newest.items())]
-    done = [a for a in (*own, *target.earlier) if a.verdict not in _NO_TRY]
     sigma = next((s.sigma for s in target.spreads.values() if s.sigma is not None), None)
+    return handed_on((*own, *target.earlier), sigma)
+
+
+def handed_on(attempts: Sequence[Attempt], sigma: float | None = None) -> tuple[Attempt, ...]:
+    """Choose what a later run is told; `sigma` is the spread of one measurement, if known."""
+    done = [a for a in attempts if a.verdict not in _NO_TRY]
     keeps = [a for a in done if a.verdict == "keep"]
     rest = by_nearness([a for a in done if a.verdict != "keep"], (), sigma)
     return tuple(_trimmed(a) for a in (*keeps, *rest)[:LEGACY])

@@ -148,6 +148,11 @@ def runs_folder(top: Path) -> Path:
     return top / ".swarm" / "runs"
 
 
+def imported(top: Path, name: str) -> Path:
+    """Give the file of a history that `swarm import` has read; it is no run."""
+    return top / ".swarm" / "imported" / f"{name}.json"
+
+
 def all_runs(start: Path) -> list[RunDir]:
     """Give the runs of the nearest `.swarm` at or above `start`, the newest first."""
     for folder in (start, *start.parents):

@@ -202,7 +202,7 @@ def test_a_run_is_exported_with_its_base_and_what_it_learned(
         main(["export", "program.md", "--out", "p.md", "--json"])
     assert ended.value.code == 0
     told = json.loads(capsys.readouterr().out)
-    assert (top / "p.md").read_text() == told["text"] == page
+    assert (top / "p.md").read_text() == told["files"]["program.md"] == page
     assert told["form"] == "program.md"
 
 

@@ -61,11 +61,11 @@ def row(state: RunState, number: int, target: str | None = None) -> str:
     chosen = _target(state, target)
     base = chosen.info.base
     sample = chosen.primary(base)
-    record = _fullest(chosen, base)
+    record = fullest(chosen, base)
     cells = [
         base[:7],
         _cell(sample.mean) if sample.n else CRASH_VALUE,
-        f"{_memory_mb(record, 0.0) / 1024:.1f}",
+        f"{memory_mb(record, 0.0) / 1024:.1f}",
         "keep" if sample.n else "crash",
         "baseline",
         "0",
@@ -87,13 +87,13 @@ def _experiment_row(state: RunState, experiment: Experiment) -> str:
     n = record.primary.n
     crashed = verdict in CRASHED
     value = CRASH_VALUE if crashed else _cell(record.primary.mean if n else None)
-    memory_mb = 0.0 if crashed else _memory_mb(record, experiment.peak_memory_mb)
+    memory = 0.0 if crashed else memory_mb(record, experiment.peak_memory_mb)
     said = experiment.proposal.summary or experiment.reason
     summary = one_line(said, DESCRIPTION) or f"experiment {experiment.number}"
     cells = [
         (commit or "-" * 7)[:7],
         value,
-        f"{memory_mb / 1024:.1f}",
+        f"{memory / 1024:.1f}",
         status(verdict),
         summary,
         str(experiment.number),
@@ -147,13 +147,13 @@ def _target(state: RunState, name: str | None) -> Target:
     return next(iter(state.targets.values())) if name is None else state.targets[name]
 
 
-def _fullest(target: Target, commit: str) -> Record:
+def fullest(target: Target, commit: str) -> Record:
     """Give the record of a commit on the machine kind that measured it most."""
     found = (target.record(commit, machine) for machine in target.spreads)
     return max(found, key=lambda r: r.primary.n, default=Record())
 
 
-def _memory_mb(record: Record, peak_mb: float) -> float:
+def memory_mb(record: Record, peak_mb: float) -> float:
     """Give what the harness says about GPU memory, as the family does, else what swarm saw."""
     for name in ("peak_vram_mb", "peak_memory_mb"):
         if name in record.others:

@@ -15,7 +15,7 @@ from swarm.repo.process import (
     read_file,
 )
 from swarm.repo.source import Source, apply, inspect
-from swarm.repo.user import Place, check_branch_room, init_repository, locate, tracked_files
+from swarm.repo.user import Place, change, check_branch_room, init_repository, locate, tracked_files
 
 __all__ = [
     "NO_OBJECT",
@@ -31,6 +31,7 @@ __all__ = [
     "Source",
     "Worktree",
     "apply",
+    "change",
     "check_branch_room",
     "create_hub",
     "create_run_ignore",

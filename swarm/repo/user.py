@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from swarm.errors import RepositoryError
-from swarm.repo.process import SWARM, GitDir, entries, execute
+from swarm.repo.process import SWARM, GitDir, diff, entries, execute
 from swarm.repo.source import Source, discover
 
 
@@ -46,6 +46,18 @@ def check_branch_room(source: Source, run: str) -> None:
             hint=f"rename it (git branch -m {name} <name>), or launch under another --name",
             path=source.top,
         )
+
+
+def change(place: Place, commit: str) -> str | None:
+    """Give what a commit changed as a unified diff; None where the repository has it no more."""
+    git = GitDir(place.git_dir)
+    found = git.run("rev-parse", "--quiet", "--verify", f"{commit}^{{commit}}", accept=(0, 1, 128))
+    parent = git.run(
+        "rev-parse", "--quiet", "--verify", f"{commit}^^{{commit}}", accept=(0, 1, 128)
+    )
+    if found.status or parent.status:
+        return None
+    return diff(git, parent.line, found.line)
 
 
 def tracked_files(source: Source) -> tuple[str, ...]:

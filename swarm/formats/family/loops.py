@@ -1,0 +1,227 @@
+"""The logs of uditgoenka and of leo: a table whose first comment says which way is better.
+
+Both number by `iteration`, with 0 for the baseline. Owns their words for outcomes. leo's rows of
+parallel helpers (`5a`, `5b`) are details of the row without a letter, and are passed over; so are
+rows that tell of a decision and not of an experiment.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+from typing import Any, Final, cast
+
+from swarm.formats import results_tsv
+from swarm.formats.family.history import (
+    Asked,
+    Entry,
+    Files,
+    History,
+    Status,
+    compared,
+    moment,
+    numbered,
+    sha,
+    unknown,
+)
+from swarm.formats.family.tables import columns, table_of, tsv
+from swarm.formats.results_tsv import Row
+from swarm.formats.text import counted
+from swarm.records import Goal
+
+NONE: Final = "-"
+"""A cell that does not apply."""
+_DIRECTION = re.compile(r"^#\s*metric_direction:\s*(\w+)", re.M)
+_METRIC = re.compile(r"^#\s*metric:\s*(\S+)\s*$", re.M)
+_GOALS: Mapping[str, Goal] = {
+    "higher": "maximize",
+    "higher_is_better": "maximize",
+    "lower": "minimize",
+    "lower_is_better": "minimize",
+}
+_STATUSES: Mapping[str, Status] = {
+    "baseline": "baseline",
+    "keep": "keep",
+    "discard": "discard",
+    "crash": "crash",
+    "metric-error": "crash",
+    "no-op": "invalid",
+    "hook-blocked": "invalid",
+    "blocked": "invalid",
+}
+_DECISIONS = frozenset({"refine", "pivot", "search", "drift"})
+"""leo's notes on where to go next."""
+_WORDS: Mapping[Status, str] = {
+    "baseline": "baseline",
+    "keep": "keep",
+    "crash": "crash",
+    "timeout": "crash",
+    "invalid": "no-op",
+    "duplicate": "no-op",
+}
+"""Everything else is a discard."""
+_ENDS: Mapping[str, str] = {
+    "finished": "COMPLETE",
+    "interrupted": "USER_INTERRUPT",
+    "failed": "ERROR",
+}
+"""A run that goes on is as far as it has come: bounded."""
+
+
+def is_uditgoenka(files: Files) -> bool:
+    """Tell whether it is uditgoenka's log."""
+    return {"iteration", "timestamp", "status"} <= set(columns(files))
+
+
+def is_leo(files: Files) -> bool:
+    """Tell whether it is leo's log."""
+    names = set(columns(files))
+    return {"iteration", "status"} <= names and "timestamp" not in names
+
+
+def read(files: Files, asked: Asked) -> History:
+    """Read a log, and what a `handoff.json` beside it says of the metric.
+
+    Raises:
+        UsageError: it is no log, or nobody says which way is better.
+    """
+    text = table_of(files)
+    said = _DIRECTION.search(text)
+    goal = None if said is None else _GOALS.get(said[1].lower())
+    handed = _handed(files)
+    strange: Counter[str] = Counter()
+    passed_over, entries = 0, list[Entry]()
+    for row in results_tsv.parse(text):
+        entry = _entry(row, strange)
+        passed_over += entry is None
+        if entry is not None:
+            entries.append(entry)
+    notes = unknown(strange, "discard")
+    if passed_over:
+        notes += (f"{counted(passed_over, 'row')} of helpers or decisions passed over",)
+    named = _METRIC.search(text)
+    metric = str(handed.get("metric") or (named[1] if named else "metric"))
+    return History(
+        name=asked.name,
+        metric=asked.spec(metric, goal or _GOALS.get(str(handed.get("direction")))),
+        entries=numbered(entries),
+        scope=tuple(str(handed["scope"]).split(", ")) if handed.get("scope") else (),
+        run=str(handed.get("verify") or ""),
+        notes=notes,
+    )
+
+
+def _handed(files: Files) -> dict[str, Any]:
+    """Give the config of a hand-over; what cannot be read says nothing, for the log is enough."""
+    for name, text in files.items():
+        if PurePosixPath(name).name == "handoff.json":
+            try:
+                found = json.loads(text)["config"]
+            except (ValueError, KeyError, TypeError):
+                return {}
+            return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+    return {}
+
+
+def _entry(row: Row, strange: Counter[str]) -> Entry | None:
+    iteration = row.extra.get("iteration", "")
+    if not iteration.isdecimal() or row.status in _DECISIONS:
+        return None
+    status = _STATUSES.get(row.status)
+    if status is None:
+        strange[row.status] += 1
+        status = "discard"
+    if status == "discard" and row.extra.get("guard", "").lower() == "fail":
+        status = "guard_failed"
+    return Entry(
+        number=int(iteration),
+        status=status,
+        value=None if status in ("crash", "invalid") else row.value,
+        commit=sha(row.commit),
+        summary=row.description,
+        at=moment(row.extra.get("timestamp", "")),
+    )
+
+
+# --- writing -----------------------------------------------------------------------------------
+
+
+def uditgoenka(history: History) -> Files:
+    """Give a finished loop's folder: the log, and the hand-over to what comes after it."""
+    began = next((e.at for e in history.entries if e.at is not None), None)
+    stamp = "000000-0000" if began is None else began.astimezone(UTC).strftime("%y%m%d-%H%M")
+    folder = f"autoresearch/loop-{stamp}"
+    table = f"{folder}/{history.name}-results.tsv"
+    better = "higher_is_better" if history.metric.goal == "maximize" else "lower_is_better"
+    names = (
+        *("iteration", "timestamp", "commit", "metric", "delta"),
+        *("guard", "guard-metric", "status", "description"),
+    )
+    lines = [names]
+    for entry, value, delta in _cells(history):
+        at = NONE if entry.at is None else entry.at.astimezone(UTC).isoformat(timespec="seconds")
+        shared = (_commit(entry), value, delta, _guard(entry), NONE, _word(entry), entry.said)
+        lines.append((str(entry.number), at, *shared))
+    handed = {
+        "version": "1.0",
+        "source": "swarm",
+        "timestamp": max((e.at for e in history.entries if e.at), default=None),
+        "status": _ENDS.get(history.phase, "BOUNDED"),
+        "results_tsv": PurePosixPath(table).name,
+        "findings": [e.said for e in history.experiments if e.status == "keep"],
+        "config": {
+            "goal": f"{history.metric.goal} {history.metric.name}",
+            "scope": ", ".join(history.scope),
+            "metric": history.metric.name,
+            "direction": better.removesuffix("_is_better"),
+            "verify": history.run,
+        },
+    }
+    return {
+        table: f"# metric_direction: {better}\n" + tsv(lines),
+        f"{folder}/handoff.json": json.dumps(handed, indent=2, default=datetime.isoformat) + "\n",
+    }
+
+
+def leo(history: History) -> Files:
+    """Give leo's log."""
+    lines = [("iteration", "commit", "metric", "delta", "guard", "status", "description")]
+    for entry, value, delta in _cells(history):
+        shared = (value, delta, _guard(entry), _word(entry), entry.said)
+        lines.append((str(entry.number), _commit(entry), *shared))
+    better = "higher" if history.metric.goal == "maximize" else "lower"
+    return {
+        "autoresearch-results/results.tsv": f"# metric_direction: {better}\n"
+        f"# metric: {history.metric.name}\n" + tsv(lines)
+    }
+
+
+def _cells(history: History) -> list[tuple[Entry, str, str]]:
+    """Give each entry with its value and its difference to the incumbent, unsigned by the goal."""
+    found: list[tuple[Entry, str, str]] = []
+    for entry, _, gain in compared(history):
+        value = NONE if entry.value is None else f"{entry.value + 0.0:.6f}"
+        if entry.status == "baseline":
+            delta = "0.0"
+        else:
+            delta = NONE if gain is None else f"{history.metric.sign * gain + 0.0:+.6f}"
+        found.append((entry, value, delta))
+    return found
+
+
+def _guard(entry: Entry) -> str:
+    if entry.status == "guard_failed":
+        return "fail"
+    return "pass" if entry.value is not None else NONE
+
+
+def _word(entry: Entry) -> str:
+    return _WORDS.get(entry.status, "discard")
+
+
+def _commit(entry: Entry) -> str:
+    return NONE if entry.commit is None else entry.commit[:7]

@@ -1,0 +1,205 @@
+"""pi-autoresearch's log: `.auto/log.jsonl`, one JSON object a line.
+
+A config line opens a segment, whose first run is its baseline. Owns what pi makes of what is
+missing or strange, as far as that is data: an unknown status is a keep there, and a line that
+cannot be read is passed over; a number that is not there is 0 there and nothing here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from statistics import median
+from typing import Any, cast
+
+from swarm.formats.family.history import (
+    Asked,
+    Entry,
+    Files,
+    History,
+    Status,
+    finite,
+    numbered,
+    sha,
+    unknown,
+)
+from swarm.formats.text import counted
+from swarm.records import Goal
+
+LOG = ".auto/log.jsonl"
+_GOALS: Mapping[object, Goal] = {"lower": "minimize", "higher": "maximize"}
+_STATUSES: Mapping[object, Status] = {
+    "keep": "keep",
+    "discard": "discard",
+    "crash": "crash",
+    "checks_failed": "guard_failed",
+}
+_WORDS: Mapping[Status, str] = {
+    "baseline": "keep",
+    "keep": "keep",
+    "crash": "crash",
+    "timeout": "crash",
+    "guard_failed": "checks_failed",
+}
+"""Everything else is a discard."""
+
+
+def is_pi(files: Files) -> bool:
+    """Tell whether a line of it is one of pi's."""
+    return any(
+        _is_run(line) or line.get("type") == "config"
+        for text in files.values()
+        for line in _lines(text)
+    )
+
+
+def read(files: Files, asked: Asked) -> History:
+    """Read a log: its last segment, and those before it that were about the same.
+
+    Raises:
+        UsageError: person and file disagree on which way is better.
+    """
+    strange: Counter[str] = Counter()
+    config: dict[str, Any] = {}
+    segments: list[tuple[dict[str, Any], list[Entry]]] = [(config, [])]
+    for line in _lines(next(iter(files.values()))):
+        if _is_run(line):
+            begun = segments[-1][1]
+            begun.append(_entry(line, strange, first=not begun))
+        elif line.get("type") == "config":
+            config = {**config, **line}
+            if segments[-1][1]:
+                segments.append((config, []))
+            else:
+                segments[-1] = config, []
+    done = [(said, entries) for said, entries in segments if entries] or segments
+    last = _about(done[-1][0])
+    same = [entries for said, entries in done if _about(said) == last]
+    notes = unknown(strange, "keep, as pi does")
+    if len(same) < len(done):
+        notes += (f"{counted(len(done) - len(same), 'segment')} about another metric left out",)
+    metric, goal, unit = last
+    return History(
+        name=asked.name,
+        metric=asked.spec(metric, goal, unit),
+        entries=numbered([entry for entries in same for entry in entries]),
+        notes=notes,
+    )
+
+
+def _lines(text: str) -> Iterator[dict[str, Any]]:
+    for line in text.removeprefix("\ufeff").split("\n"):
+        try:
+            found = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(found, dict):
+            yield cast("dict[str, Any]", found)
+
+
+def _is_run(line: Mapping[str, Any]) -> bool:
+    number = line.get("run")
+    # A hook's line may speak of a run, too.
+    known = line.get("type") not in ("config", "hook")
+    return known and isinstance(number, int) and not isinstance(number, bool)
+
+
+def _about(config: Mapping[str, Any]) -> tuple[str, Goal, str | None]:
+    unit = config.get("metricUnit")
+    name = config.get("metricName")
+    return (
+        name if isinstance(name, str) and name else "metric",
+        _GOALS.get(config.get("bestDirection"), "minimize"),
+        unit if isinstance(unit, str) and unit else None,
+    )
+
+
+def _entry(line: Mapping[str, Any], strange: Counter[str], *, first: bool) -> Entry:
+    word = line.get("status", "keep")
+    status = _STATUSES.get(word) if isinstance(word, str) else None
+    if status is None:
+        strange[str(word)] += 1
+        status = "keep"
+    value = finite(line.get("metric"))
+    more = line.get("asi")
+    info = cast("dict[str, Any]", more) if isinstance(more, dict) else {}
+    reason = next((str(info[key]) for key in ("hypothesis", "rationale") if info.get(key)), "")
+    return Entry(
+        number=0 if first else max(0, int(line["run"]) - 1),
+        status="baseline" if first else status,
+        value=None if status == "crash" else value,
+        commit=sha(line.get("commit", "")),
+        summary=str(line.get("description", "")),
+        rationale=reason,
+        at=_time(finite(line.get("timestamp"))),
+    )
+
+
+def _time(milliseconds: float | None) -> datetime | None:
+    try:
+        return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)
+    except (OverflowError, OSError, ValueError):
+        return None
+
+
+# --- writing -----------------------------------------------------------------------------------
+
+
+def write(history: History) -> Files:
+    """Give a log of one segment for each baseline."""
+    spec = history.metric
+    config = {
+        "type": "config",
+        "name": history.name,
+        "metricName": spec.name,
+        "metricUnit": spec.unit or "",
+        "bestDirection": "higher" if spec.goal == "maximize" else "lower",
+    }
+    lines: list[dict[str, Any]] = []
+    segment: list[Entry] = []
+    at = -1
+    for entry in history.entries:
+        if entry.status == "baseline" or at < 0:
+            lines.append(config)
+            segment, at = [], at + 1
+        segment.append(entry)
+        lines.append(_line(entry, segment, at, spec.sign, spec.name))
+    return {LOG: "".join(json.dumps(line) + "\n" for line in lines)}
+
+
+def _line(entry: Entry, segment: list[Entry], at: int, sign: int, name: str) -> dict[str, Any]:
+    unmeasured = entry.status == "baseline" and entry.value is None
+    word = "crash" if unmeasured else _WORDS.get(entry.status, "discard")
+    line: dict[str, Any] = {"run": len(segment), "commit": (entry.commit or "")[:7]}
+    if word == "crash":
+        line |= {"metric": 0}  # as pi itself writes it
+    elif entry.value is not None:
+        line |= {"metric": entry.value}
+    measured = word != "crash" and entry.value is not None
+    line |= {
+        "metrics": {name: entry.value} if measured else {},
+        "status": word,
+        "description": entry.said,
+        "timestamp": 0 if entry.at is None else round(entry.at.timestamp() * 1000),
+        "segment": at,
+        "confidence": confidence(segment, sign),
+    }
+    return line | ({"asi": {"hypothesis": entry.rationale}} if entry.rationale else {})
+
+
+def confidence(segment: list[Entry], sign: int) -> float | None:
+    """Give the gain of the best keep over the baseline, in units of the values' median deviation.
+
+    Only values above 0 count, as in pi; None with fewer than three of them, without spread, or
+    without an improvement.
+    """
+    values = [e.value for e in segment if e.outcome != "crash" and e.value and e.value > 0]
+    if len(values) < 3 or segment[0].value is None:
+        return None
+    middle = median(values)
+    deviation = median(abs(value - middle) for value in values)
+    kept = [sign * e.value for e in segment if e.outcome == "keep" and e.value is not None]
+    gain = max(kept) - sign * segment[0].value
+    return gain / deviation if gain > 0 and deviation > 0 else None

@@ -1,0 +1,189 @@
+"""The tables of karpathy and of labclaw: `results.tsv`, and every dialect with the same frame.
+
+The first row is the baseline. Owns what the status words of these tables mean, and labclaw's
+summary, which is printed at the end. The lines themselves are read by `results_tsv`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from swarm.formats import results_tsv
+from swarm.formats.family.history import (
+    Asked,
+    Entry,
+    Files,
+    History,
+    Status,
+    compared,
+    numbered,
+    sha,
+    tally,
+    unknown,
+)
+from swarm.formats.results_tsv import CRASH_VALUE, NOTHING, Row
+from swarm.formats.text import number, one_line, signed
+from swarm.records import Goal
+
+TABLE = "results.tsv"
+LABCLAW: tuple[str, ...] = ("commit", "metric", "status", "description")
+KNOWN_GOALS: Mapping[str, Goal] = {"val_bpb": "minimize", "val_loss": "minimize"}
+"""Metrics that all copies of the original mean the same by."""
+STATUSES: Mapping[str, Status] = {
+    "keep": "keep",
+    "kept": "keep",
+    "discard": "discard",
+    "discarded": "discard",
+    "crash": "crash",
+    "crashed": "crash",
+    "timeout": "timeout",
+    "baseline": "baseline",
+}
+
+
+def table_of(files: Files) -> str:
+    """Give the text of the table."""
+    return next(text for name, text in files.items() if name.endswith(".tsv"))
+
+
+def columns(files: Files) -> tuple[str, ...]:
+    """Give the names in the table's header; none where there is no table."""
+    for name, text in files.items():
+        if name.endswith(".tsv"):
+            lines = (line for line in text.removeprefix("\ufeff").split("\n"))
+            header = next((x for x in lines if x.strip() and not x.startswith("#")), "")
+            return tuple(word.strip() for word in header.split("\t"))
+    return ()
+
+
+def is_karpathy(files: Files) -> bool:
+    """Tell whether it is the original's table or a dialect of it."""
+    names = columns(files)
+    others = {"iteration", "max_score"}
+    return "status" in names and names != LABCLAW and not others & set(names)
+
+
+def is_labclaw(files: Files) -> bool:
+    """Tell whether it is labclaw's table of four columns."""
+    return columns(files) == LABCLAW
+
+
+def read(files: Files, asked: Asked) -> History:
+    """Read a table by its header's names.
+
+    Raises:
+        UsageError: it is no results table, or nobody says which way is better.
+    """
+    rows = results_tsv.parse(table_of(files))
+    metric = rows[0].metric if rows else next(iter(set(columns(files)) - {*results_tsv.KNOWN}), "?")
+    strange: Counter[str] = Counter()
+    entries = [_entry(row, place, strange) for place, row in enumerate(rows)]
+    return History(
+        name=asked.name,
+        metric=asked.spec(metric, KNOWN_GOALS.get(metric)),
+        entries=numbered(entries),
+        notes=unknown(strange, "discard"),
+    )
+
+
+def _entry(row: Row, place: int, strange: Counter[str]) -> Entry:
+    status = STATUSES.get(row.status)
+    if status is None:
+        strange[row.status] += 1
+        status = "discard"
+    # The first row is the baseline by the protocol. A table whose first row was thrown away is
+    # a part of one.
+    if place == 0 and status in ("keep", "crash"):
+        status = "baseline"
+    numbers = (row.extra.get(name, "") for name in ("experiment", "experiment_id"))
+    named = next((int(word) for word in numbers if word.isdecimal()), place)
+    return Entry(
+        number=0 if status == "baseline" else named,
+        status=status,
+        value=None if status in ("crash", "timeout") else row.value,
+        commit=sha(row.commit),
+        agent=row.extra.get("agent", ""),
+        summary=row.description,
+        rationale=row.extra.get("hypothesis", ""),
+        memory_gb=row.memory_gb,
+    )
+
+
+# --- writing -----------------------------------------------------------------------------------
+
+
+def karpathy(history: History) -> Files:
+    """Give the table of the original: exactly its five columns."""
+    name = one_line(history.metric.name)
+    lines = [("commit", name, "memory_gb", "status", "description")]
+    for entry in history.entries:
+        crashed = _is_crash(entry)
+        memory = 0.0 if crashed else entry.memory_gb or 0.0
+        value = CRASH_VALUE if crashed else _cell(entry.value)
+        status = "crash" if crashed else entry.outcome
+        lines.append((_commit(entry), value, f"{memory:.1f}", status, entry.said))
+    return {TABLE: tsv(lines)}
+
+
+def labclaw(history: History) -> Files:
+    """Give labclaw's table, and the summary that it ends with."""
+    lines: list[tuple[str, ...]] = [LABCLAW]
+    for entry in history.entries:
+        crashed = _is_crash(entry)
+        value = "ERR" if crashed else _cell(entry.value)
+        status = "crash" if crashed else entry.outcome
+        lines.append((_commit(entry), value, status, entry.said))
+    return {TABLE: tsv(lines), "summary.txt": _summary(history)}
+
+
+def tsv(lines: list[tuple[str, ...]]) -> str:
+    """Put cells that hold no tab and no line end into a table."""
+    return "".join("\t".join(line) + "\n" for line in lines)
+
+
+def _summary(history: History) -> str:
+    found = tally(history)
+    sign = history.metric.sign
+    moved = "none"
+    if found.baseline is not None and found.best is not None:
+        moved = signed(sign * (found.best - found.baseline))
+    told = list(compared(history))
+    kept = [(e, g) for e, _, g in told if e.status == "keep"]
+    kept.sort(key=lambda pair: -(pair[1] or 0.0))
+    top = [
+        f"{place}. {_commit(e)} — {e.said} — {number(e.value)}"
+        for place, (e, _) in enumerate(kept[:5], 1)
+    ]
+    failed = [e for e in history.experiments if e.outcome != "keep"][:10]
+    ideas = [f"- {e.said} — {one_line(e.reason, 120) or e.status}" for e in failed]
+    return "\n".join(
+        [
+            "=== Autoresearch Summary ===",
+            f"Branch: swarm/{history.name}/best",
+            f"Experiments run: {found.experiments}",
+            f"Kept: {found.kept}",
+            f"Discarded: {found.discarded}",
+            f"Crashed: {found.crashed}",
+            f"Baseline metric: {number(found.baseline)}",
+            f"Best metric: {number(found.best)} (improvement: {moved})",
+            "",
+            "Top improvements:",
+            *(top or ["none"]),
+            *(["", "Failed ideas (for reference):", *ideas] if ideas else []),
+            "",
+        ]
+    )
+
+
+def _is_crash(entry: Entry) -> bool:
+    """A baseline that could not be measured is a crash to others."""
+    return entry.outcome == "crash" or (entry.status == "baseline" and entry.value is None)
+
+
+def _commit(entry: Entry) -> str:
+    return (entry.commit or "-" * 7)[:7]
+
+
+def _cell(value: float | None) -> str:
+    return NOTHING if value is None else f"{value + 0.0:.6f}"

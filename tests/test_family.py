@@ -1,0 +1,537 @@
+"""Histories of other tools: each form is read with its traps, and what is written is read back."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from story import HOSTILE, morning
+
+from swarm.errors import UsageError
+from swarm.formats.family import FORMS, Asked, Entry, Files, History, attempts, history, tally
+from swarm.formats.family.pi import confidence
+from swarm.records import VERDICTS, Goal, MetricSpec
+
+WRITTEN = [name for name, form in FORMS.items() if form.write is not None]
+
+
+def read(form: str, files: Files | str, goal: Goal | None = None, **more: str) -> History:
+    texts = {"results.tsv": files} if isinstance(files, str) else files
+    assert FORMS[form].known(texts), "the form is recognised"
+    return FORMS[form].read(texts, Asked("old", goal=goal, **more))
+
+
+def rows(told: History) -> list[tuple[int, str, float | None]]:
+    return [(e.number, e.status, e.value) for e in told.entries]
+
+
+# --- hand-written files, each with the traps of its kind ----------------------------------------
+
+KARPATHY = """commit\tval_bpb\tmemory_gb\tstatus\tdescription
+baseline\t0.997900\t44.0\tkeep\tbaseline
+b2c3d4e\t0.993200\t44.2\tKEEP \tincrease LR to 0.04, with commas
+c3d4e5f\t1.005000\t44.0\tdiscard\tswitch to GeLU
+d4e5f6a\t0.000000\t0.0\tcrash\tdouble width (OOM)
+e5f6a7b\t0.995000\t44.0\tskipped\tnobody knows
+"""
+
+
+def test_karpathys_table() -> None:
+    told = read("karpathy", KARPATHY)
+    assert told.metric == MetricSpec(name="val_bpb", goal="minimize")
+    assert rows(told) == [
+        (0, "baseline", 0.9979),
+        (1, "keep", 0.9932),
+        (2, "discard", 1.005),
+        (3, "crash", None),
+        (4, "discard", 0.995),
+    ]
+    assert tally(told) == (4, 1, 2, 1, 0.9979, 0.9932), "0.000000 is no best"
+    assert told.entries[0].commit is None
+    assert told.entries[1].commit == "b2c3d4e"
+    assert told.notes == ("1 with the unknown status 'skipped', read as discard",)
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "number", "agent"),
+    [
+        ("experiment_id\tstatus\tval_bpb\tmemory_gb\tdescription", "7\tkeep\t0.9\t1\tx", 7, ""),
+        (
+            "agent\tcommit\tval_bpb\tmemory_gb\tstatus\tdescription",
+            "h1\tabcdef1\t0.9\t1\tkeep\tx",
+            1,
+            "h1",
+        ),
+        ("session\tcommit\tval_bpb\tquality\tstatus\tdescription", "s\ta\t0.9\t5\tkeep\tx", 1, ""),
+    ],
+)
+def test_dialects_of_karpathys_table(header: str, row: str, number: int, agent: str) -> None:
+    first = row.replace("0.9", "1.5").replace("7\t", "3\t")
+    told = read("karpathy", f"{header}\n{first}\n{row}\n")
+    assert rows(told) == [(0, "baseline", 1.5), (number, "keep", 0.9)]
+    assert told.entries[1].agent == agent
+
+
+def test_a_part_of_a_table_has_no_baseline() -> None:
+    told = read("karpathy", "commit\tloss\tstatus\tdescription\nab\t3\tdiscard\tx\n", "minimize")
+    assert rows(told) == [(0, "discard", 3.0)]
+    assert tally(told).baseline is None
+
+
+def test_labclaws_table() -> None:
+    text = "commit\tmetric\tstatus\tdescription\n"
+    text += "aaaaaaa\t10\tkeep\tbaseline\nbbbbbbb\tERR\tcrash\tx\nccccccc\t0\tcrash\ty\n"
+    told = read("labclaw", text + "ddddddd\t0\tdiscard\tz\n", "minimize", metric="ms")
+    assert rows(told)[1:] == [(1, "crash", None), (2, "crash", None), (3, "discard", 0.0)]
+    assert told.metric.name == "ms"
+    assert tally(told).best == 10, "neither a crash nor what was thrown away is the best"
+    assert not FORMS["karpathy"].known({"results.tsv": text})
+
+
+def jsonl(*lines: object) -> str:
+    return "".join(
+        line + "\n" if isinstance(line, str) else json.dumps(line) + "\n" for line in lines
+    )
+
+
+def test_pis_log() -> None:
+    config = {"type": "config", "metricName": "total_ms", "metricUnit": "ms"}
+    told = read(
+        "pi",
+        {
+            "log.jsonl": jsonl(
+                config,
+                {"run": 1, "commit": "a" * 7, "metric": 50, "status": "keep", "description": "b"},
+                {"type": "hook", "run": 1, "event": "after"},
+                "{torn",
+                "[]",
+                {"run": 2, "metric": 0, "status": "crash", "description": "x", "timestamp": "no"},
+                {"run": 3, "metric": 40, "status": "checks_failed", "asi": {"hypothesis": "why"}},
+                {"run": 4, "status": "discard"},
+                {"run": 5, "metric": 45, "status": "sparkling", "timestamp": 1_700_000_000_000},
+                {"run": True, "metric": 1},
+            )
+        },
+    )
+    assert told.metric == MetricSpec(name="total_ms", goal="minimize", unit="ms")
+    assert rows(told) == [
+        (0, "baseline", 50.0),
+        (1, "crash", None),
+        (2, "guard_failed", 40.0),
+        (3, "discard", None),
+        (4, "keep", 45.0),
+    ]
+    assert told.notes == ("1 with the unknown status 'sparkling', read as keep, as pi does",)
+    assert tally(told).best == 45
+    assert told.entries[2].rationale == "why"
+    assert told.entries[4].at == datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)
+
+
+def test_each_of_pis_segments_has_a_baseline_of_its_own() -> None:
+    def config(**more: str) -> dict[str, str]:
+        return {"type": "config", "metricName": "acc", "bestDirection": "higher", **more}
+
+    def run(number: int, value: float, status: str = "keep") -> dict[str, object]:
+        return {"run": number, "metric": value, "status": status, "description": f"r{number}"}
+
+    text = jsonl(
+        config(metricName="other"),
+        run(1, 1),
+        config(),
+        run(1, 10),
+        run(2, 12),
+        config(name="again"),
+        run(3, 5),
+        run(4, 6),
+        config(),
+    )
+    told = read("pi", {"log.jsonl": text})
+    assert [(e.status, e.value) for e in told.entries] == [
+        ("baseline", 10.0),
+        ("keep", 12.0),
+        ("baseline", 5.0),
+        ("keep", 6.0),
+    ]
+    assert [a.gain for a in attempts(told)] == [2.0, 1.0], "never across segments"
+    assert tally(told) == (2, 2, 0, 0, 5.0, 6.0)
+    assert told.notes == ("1 segment about another metric left out",)
+
+
+UDITGOENKA = """# metric_direction: higher_is_better
+iteration\ttimestamp\tcommit\tmetric\tdelta\tguard\tguard-metric\tstatus\tdescription
+0\t2026-03-01T10:00:00Z\taaaaaaa\t80.0\t0.0\tpass\t-\tbaseline\tstart
+1\t2026-03-01T10:05:00Z\tbbbbbbb\t82.5\t+2.5\tpass\t-\tkeep\tmore tests
+2\t2026-03-01T10:10:00Z\t-\t-\t-\t-\t-\tno-op\tnothing changed
+3\t2026-03-01T10:15:00Z\t-\t0\t-\t-\t-\tmetric-error\tno number
+4\t2026-03-01T10:20:00Z\tccccccc\t90.0\t+7.5\tfail\t12\tdiscard\tskips the slow ones
+5\t2026-03-01T10:25:00Z\t-\t-\t-\t-\t-\thook-blocked\trm -rf
+"""
+
+
+def test_uditgoenkas_log() -> None:
+    handed = json.dumps({"config": {"metric": "coverage", "direction": "higher", "scope": "a, b"}})
+    told = read("uditgoenka", {"x-results.tsv": UDITGOENKA, "handoff.json": handed})
+    assert told.metric == MetricSpec(name="coverage", goal="maximize")
+    assert rows(told) == [
+        (0, "baseline", 80.0),
+        (1, "keep", 82.5),
+        (2, "invalid", None),
+        (3, "crash", None),
+        (4, "guard_failed", 90.0),
+        (5, "invalid", None),
+    ]
+    assert told.scope == ("a", "b")
+    assert tally(told).best == 82.5
+    torn = read("uditgoenka", {"x-results.tsv": UDITGOENKA, "handoff.json": "{"})
+    assert torn.metric.name == "metric"
+    with pytest.raises(UsageError, match="--goal says minimize, and the file says maximize"):
+        read("uditgoenka", UDITGOENKA, "minimize")
+
+
+def test_leos_log() -> None:
+    head = "# Autoresearch log\n# metric_direction: lower\n"
+    head += "iteration\tcommit\tmetric\tdelta\tguard\tstatus\tdescription\n"
+    lines = (
+        "0\taaaaaaa\t100\t0\t-\tbaseline\tstart",
+        "5a\t-\t70\t-30\tpass\tkeep\tone helper",
+        "5b\t-\t95\t-5\tpass\tdiscard\tanother",
+        "5\tbbbbbbb\t90\t-10\tpass\tkeep\tboth",
+        "6\t-\t-\t-\t-\tpivot\tgo elsewhere",
+        "7\t-\t91\t+1\tfail\tdiscard\tslow",
+    )
+    told = read("leo", head + "\n".join(lines) + "\n")
+    assert rows(told) == [(0, "baseline", 100.0), (5, "keep", 90.0), (7, "guard_failed", 91.0)]
+    assert tally(told).best == 90, "70 is a helper's own, not the row that counts"
+    assert told.notes == ("3 rows of helpers or decisions passed over",)
+    assert not FORMS["uditgoenka"].known({"results.tsv": head})
+
+
+def record(number: int, status: str, score: float | None, **more: object) -> str:
+    said = {"id": number, "title": f"t{number}", "status": status, "commit": None, "score": score}
+    return json.dumps({**said, **more})
+
+
+def test_autoimproves_records() -> None:
+    files = {
+        "baseline.json": json.dumps({"score": 10, "commit": "a" * 40, "timestamp": "2026-01-01"}),
+        "003-c.json": record(3, "kept", 13, supersedes=[1], reasoning="all of 1", duration_s=4.5),
+        "001-a.json": record(1, "kept", 11, commit="b" * 40, files_changed=["x.py"]),
+        "002-b.json": record(2, "error", None),
+        "004-d.json": record(4, "discarded", 12, supersedes=[2]),
+        "005-e.json": record(5, "test_failed", None),
+        "006-f.json": record(6, "guard_failed", 99),
+        "007-g.json": record(7, "kept_equal", 13),
+        "improve.md": "# autoimprove: x\n## Change\nscope: a.py\n## Check\nrun: x\ngoal: higher\n"
+        "## Stop\nrounds: 3\n## Instructions\nbe good\n",
+    }
+    told = read("autoimprove", files)
+    assert told.metric == MetricSpec(name="score", goal="maximize")
+    assert [(n, s) for n, s, _ in rows(told)] == [
+        (0, "baseline"),
+        (1, "keep"),
+        (2, "crash"),
+        (3, "keep"),
+        (4, "discard"),
+        (5, "guard_failed"),
+        (6, "constraint_failed"),
+        (7, "keep"),
+    ]
+    assert tally(told).best == 13, "99 broke a guard"
+    assert [a.number for a in attempts(told)] == [2, 3, 4, 5, 6, 7], "1 is hidden, 2 is not"
+    with pytest.raises(UsageError, match="does not say whether a higher or a lower score"):
+        read("autoimprove", {n: t for n, t in files.items() if n != "improve.md"})
+    with pytest.raises(UsageError, match=re.escape("`004-d.json` is no JSON object")):
+        read("autoimprove", {**files, "004-d.json": "[1"})
+
+
+SKILL = """experiment\tscore\tmax_score\tpass_rate\tstatus\tdescription\tlength\tholdout_score
+0\t14\t20\t70.0%\tbaseline\tas it was\t900\t6/8
+1\t16\t20\t80.0%\tkeep\tan example\t950\t7/8
+2\t16\t20\t80.0%\tdiscard\tequal\t951\t7/8
+"""
+
+
+def test_a_skill_loops_folder() -> None:
+    log = "# log\n## Experiment 1 — keep\n**Score:** 16/20\n**Reasoning:** models copy examples\n"
+    told = read("skill", {"results.tsv": SKILL, "changelog.md": log})
+    assert rows(told) == [(0, "baseline", 0.7), (1, "keep", 0.8), (2, "discard", 0.8)]
+    assert told.entries[1].rationale == "models copy examples"
+    assert told.entries[1].summary == "an example"
+    assert told.metric == MetricSpec(name="pass_rate", goal="maximize")
+    with pytest.raises(UsageError, match="the file says maximize"):
+        read("skill", SKILL, "minimize")
+
+
+def test_a_skill_loop_without_a_table() -> None:
+    said = [
+        {"id": 0, "score": 7, "max_score": 10, "pass_rate": 70.0, "status": "baseline"},
+        {"id": 1, "pass_rate": 75.0, "status": "keep", "description": "only a rate"},
+    ]
+    told = read("skill", {"results.json": json.dumps({"experiments": said})})
+    assert rows(told) == [(0, "baseline", 0.7), (1, "keep", 0.75)]
+    with pytest.raises(UsageError, match="experiment 1 has neither score"):
+        read("skill", "experiment\tscore\tmax_score\tstatus\n1\t\t0\tkeep\n")
+
+
+def test_agenthubs_lines() -> None:
+    text = (
+        "commit:aaaaaaa platform:H100 80GB val_bpb:0.9979 vram_gb:44.0 | baseline\n"
+        "hello everybody\n"
+        "commit:bbbbbbb platform:H100 80GB val_bpb:0.99 vram_gb:44.2 | LR up | and down\n"
+        "commit:ccccccc platform:H100 80GB val_bpb:1.0 vram_gb:44.0 | GeLU (DISCARD)\n"
+        "commit:ddddddd platform:H100 80GB val_bpb:--- vram_gb:--- | wide (CRASH: OOM (80 GB))\n"
+    )
+    told = read("agenthub", {"hub.txt": text})
+    assert rows(told) == [
+        (0, "baseline", 0.9979),
+        (1, "keep", 0.99),
+        (2, "discard", 1.0),
+        (3, "crash", None),
+    ]
+    assert [e.summary for e in told.entries[1:]] == ["LR up | and down", "GeLU", "wide"]
+    assert told.entries[3].reason == "OOM (80 GB)"
+    assert (told.platform, told.notes) == ("H100 80GB", ("1 line passed over",))
+    with pytest.raises(UsageError, match="lines of 2 metrics: val_bpb, loss"):
+        read("agenthub", {"hub.txt": text + text.replace("val_bpb", "loss")})
+
+
+def test_corals_attempts() -> None:
+    def attempt(sha: str, score: float | None, status: str, hour: int, **more: object) -> str:
+        at = f"2026-01-01T{hour:02d}:00:00"
+        said = {"commit_hash": sha * 40, "agent_id": "a-1", "title": sha, "score": score}
+        return json.dumps({**said, "status": status, "timestamp": at, **more})
+
+    files = {
+        "z.json": attempt("a", 1.0, "baseline", 1),
+        "y.json": attempt("b", 2.0, "improved", 2, feedback="good\nmore"),
+        "x.json": attempt("c", 2.0, "baseline", 3),
+        "w.json": attempt("d", 99.0, "improved", 4, metadata={"budget_class": "grader_error"}),
+        "v.json": attempt("e", None, "pending", 5),
+        "u.json": attempt("f", 50.0, "improved", 6, metadata={"budget_class": "tune"}),
+        "t.json": attempt("0", None, "timeout", 7),
+        "s.json": "{torn",
+        "task.yaml": "task:\n  name: x\ngrader:\n  direction: maximize\n",
+    }
+    told = read("coral", files)
+    assert rows(told) == [
+        (0, "baseline", 1.0),
+        (1, "keep", 2.0),
+        (2, "discard", 2.0),
+        (3, "crash", None),
+        (4, "timeout", None),
+    ]
+    assert tally(told).best == 2, "what the grader could not grade is no best"
+    assert told.entries[1].reason == "good"
+    assert told.notes == ("2 attempts open or of tuning left out",)
+
+
+# --- what is written is read back ----------------------------------------------------------------
+
+EXACT = frozenset({"pi", "autoimprove", "skill"})
+"""Forms that hold every digit; the others have six after the point."""
+LOOPS = {"guard_failed": "guard_failed", "invalid": "invalid", "duplicate": "invalid"}
+FINER: dict[str, dict[str, str]] = {
+    "pi": {"guard_failed": "guard_failed"},
+    "uditgoenka": LOOPS,
+    "leo": LOOPS,
+    "autoimprove": {v: v for v in ("guard_failed", "constraint_failed")},
+}
+"""What a form makes of verdicts beyond keep, discard and crash."""
+
+
+def back(form: str, told: History) -> History:
+    """Write a history and read it, as another tool's files."""
+    write = FORMS[form].write
+    assert write is not None
+    files = {PurePosixPath(name).name: text for name, text in write(told).items()}
+    assert all(text.endswith("\n") for text in files.values())
+    found = {n: form for n, form in FORMS.items() if form.known(files)}
+    # A summary beside a table must not make it another form; records are told apart by their keys.
+    assert set(found) == {form}
+    return FORMS[form].read(files, Asked("old", goal=told.metric.goal))
+
+
+def check_same(form: str, told: History, again: History) -> None:
+    assert [e.outcome for e in again.entries] == [e.outcome for e in told.entries]
+    assert [e.status == "baseline" for e in again.entries] == [
+        e.status == "baseline" for e in told.entries
+    ]
+    for ours, theirs in zip(told.entries, again.entries, strict=True):
+        if (kept := FINER.get(form, {}).get(ours.status)) is not None:
+            assert theirs.status == kept
+    for ours, theirs in zip(told.entries, again.entries, strict=True):
+        if ours.value is None or ours.outcome == "crash":
+            assert theirs.value is None
+        elif form in EXACT:
+            assert theirs.value == pytest.approx(ours.value, rel=1e-12, abs=1e-12)
+        else:
+            assert theirs.value == pytest.approx(ours.value, abs=6e-7)
+    before, after = tally(told), tally(again)
+    assert after[:4] == before[:4]
+    assert after.baseline == pytest.approx(before.baseline, abs=6e-7)
+    assert after.best == pytest.approx(before.best, abs=6e-7)
+
+
+EARLY = datetime(2000, 1, 1)  # noqa: DTZ001  hypothesis adds the zone
+texts = st.one_of(
+    st.text(max_size=40),
+    st.sampled_from(
+        ["", "a\tb\nc", "# x", "(DISCARD)", "x (CRASH: y)", "a | b", "(NOT MEASURED)", HOSTILE[:90]]
+    ),
+)
+
+
+@st.composite
+def entry(draw: st.DrawFn, number: int, values: st.SearchStrategy[float]) -> Entry:
+    status = draw(st.sampled_from([v for v in VERDICTS if v != "aborted"]))
+    value = draw(st.none() | values) if status != "keep" else draw(values)
+    if status in ("crash", "timeout", "invalid", "duplicate"):
+        value = None
+    return Entry(
+        number=number,
+        status=status,
+        value=value,
+        commit=draw(st.none() | st.just("0123456789abcdef" * 2 + "01234567")),
+        summary=draw(texts),
+        rationale=draw(texts),
+        reason=draw(texts),
+        n=draw(st.integers(1, 9)),
+        memory_gb=draw(st.none() | st.floats(0, 900)),
+        at=draw(st.none() | st.datetimes(EARLY, timezones=st.just(UTC))),
+    )
+
+
+@st.composite
+def histories(draw: st.DrawFn, values: st.SearchStrategy[float], goal: Goal | None) -> History:
+    spec = MetricSpec(name="val", goal=goal or draw(st.sampled_from(("minimize", "maximize"))))
+    base = Entry(number=0, status="baseline", value=draw(st.none() | values), commit="c" * 40)
+    count = draw(st.integers(0, 6))
+    steps = [draw(st.integers(1, 3)) for _ in range(count)]
+    entries = [draw(entry(sum(steps[: i + 1]), values)) for i in range(count)]
+    suite = draw(st.none() | st.integers(1, 50))
+    return History(name="old", metric=spec, entries=(base, *entries), suite=suite)
+
+
+@pytest.mark.parametrize("form", WRITTEN)
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_round_trip_keeps_verdicts_and_values(form: str, data: st.DataObject) -> None:
+    share = form == "skill"
+    numbers = st.floats(0, 1) if share else st.floats(-1e6, 1e6)
+    told = data.draw(histories(numbers, "maximize" if share else None))
+    check_same(form, told, back(form, told))
+
+
+@pytest.mark.parametrize("form", [name for name in WRITTEN if name != "skill"])
+def test_a_run_comes_back_from_every_form(form: str) -> None:
+    told = history(morning().state, "main", ("train.py",))
+    counts = Counter(e.outcome for e in told.experiments)
+    assert counts == {"keep": 4, "discard": 6, "crash": 2}
+    again = back(form, told)
+    check_same(form, told, again)
+    assert again.metric.goal == "minimize"
+    assert tally(again).best == pytest.approx(2.829)
+
+
+def test_no_share_is_no_skill_loop() -> None:
+    told = history(morning().state, "main")
+    with pytest.raises(UsageError, match="val_bpb is no share of checks that pass"):
+        back("skill", told)
+
+
+# --- what others make of it ----------------------------------------------------------------------
+
+
+def written(form: str, told: History | None = None) -> Files:
+    write: Callable[[History], Files] | None = FORMS[form].write
+    assert write is not None
+    return write(told or history(morning().state, "main", ("train.py",)))
+
+
+def test_karpathys_reader_finds_its_columns_and_no_other() -> None:
+    (text,) = written("karpathy").values()
+    lines = [line.split("\t") for line in text.splitlines()]
+    assert lines[0] == ["commit", "val_bpb", "memory_gb", "status", "description"]
+    assert {len(line) for line in lines} == {5}
+    assert {line[3] for line in lines[1:]} == {"keep", "discard", "crash"}
+    assert [line[1:3] for line in lines if line[3] == "crash"] == [["0.000000", "0.0"]] * 2
+
+
+def test_labclaws_summary_adds_up() -> None:
+    files = written("labclaw")
+    assert files["results.tsv"].startswith("commit\tmetric\tstatus\tdescription\n")
+    assert files["results.tsv"].count("\tERR\tcrash\t") == 2
+    said = files["summary.txt"]
+    assert said.startswith("=== Autoresearch Summary ===\nBranch: swarm/tiny-gpt/best\n")
+    assert "Experiments run: 12\nKept: 4\nDiscarded: 6\nCrashed: 2\n" in said
+    assert re.search(r"^Best metric: 2\.829 \(improvement: \+0\.15\d*\)$", said, re.M)
+
+
+def test_pis_status_reads_runs_metrics_and_confidence() -> None:
+    (text,) = written("pi").values()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert lines[0]["bestDirection"] == "lower"
+    assert [line["run"] for line in lines[1:]] == list(range(1, 14))
+    assert {line["status"] for line in lines[1:]} == {"keep", "discard", "crash", "checks_failed"}
+    assert [line["metric"] for line in lines if line.get("status") == "crash"] == [0, 0]
+    assert lines[-1]["confidence"] > 0
+    assert lines[1]["confidence"] is None
+
+
+def test_pis_confidence_by_hand() -> None:
+    def ran(number: int, value: float | None, status: str = "keep") -> Entry:
+        return Entry.model_validate({"number": number, "status": status, "value": value})
+
+    segment = [
+        ran(0, 100.0, "baseline"),
+        ran(1, 90.0),
+        ran(2, 0.0, "discard"),
+        ran(3, None, "crash"),
+    ]
+    assert confidence(segment, -1) is None, "two values above 0 are too few"
+    segment.append(ran(4, 98.0, "discard"))
+    # 100, 90, 98: the median is 98, the deviations 2, 8 and 0.
+    assert confidence(segment, -1) == pytest.approx(10 / 2)
+    assert confidence(segment, 1) is None, "nothing kept is higher than the baseline"
+
+
+def test_a_folder_of_autoimprove_has_one_file_each() -> None:
+    files = written("autoimprove")
+    assert len(files) == 13
+    said = [json.loads(text) for name, text in files.items() if "/experiments/" in name]
+    assert [s["id"] for s in said] == list(range(1, 13))
+    assert all((s["commit"] is None) == (s["status"] != "kept") for s in said)
+    assert all(
+        re.fullmatch(r"\.autoimprove/experiments/\d{3}-[a-z0-9-]+\.json", n)
+        for n in list(files)[1:]
+    )
+
+
+def test_a_skill_loops_files_agree() -> None:
+    entries = (
+        Entry(number=0, status="baseline", value=0.5, n=2),
+        Entry(number=1, status="keep", value=0.75, n=2, summary="an example", rationale="copied"),
+        Entry(number=2, status="timeout", summary="too long"),
+    )
+    spec = MetricSpec(name="cases", goal="maximize")
+    told = History(
+        name="s", metric=spec, entries=entries, suite=8, breakdown=(("c1", 2, 2), ("c2", 1, 2))
+    )
+    files = written("skill", told)
+    table = files["autoresearch-s/results.tsv"].splitlines()
+    assert table[1] == "0\t8\t16\t50.0%\tbaseline\tbaseline"
+    assert table[2] == "1\t12\t16\t75.0%\tkeep\tan example"
+    assert table[3] == "2\t0\t8\t0.0%\tdiscard\ttoo long (CRASH: timeout)"
+    said = json.loads(files["autoresearch-s/results.json"])
+    assert (said["baseline_score"], said["best_score"], said["current_experiment"]) == (50, 75, 2)
+    assert said["eval_breakdown"][1] == {"name": "c2", "pass_count": 1, "total": 2}
+    assert (
+        "## Experiment 1 — keep\n\n**Score:** 12/16 (75.0%)" in files["autoresearch-s/changelog.md"]
+    )
