@@ -21,7 +21,7 @@ from threading import Event
 from typing import BinaryIO, Literal, NamedTuple
 
 from swarm.artefacts import TooManyError, carry
-from swarm.bundled import HARNESS, bundled
+from swarm.bundled import HARNESS
 from swarm.reading import Aggregate, Bounds, MetricRule, Reading, plain, read_metrics
 from swarm.records import Case, Failure, FailureKind, Sealed
 from swarm.sandbox import OUT, Command, Door, Limits, Mount, Outcome, Sandbox, View
@@ -188,6 +188,7 @@ def evaluate(
     rooms: Callable[[Stage], Room],
     prefix: str,
     *,
+    harnesses: Path,
     sandbox: Sandbox,
     seed: int,
     label: str,
@@ -205,6 +206,7 @@ def evaluate(
         harness: what is run.
         rooms: makes the directory of a stage, anew: what one leaves reaches no other by itself.
         prefix: the target's own directory in an export.
+        harnesses: the value of SWARM_HARNESS.
         sandbox: where commands are run.
         seed: the value of SWARM_SEED.
         label: the value of SWARM_EXPERIMENT.
@@ -219,7 +221,7 @@ def evaluate(
     own = {
         "SWARM_SEED": str(seed),
         "SWARM_EXPERIMENT": label,
-        HARNESS: str(bundled("harness")),
+        HARNESS: str(harnesses),
         "CUDA_VISIBLE_DEVICES": gpus,
     }
     env = environment(os.environ if launcher is None else launcher, harness.env, own)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from swarm.bundled import HARNESS, bundled
+from swarm.bundled import HARNESS, programs
 from swarm.errors import HarnessError, PreconditionError, SwarmError
 from swarm.evaluate import (
     Harness,
@@ -168,6 +168,11 @@ class Node:
         """The node's own repository."""
         return Mirror(self.root / "mirror.git")
 
+    @cached_property
+    def harnesses(self) -> Path:
+        """The programs of the harnesses that come with swarm, where `$SWARM_HARNESS` leads."""
+        return programs(self.root / "harness")
+
     def prepare(self) -> None:
         """Build mirror and set-up results of all targets; done once a node, whoever comes first.
 
@@ -207,13 +212,14 @@ class Node:
         base = self.target.base
         mirror.export(base, base, self.target.prefix, self.scope, checkout)
         log = self._setup / "log"
+        own = {HARNESS: str(self.harnesses), **_network_settings()}
         # It is the user's own, and gets what it needs: the network, caches, local indexes.
         with Sandbox(Rung("off", ()), scratch=self._setup / "tmp") as sandbox:
             outcome = sandbox.run(
                 Command(
                     argv=("/bin/sh", "-c", setup) if isinstance(setup, str) else setup,
                     cwd=checkout / self.target.prefix,
-                    env=environment(os.environ, self.target.harness.env, _network_settings()),
+                    env=environment(os.environ, self.target.harness.env, own),
                     timeout_s=SETUP_TIMEOUT_S,
                     log=log,
                 )
@@ -277,7 +283,7 @@ class Node:
         words = [w for c in self.target.harness.commands for w in command_words(c)]
         found = [p for word in words for p in program_at(word, self.site.shielded)]
         if any(HARNESS in word for word in words):
-            found.append(str(bundled("harness")))
+            found.append(str(self.harnesses))
         return list(dict.fromkeys(found))
 
     def room(self, commit: str, dest: Path, stage: Stage) -> Room:
@@ -361,6 +367,7 @@ class Bench:
                 node.target.harness,
                 lambda stage: node.room(job.commit, self._dir / stage, stage),
                 node.target.prefix,
+                harnesses=node.harnesses,
                 sandbox=self._sandbox,
                 seed=job.seed,
                 label=label,

@@ -25,7 +25,7 @@ from typing import NamedTuple, TypeVar
 import psutil
 
 from swarm import budget, mustering
-from swarm.bundled import HARNESS, bundled
+from swarm.bundled import HARNESS
 from swarm.config import RunConfig
 from swarm.entities import FINAL_INDEX, Target
 from swarm.errors import (
@@ -328,13 +328,14 @@ class _Lab:
         export, log = self._root / "try", self._root / "try.log"
         remove_tree(export)
         log.unlink(missing_ok=True)
-        room = Node(self._site).room(self._source.base, export, "guard")
+        node = Node(self._site)
+        room = node.room(self._source.base, export, "guard")
         top = room.export / self._source.prefix
         for path, text in files.items():
             (top / path).parent.mkdir(parents=True, exist_ok=True)
             (top / path).write_text(text, encoding="utf-8")
         argv = ("/bin/sh", "-c", command) if isinstance(command, str) else command
-        own = {HARNESS: str(bundled("harness")), "SWARM_SEED": str(self._seed)}
+        own = {HARNESS: str(node.harnesses), "SWARM_SEED": str(self._seed)}
         with Sandbox(
             self._site.rung, scratch=self._root / "try.tmp", limits=self._site.limits
         ) as sandbox:

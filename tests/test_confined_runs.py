@@ -217,3 +217,19 @@ def test_the_harnesses_that_came_with_swarm_are_there_to_be_read_and_not_to_be_c
     _, state = launch_inline(config)
     assert state.experiments[1].verdict == "keep"
     assert (bundled("harness") / "toy" / "measure.py").read_text() == before
+
+
+@ON_EACH
+def test_the_answers_of_the_examples_that_came_with_swarm_are_not_there(
+    place: Path, name: RungName, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on(name, monkeypatch)
+    golden = bundled("harness") / "retrieval" / "example" / "golden.jsonl"
+    assert golden.is_file()
+    missing = 'test ! -e "$SWARM_HARNESS/retrieval/example"'
+    if name != "process":  # there all is open that the user may read
+        missing += f" && ! cat {golden} 2>/dev/null"
+    run = f'test -f "$SWARM_HARNESS/retrieval/retrieval.py" && {missing}'
+    config = make_config(place, CONFIG, f"target.run={run + ' && echo METRIC loss=$(cat x.txt)'!r}")
+    _, state = launch_inline(config)
+    assert state.experiments[1].verdict == "keep"

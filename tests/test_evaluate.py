@@ -93,6 +93,7 @@ class Bench:
             Harness(**(fields | changes)),  # type: ignore[arg-type]
             self.room,
             "sub",
+            harnesses=self.log.parent,
             sandbox=self.box,
             seed=42,
             label="e7",
