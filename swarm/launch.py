@@ -120,7 +120,20 @@ def check_target(config: TargetConfig, source: Source, key: str = "target") -> t
             [Problem(f"{key}.scope {list(config.scope)} matches no file of the base commit")],
             hint=f"scope is relative to {key}.repo; tracked there: {near}",
         )
+    _check_artefacts(config, files, key)
     return found
+
+
+def _check_artefacts(config: TargetConfig, files: tuple[str, ...], key: str) -> None:
+    """Refuse an artefact that the base has already: every scorer would get that one."""
+    named = {a.removeprefix("./") for a in config.artefacts} if config.score else set[str]()
+    if committed := sorted(named & set(files)):
+        what = f"{key}.artefacts names `{committed[0]}`, which the base has: the scorer would get"
+        raise ConfigError(
+            config.repo,
+            [Problem(f"{what} that file, and never what `run` leaves there")],
+            hint=f"git rm --cached {committed[0]} and commit, or let `run` write another file",
+        )
 
 
 def check_groups(config: RunConfig, target: TargetConfig, source: Source, key: str) -> None:

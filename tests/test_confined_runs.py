@@ -233,3 +233,16 @@ def test_the_answers_of_the_examples_that_came_with_swarm_are_not_there(
     config = make_config(place, CONFIG, f"target.run={run + ' && echo METRIC loss=$(cat x.txt)'!r}")
     _, state = launch_inline(config)
     assert state.experiments[1].verdict == "keep"
+
+
+def test_an_artefact_that_the_base_has_already_is_refused(place: Path) -> None:
+    (place / "repo" / "found.txt").write_text("stale\n")
+    git(place / "repo", "add", "found.txt")
+    git(place / "repo", "commit", "-qm", "a result by mistake")
+    more = ("target.score=cat found.txt", "target.artefacts=[found.txt]")
+    with pytest.raises(ConfigError, match="artefacts names .*, which the base has") as told:
+        open_run(make_config(place, CONFIG, *more))
+    assert "git rm --cached found.txt" in (told.value.hint or "")
+    git(place / "repo", "rm", "-q", "found.txt")
+    git(place / "repo", "commit", "-qm", "gone")
+    assert open_run(make_config(place, CONFIG, *more)).rundir.exists()
