@@ -240,7 +240,7 @@ def test_an_artefact_that_the_base_has_already_is_refused(place: Path) -> None:
     git(place / "repo", "add", "found.txt")
     git(place / "repo", "commit", "-qm", "a result by mistake")
     more = ("target.score=cat found.txt", "target.artefacts=[found.txt]")
-    with pytest.raises(ConfigError, match="artefacts names .*, which the base has") as told:
+    with pytest.raises(ConfigError, match=r"artefacts names .*, which the base has") as told:
         open_run(make_config(place, CONFIG, *more))
     assert "git rm --cached found.txt" in (told.value.hint or "")
     git(place / "repo", "rm", "-q", "found.txt")
