@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -23,7 +23,7 @@ import pytest
 import typer
 import yaml
 from messages_server import MessagesServer, Reply, conversation, tool_names
-from targets import make_patches, make_repo, processes_with
+from targets import git, make_patches, make_repo, processes_with
 from test_claude_code import CLAUDE, KEY, answers
 from test_docs import FORBIDDEN, blocks, prose
 
@@ -187,7 +187,9 @@ PATCHES: list[dict[str, Any]] = [
 ]
 SHIM = """\
 #!/bin/sh
-if [ "$1" = launch ]; then set -- "$@" --inline --set 'agents={agents}'; fi
+if [ "$1" = launch ]; then
+  set -- "$@" --inline --set 'agents={agents}' --set judge.baseline=3 --set judge.confirm=2
+fi
 exec {python} -m swarm "$@"
 """
 BESIDES = (
@@ -207,6 +209,7 @@ class Desk:
             root / "repository",
             {"model.py": "RATE = 1.0\n", "evaluate.py": EVALUATE, "notes.py": NOTES},
         )
+        (self.root / "program.md").write_text("Lower the loss.\n")
         self.temporary = root / "temporary"
         self.printed: dict[str, list[Any]] = {}
         """By the words of a command, without what belongs to this run."""
@@ -243,16 +246,39 @@ class Desk:
             self.printed.setdefault(title(words), []).extend(found)
         return found
 
+    def writing(self, page: Path) -> str:
+        """Give a line that writes the config of a page, as if the draft was corrected."""
+        (config,) = blocks(page, "yaml")
+        return f"cat > swarm.yaml <<'END'\n{config}END"
+
+    def check_applied(self) -> None:
+        """The win is on a branch of its own, and nothing else has changed or is left."""
+        shown = git(self.root, "show", "tuned-result:model.py")
+        assert (shown, (self.root / "model.py").read_text()) == ("RATE = 1.5", "RATE = 1.0\n")
+        wait_for(lambda: not processes_with(self.env["SWARM_SCRATCH"]))
+        assert processes_with(self.env["SWARM_SCRATCH"]) == []
+
     def _launched(self, line: str) -> list[Any]:
         """Wait as the skill says, until the run is over and its process has said so."""
-        log, deadline = self.temporary / "tuned.jsonl", time.monotonic() + PATIENCE_S
-        while '"done"' not in log.read_text() and '"error"' not in log.read_text():
-            assert time.monotonic() < deadline, (self.temporary / "tuned.log").read_text()
-            time.sleep(0.5)
+        log = self.temporary / "tuned.jsonl"
+
+        def ended() -> bool:
+            text = log.read_text() if log.exists() else ""
+            return text.endswith("\n") and ('"done"' in text or '"error"' in text)
+
+        assert wait_for(ended), (self.temporary / "tuned.log").read_text()
         told = [json.loads(said) for said in log.read_text().splitlines()]
         (words,) = commands_in(line)
         self.printed.setdefault(title(words), []).extend(told)
         return told
+
+
+def wait_for(happens: Callable[[], bool]) -> bool:
+    """Wait until something is so; False when it does not come."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not (so := happens()) and time.monotonic() < deadline:
+        time.sleep(0.3)
+    return so
 
 
 def title(words: list[str]) -> str:
@@ -263,11 +289,9 @@ def title(words: list[str]) -> str:
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
     desk = Desk(tmp_path_factory.mktemp("skill"))
-    (config,) = blocks(SKILL, "yaml")
     for line in lines_of(SKILL):
-        if line.startswith("git add"):  # by then the draft is corrected
-            (desk.root / "swarm.yaml").write_text(config)
-            (desk.root / "program.md").write_text("Lower the loss.\n")
+        if line.startswith("git add"):
+            desk.run(desk.writing(SKILL))
         desk.run(line)
     for line in BESIDES:
         desk.run(line)
@@ -281,12 +305,7 @@ def test_following_it_ends_with_the_win_on_a_branch_of_its_own(desk: Desk) -> No
     assert target["headline"]["fresh"]["gain"] == pytest.approx(0.5, abs=0.1)
     verdicts = [e["verdict"] for e in desk.printed["experiments"][0]]
     assert verdicts == ["keep", "discard", "crash"]
-    shown = subprocess.run(
-        ["git", "show", "tuned-result:model.py"], cwd=desk.root, capture_output=True, text=True
-    )
-    assert shown.stdout == "RATE = 1.5\n"
-    assert (desk.root / "model.py").read_text() == "RATE = 1.0\n"
-    assert processes_with(str(desk.env["SWARM_SCRATCH"])) == []
+    desk.check_applied()
 
 
 def test_an_error_is_what_it_says(desk: Desk) -> None:
@@ -449,3 +468,32 @@ def test_claude_code_installs_it_from_its_folder(claude: dict[str, str], tmp_pat
     ask(claude, "plugin", "marketplace", "add", str(PLUGIN), cwd=tmp_path)
     ask(claude, "plugin", "install", "swarm@swarm", cwd=tmp_path)
     assert "swarm@swarm" in ask(claude, "plugin", "list", cwd=tmp_path)
+
+
+@needs_claude
+@pytest.mark.slow
+def test_claude_code_carries_out_what_it_has_read(claude: dict[str, str], tmp_path: Path) -> None:
+    """The model is a script that does what stands in the text which Claude Code hands it."""
+    desk = Desk(tmp_path / "desk")
+    over = "until swarm status tuned --json | grep -q 'state.*finished'; do sleep 1; done"
+
+    def script(request: dict[str, Any]) -> Reply:
+        told = answers(request)
+        if not told:
+            return Reply.calling("Skill", skill="swarm:swarm")
+        handed = tmp_path / "handed.md"
+        handed.write_text(conversation(request), encoding="utf-8")
+        todo = lines_of(handed)
+        todo.insert(todo.index("git add swarm.yaml program.md"), desk.writing(handed))
+        todo.insert(todo.index("swarm status tuned --json"), over)
+        done = len(told) - 1
+        if done == len(todo):
+            return Reply.saying("It is on the branch tuned-result.")
+        return Reply.calling("Bash", command=todo[done], timeout=1000 * PATIENCE_S)
+
+    with MessagesServer(script, key=KEY) as server:
+        keys = {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": server.url}
+        env = {**claude, **desk.env, **keys, "HOME": claude["HOME"]}
+        allowed = ("--allowedTools", "Bash,Skill")
+        ask(env, "--plugin-dir", str(PLUGIN), *allowed, "-p", "Lower the loss.", cwd=desk.root)
+    desk.check_applied()
