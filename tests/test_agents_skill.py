@@ -356,8 +356,8 @@ OURS = {
     ".", ".auto/", ".swarm/", ".venv/bin/swarm", "improve.md", "program.md", "swarm.yaml", "swarm",
     "swarm_guards/", "swarm/", "swarm/tuned/best", "tuned", "tuned-2", "tuned.jsonl", "tuned.log",
     "METRIC loss=0.123", "METRIC name=value", "name: value", "90s", "5m", "8h", "5%", "[]",
-    "dirty: snapshot", "warm_start: tuned", "preset: llm-judged", "kill -INT", "nohup", "setsid",
-    "PATH", "ANTHROPIC_API_KEY",
+    "dirty: snapshot", "warm_start: tuned", "preset: llm-judged", "kill -0", "kill -INT", "nohup", "setsid",
+    "PATH", "env -u ...",
 }  # fmt: skip
 """Names of the example, and of the world around it."""
 
