@@ -198,7 +198,7 @@ BESIDES = (
     "swarm clean tuned --dry-run --json",
 )
 """What the pages describe, and no block of the skill runs."""
-PATIENCE_S = 120
+PATIENCE_S = 240
 
 
 class Desk:
@@ -229,7 +229,8 @@ class Desk:
             "HOME": str(root / "home"),
             "NO_COLOR": "1",
         }
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("SWARM_", "ANTHROPIC_"))}
+        foreign = ("SWARM_", "ANTHROPIC_", "GIT_", "RAY_", "CUDA_")
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
         self.env = {**kept, **own, **who}
 
     def run(self, line: str) -> list[Any]:
@@ -356,8 +357,8 @@ OURS = {
     ".", ".auto/", ".swarm/", ".venv/bin/swarm", "improve.md", "program.md", "swarm.yaml", "swarm",
     "swarm_guards/", "swarm/", "swarm/tuned/best", "tuned", "tuned-2", "tuned.jsonl", "tuned.log",
     "METRIC loss=0.123", "METRIC name=value", "name: value", "90s", "5m", "8h", "5%", "[]",
-    "dirty: snapshot", "warm_start: tuned", "preset: llm-judged", "kill -0", "kill -INT", "nohup", "setsid",
-    "PATH", "env -u ...",
+    "dirty: snapshot", "warm_start: tuned", "preset: llm-judged", "nohup", "setsid", "kill -0",
+    "kill -INT", "PATH", "env -u ...",
 }  # fmt: skip
 """Names of the example, and of the world around it."""
 
