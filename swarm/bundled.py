@@ -1,4 +1,4 @@
-"""Where the files lie that swarm brings along: `harness/` and `configs/`.
+"""Where the files lie that swarm brings along: `harness/`, `configs/`, and `plugin/` for agents.
 
 In a checkout they stand beside the package, in an installed wheel inside it. Owns what of the
 harnesses the commands of a target are shown: their programs, and never the examples beside them,

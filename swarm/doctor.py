@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Literal
 
 import swarm
+from swarm.bundled import bundled
 from swarm.clean import megabytes
 from swarm.errors import SwarmError
 from swarm.formats.text import sanitise
@@ -199,6 +201,15 @@ def _proposers() -> Iterator[Finding]:
             yield Finding(name, "info", f"{found}, without a login or a key", remedy)
 
 
+def _plugin() -> Iterator[Finding]:
+    place = bundled("plugin")
+    if (place / "skills" / "swarm" / "SKILL.md").is_file():
+        remedy = f"a skill for coding agents: claude --plugin-dir {shlex.quote(str(place))}"
+        yield Finding("plugin", "info", str(place), remedy)
+    else:
+        yield Finding("plugin", "warning", f"not found at {place}", "install swarm again")
+
+
 def _version(program: Path) -> str:
     """Ask a program for its version, in a home of its own and without any key."""
     with tempfile.TemporaryDirectory() as home, tempfile.TemporaryFile() as output:
@@ -250,4 +261,5 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     _disk,
     _isolation,
     _proposers,
+    _plugin,
 )

@@ -20,6 +20,7 @@ TOGETHER = {
     "tests/test_keys.py": "keys",
     "tests/test_search.py": "search",
     "tests/test_example_skills.py": "examples",
+    "tests/test_agents_skill.py": "agents",
 }
 """Files whose tests run in one worker: they share a run, or start a cluster."""
 
