@@ -157,13 +157,15 @@ class Labelling:
                 case "stay":
                     self._begun[query.id] = label
                     self.page.say(_so_far(label))
+                case "keep" if label != old:  # what was added goes into the label that is there
+                    return answer._replace(verb="grade")
                 case _:
                     return answer
 
     def _refuse(self, answer: Answer, at: int, old: Label | None) -> None:
         if answer.verb == "back" and at == 0:
             raise UnclearError("this is the first query")
-        if answer.verb == "keep" and (old is None or old != answer.label):
+        if answer.verb == "keep" and old is None:
             raise UnclearError("grades end a query: such as `1 3`, or `n` for none; ? for help")
 
     def _unclear(self, what: str, query: Query) -> None:
