@@ -508,7 +508,7 @@ def test_the_smallest_difference_is_that_of_a_sign_test() -> None:
     assert figures(made(40)).detectable == LEAST / 30
     assert figures(made(4)).detectable is None
     (few,) = findings(made(40), (), ())
-    assert "must answer 6 more of them and lose none, +20% in hit rate" in few.message
+    assert "must answer 6 more of them and lose none, +0.20 in hit rate" in few.message
 
 
 def test_a_score_leaves_out_what_was_not_asked() -> None:
@@ -575,6 +575,7 @@ def test_a_check_looks_at_all_and_changes_nothing(top: Path, call: Caller) -> No
     assert call("--check", "golden.jsonl").code == 2, "nothing can be measured with it"
     path.write_text("")
     assert call("--check", "golden.jsonl").code == 2
+    assert "`swarm golden" in harness(top, "check", "golden.jsonl").stderr
     assert call("--check", "nowhere.jsonl").code == 2
     assert sorted(top.iterdir()) == before
 
@@ -650,3 +651,13 @@ def test_a_label_is_read_as_it_was_written(written: list[Label]) -> None:
     text = "".join(label.write() + "\n" for label in written)
     read = golden.labels(text.encode().decode(), "x.jsonl")
     assert [each.write() for each in read] == [each.write() for each in written]
+
+
+def test_queries_that_no_argument_can_hold_are_asked_all_the_same(top: Path, call: Caller) -> None:
+    """Half a surrogate pair and NUL are legal JSON; a file can say them, a command line cannot."""
+    odd = '{"id": "q\\ud800", "query": "lamp \\ud800"}\n{"id": "nul", "query": "hours\\u0000"}\n'
+    (top / "odd.jsonl").write_text(odd)
+    done = call("odd.jsonl", "--search", BATCH, "--search", EACH, answers="1\na hours\ns\n")
+    assert done.code == 0, done.err
+    assert done.err.count("the search could not be started") == 2
+    assert harness(top, "check", "golden.jsonl").returncode == 0

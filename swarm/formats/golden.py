@@ -148,8 +148,6 @@ class _Row(NamedTuple):
         if not isinstance(value, str) or not value.strip():
             self.wrong(f"`{key}` must be a text that is not empty")
             return ""
-        if "\0" in value:
-            self.wrong(f"`{key}` has the character NUL in it")
         return value
 
     def texts(self, key: str) -> tuple[str, ...]:

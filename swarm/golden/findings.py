@@ -134,9 +134,9 @@ def _few(seen: Figures) -> list[Finding]:
     else:
         what = (
             f"{counting}: a search must answer {LEAST} more of them and lose none, "
-            f"{seen.detectable:+.0%} in hit rate, before that is more than luck"
+            f"{seen.detectable:+.2f} in hit rate, before that is more than luck"
         )
-    hint = f"label more; {FEW} show a difference of a tenth, {2 * FEW} of a twentieth"
+    hint = f"label more: {FEW} show {LEAST / FEW:.2g}, {2 * FEW} show {LEAST / FEW / 2:.2g}"
     return [Finding("warning", "few_queries", what, hint)]
 
 
@@ -150,8 +150,8 @@ def _easy(scores: Sequence[Score]) -> list[Finding]:
             found.append(Finding("warning", "too_easy", what, hint))
         elif missed < LEAST <= each.queries:
             what = (
-                f"nearly too easy: `{each.command}` hits {each.hits} of {each.queries}, and with "
-                f"{missed} left no gain in hit rate can be told from luck"
+                f"`{each.command}` hits {each.hits} of {each.queries}, and with only {missed} left "
+                f"no gain in hit rate can be told from luck: that takes {LEAST}"
             )
             also = f"{hint}, or take ndcg for the metric, which sees ranks"
             found.append(Finding("warning", "little_room", what, also))

@@ -143,7 +143,7 @@ def pool(query: Query, lists: Sequence[Sequence[Result]]) -> tuple[Result, ...]:
     pooled = list(taken.values())
     if len(lists) > 1:
         pooled.sort(key=lambda result: result.id)
-        random.Random(f"{SEED}:{query.id}").shuffle(pooled)
+        random.Random(f"{SEED}:{query.id}".encode("utf-8", "replace")).shuffle(pooled)
     return tuple(pooled)
 
 
@@ -161,7 +161,7 @@ class _UnreadableError(Exception):
 
 class _Ended(NamedTuple):
     output: str
-    status: int
+    status: int | None
     failure: str
     """How it failed; empty if it did not."""
 
@@ -175,23 +175,34 @@ def _run(command: str, stdin: bytes, timeout_s: float) -> _Ended:
     ):
         given.write(stdin)
         given.seek(0)
-        process = subprocess.Popen(
-            ["/bin/sh", "-c", command], stdin=given, stdout=out, stderr=err, start_new_session=True
-        )
+        words = ["/bin/sh", "-c", command]
         try:
-            status = process.wait(timeout_s)
-            failure = "" if status == 0 else f"ended with {_status(status)}{_last_words(err)}"
-        except subprocess.TimeoutExpired:
-            status = -1
+            process = subprocess.Popen(
+                words, stdin=given, stdout=out, stderr=err, start_new_session=True
+            )
+        except (OSError, ValueError) as error:  # too long, or with what no argument can hold
+            return _Ended("", None, f"could not be started: {error}")
+        status = _waited(process, timeout_s)
+        if status is None:
             failure = f"took longer than --timeout {duration(timeout_s)}{_last_words(err)}"
-        finally:
-            if process.returncode is None:
-                _end(process)
+        else:
+            failure = f"ended with {_status(status)}{_last_words(err)}" if status else ""
         out.seek(0)
         output = out.read(MOST_BYTES + 1)
         if len(output) > MOST_BYTES and not failure:
             failure = f"printed more than {MOST_BYTES >> 20} MiB"
         return _Ended(output.decode("utf-8", "replace"), status, failure)
+
+
+def _waited(process: subprocess.Popen[bytes], timeout_s: float) -> int | None:
+    """Wait for a command; None if it took too long. It is gone afterwards in any case."""
+    try:
+        return process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        if process.returncode is None:
+            _end(process)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
