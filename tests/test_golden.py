@@ -407,7 +407,8 @@ def test_a_search_that_fails_on_one_query_can_be_gone_past(top: Path, call: Call
     assert "nobody knows whether there is none" in done.err
     done = call("queries.txt", "--search", command, "--json", answers="s\n1\n")
     assert done.code == 0, done.err
-    assert [f["ids"] for f in done.said["findings"] if f["kind"] == "unlabelled"] == [["q2"]]
+    ids = {f["kind"]: f["ids"] for f in done.said["findings"]}
+    assert ids["unlabelled"] == ids["search_failed"] == ["q2"]
     assert lines(top / "golden.jsonl")[0]["query"] == "it's $HOME; lamp"
     assert [each["id"] for each in lines(top / "queries.jsonl")] == ["q1", "q3"]
 
@@ -475,7 +476,7 @@ def made(n: int, **changes: Any) -> list[Label]:
 
 
 def kinds(labels: list[Label], *scores: Score) -> set[str]:
-    return {finding.kind for finding in findings(labels, (), scores)}
+    return {finding.kind for finding in findings(labels, (), scores, {})}
 
 
 def test_a_good_set_has_no_findings() -> None:
@@ -507,7 +508,7 @@ def test_the_smallest_difference_is_that_of_a_sign_test() -> None:
     assert 2 * 0.5**LEAST < 0.05 < 2 * 0.5 ** (LEAST - 1)
     assert figures(made(40)).detectable == LEAST / 30
     assert figures(made(4)).detectable is None
-    (few,) = findings(made(40), (), ())
+    (few,) = findings(made(40), (), (), {})
     assert "must answer 6 more of them and lose none, +0.20 in hit rate" in few.message
 
 
@@ -661,3 +662,10 @@ def test_queries_that_no_argument_can_hold_are_asked_all_the_same(top: Path, cal
     assert done.code == 0, done.err
     assert done.err.count("the search could not be started") == 2
     assert harness(top, "check", "golden.jsonl").returncode == 0
+
+
+def test_a_query_without_a_line_is_no_query_without_a_result(top: Path, call: Caller) -> None:
+    done = call("queries.txt", "--search", f"head -1 | {BATCH}", answers="1\nn\n")
+    assert done.code == 2
+    assert "the search printed no line for it" in done.err
+    assert "query `q2`: the search failed" in done.err

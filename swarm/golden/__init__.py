@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from swarm.errors import PreconditionError, UsageError
 from swarm.formats import golden
 from swarm.formats.golden import Label, Query
-from swarm.formats.text import one_line, sanitise
+from swarm.formats.text import one_line
 from swarm.golden.asking import Labelling, Sight
 from swarm.golden.book import Book, read, save
 from swarm.golden.findings import Figures, Finding, Score, counted_queries, figures, findings, score
@@ -250,7 +250,10 @@ def _tell(
 ) -> list[Finding]:
     seen = figures(labels)
     scores = [s for each in searches if (s := score(each.command, labels, ranked(each.found)))]
-    found = findings(labels, open_, scores)
+    failed = {
+        s.command: ids for s in searches if (ids := [q for q in s.found if s.found[q].failure])
+    }
+    found = findings(labels, open_, scores, failed)
     if wish.json:
         emit_json(_json(wish, seen, open_, scores, found, written))
         return found
@@ -262,11 +265,11 @@ def _tell(
         emit(f"{'queries':9}{written}")
     for each in scores:
         emit(
-            f"{'search':9}{sanitise(each.command)}: hit rate {each.hit_rate:.2f}, "
+            f"{'search':9}{one_line(each.command)}: hit rate {each.hit_rate:.2f}, "
             f"mrr {each.mrr:.2f} at {wish.k}, over {counted_queries(each.queries)}"
         )
     for each in found:
-        emit(f"{each.level:9}{each.kind}: {sanitise(each.message)}")
+        emit(f"{each.level:9}{each.kind}: {one_line(each.message)}")
         emit(f"{'':9}-> {each.hint}")
     return found
 

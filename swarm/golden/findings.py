@@ -87,7 +87,10 @@ def score(
 
 
 def findings(
-    labels: Sequence[Label], open_: Sequence[str], scores: Sequence[Score]
+    labels: Sequence[Label],
+    open_: Sequence[str],
+    scores: Sequence[Score],
+    failed: Mapping[str, Sequence[str]],
 ) -> list[Finding]:
     """Say what is wrong with a golden set, the worst first.
 
@@ -95,8 +98,10 @@ def findings(
         labels: all of it.
         open_: ids of queries that have no label yet.
         scores: of the searches, as far as they were asked.
+        failed: by a search's command, ids of queries on which it failed.
     """
-    found = [*_usable(labels), *_open(open_), *_few(figures(labels)), *_easy(scores)]
+    found = [*_usable(labels), *_open(open_), *_failed(failed)]
+    found += [*_few(figures(labels)), *_easy(scores)]
     return [*found, *_twice(labels), *_alike(labels)]
 
 
@@ -123,6 +128,15 @@ def _open(open_: Sequence[str]) -> list[Finding]:
         return []
     what = f"{counted_queries(len(open_))} not labelled: {_named(open_)}"
     return [Finding("warning", "unlabelled", what, "the same command asks them", tuple(open_))]
+
+
+def _failed(failed: Mapping[str, Sequence[str]]) -> list[Finding]:
+    found: list[Finding] = []
+    for command, ids in failed.items():
+        what = f"`{command}` failed on {counted_queries(len(ids))}: {_named(ids)}"
+        hint = "they are not in its figures; the harness counts them as not found, or stops"
+        found.append(Finding("warning", "search_failed", what, hint, tuple(ids)))
+    return found
 
 
 def _few(seen: Figures) -> list[Finding]:

@@ -26,6 +26,11 @@ PLAIN_WIDTH = 100
 """Where there is no terminal."""
 SHORT = 3
 """Letters of a word below which it is not looked for in the results."""
+COMMON = frozenset(
+    ["all", "and", "any", "are", "can", "does", "for", "from", "how", "not", "that", "the", "this"]
+    + ["was", "what", "with"]
+)
+"""Words that are everywhere; marked, they would hide the others."""
 _MARK = "bold yellow"
 
 
@@ -43,7 +48,8 @@ class TerminalPage:
         pace = "" if at.left_s is None else f"   about {duration(at.left_s)} left"
         head = Text(f"{at.number} of {at.of}   {one_line(query.id, 60)}{pace}", style="dim")
         self._console.print("", head, Text(one_line(query.text), style="bold"), "", sep="\n")
-        words = [w for w in re.findall(r"\w+", query.text) if len(w) >= SHORT]
+        words = re.findall(r"\w+", query.text)
+        words = [w for w in words if len(w) >= SHORT and w.lower() not in COMMON]
         grid = Table.grid(padding=(0, 1))
         grid.add_column(justify="right", width=4)
         grid.add_column(overflow="fold")
@@ -67,13 +73,13 @@ class TerminalPage:
 
     def _result(self, result: Result, label: Label | None, room: int) -> Text:
         name, title = one_line(result.id, 200), one_line(result.title, 200)
-        shown = Text(name, style="bold")
+        shown = Text().append(name, style="bold")
         if title and title != name:
-            shown.append(f"  {title}", style="not bold")
+            shown.append(f"  {title}")
         if label is not None and result.id in label.relevant:
-            shown.append(f"  ={label.relevant[result.id]}", style="not bold green")
+            shown.append(f"  ={label.relevant[result.id]}", style="green")
         if text := one_line(result.text, room):
-            shown.append(f"\n{text}", style="not bold")
+            shown.append(f"\n{text}")
         return shown
 
     def say(self, text: str) -> None:

@@ -92,7 +92,7 @@ class Search:
         ended = _run(self.command, write_queries(self._queries).encode(), self._timeout_s)
         if ended.failure:
             raise self._failed(f"it {ended.failure}")
-        found = {query.id: Found() for query in self._queries}
+        found = {query.id: Found(failure="printed no line for it") for query in self._queries}
         seen: set[str] = set()
         # Not `splitlines`: a text may hold line ends of other kinds, which JSON need not escape.
         for number, line in enumerate(ended.output.split("\n"), start=1):
