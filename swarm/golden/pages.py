@@ -26,10 +26,10 @@ PLAIN_WIDTH = 100
 """Where there is no terminal."""
 SHORT = 3
 """Letters of a word below which it is not looked for in the results."""
-COMMON = frozenset(
-    ["all", "and", "any", "are", "can", "does", "for", "from", "how", "not", "that", "the", "this"]
-    + ["was", "what", "with"]
-)
+COMMON = (
+    "all", "and", "any", "are", "can", "does", "for", "from", "how", "not", "that", "the", "this",
+    "was", "what", "with",
+)  # fmt: skip
 """Words that are everywhere; marked, they would hide the others."""
 _MARK = "bold yellow"
 
