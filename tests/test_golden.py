@@ -669,3 +669,15 @@ def test_a_query_without_a_line_is_no_query_without_a_result(top: Path, call: Ca
     assert done.code == 2
     assert "the search printed no line for it" in done.err
     assert "query `q2`: the search failed" in done.err
+
+
+def test_ids_of_strangers_are_harmless_wherever_they_are_shown(top: Path, call: Caller) -> None:
+    """In results, in what is known of a query, in between, and in what is wrong with an answer."""
+    (top / "hostile.sh").write_text("""echo '["\\u001b[2Jid"]'\n""")
+    answers = "1\nb\nk one, two\nt some words\na \x1b[2Jid\n"
+    done = call("queries.txt", "--search", "sh hostile.sh {query}", answers=answers)
+    assert done.code == 2
+    assert "so far: id=3; keywords one, two; 1 passage. Now the grades" in done.err
+    assert "`id` is result 1" in done.err
+    assert "\x1b" not in done.err
+    assert lines(top / "golden.jsonl")[0]["relevant"] == {"\x1b[2Jid": 3}

@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 
 from swarm.errors import UsageError
 from swarm.formats.golden import Label, Query
+from swarm.formats.text import counted
 from swarm.golden.answers import HELP, Answer, UnclearError, answered
 from swarm.golden.book import Book
 from swarm.golden.searching import Result
@@ -187,5 +188,5 @@ class Labelling:
 def _so_far(label: Label) -> str:
     said = [f"{name}={grade}" for name, grade in label.relevant.items() if grade]
     said += [f"keywords {', '.join(label.keywords)}"] if label.keywords else []
-    said += [f"{len(label.snippets)} passages"] if label.snippets else []
+    said += [counted(len(label.snippets), "passage")] if label.snippets else []
     return f"so far: {'; '.join(said) or 'nothing'}. Now the grades, or n"

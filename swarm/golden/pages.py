@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from swarm.formats.golden import Label, Query
-from swarm.formats.text import duration, one_line
+from swarm.formats.text import duration, one_line, sanitise
 from swarm.golden.asking import Progress, Sight
 from swarm.golden.searching import Result
 
@@ -84,7 +84,7 @@ class TerminalPage:
 
     def say(self, text: str) -> None:
         """Say something in between."""
-        self._console.print(Text(text))
+        self._console.print(Text(sanitise(text)))
 
     def hear(self) -> str:
         """Give the next answer.
