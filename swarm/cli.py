@@ -248,6 +248,67 @@ def init(
     raise typer.Exit(start(wish))
 
 
+@app.command("golden")
+def golden_(
+    queries: Annotated[
+        Path, typer.Argument(metavar="QUERIES", help="A text file, a query a line; or JSON lines.")
+    ],
+    search: Annotated[
+        list[str],
+        typer.Option(
+            "--search",
+            metavar="COMMAND",
+            help="The search: reads queries on stdin, or has {query} in it. Several are pooled.",
+        ),
+    ] = [],  # noqa: B006  typer copies it
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="FILE",
+            help="The golden set; what is in it is not asked again.",
+            show_default="golden.jsonl",
+        ),
+    ] = None,
+    k: Annotated[
+        int, typer.Option("--k", metavar="N", min=1, help="Results of a search that are shown.")
+    ] = 10,
+    held_out: Annotated[
+        str, typer.Option("--held-out", metavar="SHARE", help="Share of queries held out.")
+    ] = "25%",
+    again: Annotated[
+        list[str], typer.Option("--again", metavar="ID", help="Ask this query once more.")
+    ] = [],  # noqa: B006  typer copies it
+    timeout: Annotated[
+        str, typer.Option("--timeout", metavar="TIME", help="Longest time for one start.")
+    ] = "5m",
+    check: Annotated[
+        bool, typer.Option("--check", help="Only look at a golden set: QUERIES, or --out.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Make a golden set for retrieval: your queries, a search's results, and your grades.
+
+    Each answer is saved at once; the same command goes on where you stopped.
+
+    Example: swarm golden queries.txt --search "python -m search"
+    """
+    from swarm.golden import Wish, start
+
+    wish = Wish(
+        queries,
+        tuple(search),
+        out=out,
+        k=k,
+        held_out=held_out,
+        timeout=timeout,
+        again=tuple(again),
+        check=check,
+        json=json,
+    )
+    raise typer.Exit(start(wish))
+
+
 @app.command()
 def demo(
     directory: Annotated[

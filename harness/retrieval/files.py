@@ -98,7 +98,8 @@ def golden(path: Path) -> list[Query]:
     """
     found = [_golden(line) for line in _unique(_lines(path, UsageError))]
     if not found:
-        raise UsageError(f"{path}: there is no query in it")
+        hint = "`swarm golden QUERIES --search COMMAND` makes a golden set with you"
+        raise UsageError(f"{path}: there is no query in it; {hint}")
     return found
 
 
