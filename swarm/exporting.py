@@ -19,7 +19,7 @@ from swarm.config import RunConfig
 from swarm.doors import enter
 from swarm.errors import PreconditionError, UsageError
 from swarm.formats import family, program_md
-from swarm.formats.family import Files, History, history
+from swarm.formats.family import Files, History, of_run
 from swarm.report import save
 from swarm.sections import closest
 from swarm.state import RunState
@@ -92,7 +92,7 @@ def results(write: Callable[[History], Files], source: Source) -> Files:
             f"run `{state.run}` has not begun", hint="export it when it has measured its base"
         )
     run = target.run if isinstance(target.run, str) else shlex.join(target.run)
-    told = history(state, target.name, target.scope).model_copy(update={"run": run})
+    told = of_run(state, target.name, target.scope).model_copy(update={"run": run})
     return write(told)
 
 
@@ -134,8 +134,10 @@ def export(
         raise UsageError(f"there is no form {form!r}", hint=f"{meant}there is {known}")
     files = FORMS[form].write(_narrowed(_find(source, directory, overrides), target))
     if out is not None:
-        for path, text in _placed(out, files).items():
-            _save(path, text, ours=FORMS[form].ours, below=out)
+        placed = _placed(out, files)
+        _check_free(form, placed)
+        for path, text in placed.items():
+            _save(path, text, below=out)
     elif len(files) > 1 and not as_json:
         raise UsageError(
             f"{form} is {len(files)} files: {', '.join(list(files)[:3])}",
@@ -187,14 +189,27 @@ def _placed(out: Path, files: Files) -> dict[Path, str]:
     return {out / name: text for name, text in files.items()}
 
 
-def _save(out: Path, text: str, *, ours: bool, below: Path) -> None:
-    try:
-        if out.exists() and not (ours and _is_ours(out, text)):
+def _check_free(form: str, placed: dict[Path, str]) -> None:
+    """Refuse to write over what is not ours, before anything is written."""
+    ours = FORMS[form].ours
+    many = form in family.FORMS and family.FORMS[form].many
+    for out, text in placed.items():
+        try:
+            taken = out.exists() and not (ours and _is_ours(out, text))
+            mixed = many and out.parent.is_dir() and any(out.parent.iterdir())
+        except OSError as error:
+            raise commands.cannot_write(out, error) from error
+        if taken or mixed:
             # Another tool's results look like those that are exported in its form.
             whose = "was not written by `swarm export`" if ours else "may be another tool's own"
             raise UsageError(
-                f"`{out}` exists, and {whose}", hint="give another --out, or remove it first"
+                f"`{out if taken else out.parent}` exists, and {whose}",
+                hint="give another --out, or remove it first",
             )
+
+
+def _save(out: Path, text: str, *, below: Path) -> None:
+    try:
         if out != below:
             out.parent.mkdir(parents=True, exist_ok=True)
         save(out, text)

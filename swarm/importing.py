@@ -6,18 +6,19 @@ found by `warm_start` only.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from swarm import lessons
-from swarm.errors import PreconditionError, UsageError, remedy
+from swarm.errors import PreconditionError, RepositoryError, UsageError, remedy
 from swarm.formats.family import FORMS, Asked, Files, Form, History, tally
 from swarm.formats.text import counted, number, one_line, sanitise
 from swarm.launch import read_imported
 from swarm.records import DIFF_LIMIT, Goal
-from swarm.repo import Place, change, create_run_ignore, locate
+from swarm.repo import Place, changes, create_run_ignore, locate
 from swarm.report import save
 from swarm.rundir import RUN_NAME, RunDir, imported, runs_folder
 from swarm.sections import closest
@@ -25,6 +26,7 @@ from swarm.terminal import emit, emit_json, say
 
 BIGGEST = 64 * 2**20
 """Bytes of one file: a history is text that people read."""
+LONGEST_NAME = 100
 
 
 class Wish(NamedTuple):
@@ -56,19 +58,32 @@ def import_history(wish: Wish) -> None:
         PreconditionError: a file cannot be read or written.
         RepositoryError: there is no repository to keep it in.
     """
-    place = locate(wish.directory or Path.cwd())
+    place = _repository(wish)
     found = _find(wish.path, wish.form)
     name = wish.name or _name_of(found.at)
-    if not RUN_NAME.fullmatch(name):
-        raise UsageError(f"{name!r} is no name for a history", hint="use a-z, 0-9, `.`, `_`, `-`")
-    read = FORMS[found.form].read(found.files, Asked(name, wish.metric, wish.goal))
-    if not read.experiments:
-        raise UsageError(f"`{found.at}` holds no experiment", hint="there is nothing to learn from")
-    kept = _with_changes(read, place)
-    out = imported(place.top, name)
-    if not wish.dry_run:
-        _keep(out, kept, found.at, place.top)
-    _tell(kept, found, None if wish.dry_run else out, as_json=wish.json)
+    if not RUN_NAME.fullmatch(name) or len(name) > LONGEST_NAME:
+        raise UsageError(
+            f"{one_line(name, 60)!r} is no name for a history",
+            hint=f"use a-z, 0-9, `.`, `_`, `-`, {LONGEST_NAME} characters at most",
+        )
+    history = _read(found, Asked(name, wish.metric, wish.goal))
+    out = None
+    if place is not None:
+        out = _free(history, place.top)
+        history = _with_changes(history, place)
+    if out is not None and not wish.dry_run:
+        _keep(out, history)
+    _tell(history, found, None if wish.dry_run else out, as_json=wish.json)
+
+
+def _repository(wish: Wish) -> Place | None:
+    """Find who is to have it; to look at a history none is needed."""
+    try:
+        return locate(wish.directory or Path.cwd())
+    except RepositoryError:
+        if wish.dry_run:
+            return None
+        raise
 
 
 # --- finding -----------------------------------------------------------------------------------
@@ -80,15 +95,17 @@ def _find(path: Path, form: str | None) -> _Found:
         near = closest(form, tuple(FORMS), 0.4)
         meant = f"did you mean `{near}`? " if near else ""
         raise UsageError(f"there is no form {form!r}", hint=f"{meant}there is {_known()}")
-    if not path.exists():
-        raise UsageError(f"there is no `{path}`", hint="give a results file, or its directory")
     tried = FORMS if form is None else {form: FORMS[form]}
-    found = [f for name, known in tried.items() for f in _all_of(path, name, known)]
+    try:
+        if not path.exists():
+            raise UsageError(f"there is no `{path}`", hint="give a results file, or its directory")
+        found = [f for name, known in tried.items() for f in _all_of(path, name, known)]
+    except OSError as error:
+        what = f"cannot look at `{one_line(str(path), 200)}`: {error.strerror}"
+        raise PreconditionError(what, hint=remedy(error), path=path) from error
     if not found:
         wanted = "a results file of any form" if form is None else f"what {form} writes"
-        looked = "; ".join(f"{n}: {', '.join(f.finds[:2])}" for n, f in tried.items())
-        where = "" if path.is_file() else f" Looked for {looked}."
-        raise UsageError(f"`{path}` is not, and does not hold, {wanted}.{where}", hint=_known())
+        raise UsageError(f"`{path}` is not, and does not hold, {wanted}", hint=_known())
     if len(found) > 1:
         several = ", ".join(f"{f.form} (`{f.at}`)" for f in found[:6])
         raise UsageError(
@@ -99,18 +116,24 @@ def _find(path: Path, form: str | None) -> _Found:
 
 
 def _known() -> str:
-    return "; ".join(f"`{name}`: {form.says}" for name, form in FORMS.items())
+    return "; ".join(f"`{name}` ({form.finds[0]}): {form.says}" for name, form in FORMS.items())
 
 
 def _all_of(path: Path, name: str, form: Form) -> Iterator[_Found]:
     """Give all histories of one form that lie at a path."""
     for mains in _mains(path, form):
-        at = mains[0]
-        beside = (at.parent / more for more in form.beside)
-        paths = [*mains, *(p for p in beside if p.is_file() and p not in mains)]
-        texts = {p.name: _text(p) for p in paths}
-        if form.known({p.name: texts[p.name] for p in mains}):
-            yield _Found(name, at.parent if form.many and len(mains) > 1 else at, texts)
+        at = mains[0].parent if form.many and path.is_dir() else mains[0]
+        beside = [mains[0].parent / more for more in form.beside]
+        # Only what was named must be readable: what lies around it may be anything.
+        texts = {p: _text(p, named=p == path) for p in (*mains, *beside)}
+        files = {
+            os.path.relpath(p, mains[0].parent): text
+            for p, text in texts.items()
+            if text is not None
+        }
+        own = {name: text for name, text in files.items() if "/" not in name}
+        if own and form.known(own):
+            yield _Found(name, at, files)
 
 
 def _mains(path: Path, form: Form) -> list[list[Path]]:
@@ -125,56 +148,81 @@ def _mains(path: Path, form: Form) -> list[list[Path]]:
     return []
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, *, named: bool) -> str | None:
+    """Give the text of a file, its line ends as they are; None of one that is none of ours."""
     try:
-        if path.stat().st_size > BIGGEST:
-            raise UsageError(f"`{path}` is larger than {BIGGEST >> 20} MiB", hint="cut it")
-        return path.read_text(encoding="utf-8", errors="replace")
+        if path.stat().st_size <= BIGGEST:
+            return path.read_bytes().decode("utf-8-sig", "replace")
     except OSError as error:
+        if not named:
+            return None
         what = f"cannot read `{path}`: {error.strerror}"
         raise PreconditionError(what, hint=remedy(error), path=path) from error
+    if named:
+        raise UsageError(f"`{path}` is larger than {BIGGEST >> 20} MiB", hint="cut it")
+    return None
 
 
 def _name_of(at: Path) -> str:
     """Name a history after its file, or its folder where the file's name says nothing."""
     said = at.stem.removesuffix("-results")
     if at.is_dir() or said in ("results", "log", "autoresearch", "agenthub"):
-        folders = (p.name for p in at.resolve().parents if not p.name.startswith("."))
-        said = next((n for n in folders if n not in ("experiments", "public", "")), "history")
-    return re.sub(r"[^a-z0-9._-]+", "-", said.lower()).strip("-._") or "history"
+        own = [at, *at.resolve().parents] if at.is_dir() else at.resolve().parents
+        folders = (p.resolve().name for p in own)
+        shared = ("experiments", "public", "attempts", "")
+        said = next((n for n in folders if n not in shared and n[0] != "."), "history")
+    name = re.sub(r"[^a-z0-9._-]+", "-", said.lower()).strip("-._")
+    return name[:LONGEST_NAME] or "history"
 
 
-# --- keeping -----------------------------------------------------------------------------------
+# --- reading and keeping -----------------------------------------------------------------------
+
+
+def _read(found: _Found, asked: Asked) -> History:
+    try:
+        history = FORMS[found.form].read(found.files, asked)
+    except ValueError as error:  # a stranger's file may hold what no reader has thought of
+        what = f"`{found.at}` cannot be read as {found.form}: {one_line(str(error), 200)}"
+        raise UsageError(what, hint="mend the file, or give another --form") from error
+    if not history.experiments:
+        raise UsageError(f"`{found.at}` holds no experiment", hint="there is nothing to learn from")
+    return history.model_copy(update={"source": str(found.at.resolve())})
 
 
 def _with_changes(history: History, place: Place) -> History:
     """Give the experiments their diffs, as far as the repository still has their commits."""
-    known = 0
-    entries = list(history.entries)
-    for at, entry in enumerate(entries):
-        told = entry.commit is not None and entry.status != "baseline" and known < lessons.LEGACY
-        if told and (diff := change(place, entry.commit or "")):
-            known += 1
-            entries[at] = entry.model_copy(update={"diff": sanitise(diff)[:DIFF_LIMIT]})
-    return history.model_copy(update={"entries": tuple(entries)})
+    commits = [e.commit for e in history.experiments if e.commit is not None]
+    known = changes(place, commits, lessons.LEGACY)
+    entries = tuple(
+        e.model_copy(update={"diff": sanitise(known[e.commit])[:DIFF_LIMIT]})
+        if e.status != "baseline" and e.commit in known
+        else e
+        for e in history.entries
+    )
+    return history.model_copy(update={"entries": entries})
 
 
-def _keep(out: Path, history: History, source: Path, top: Path) -> None:
+def _free(history: History, top: Path) -> Path:
+    """Give the file that a history is kept in, if its name is free."""
     if RunDir(runs_folder(top) / history.name).exists():
         raise UsageError(
             f"there is a run `{history.name}` already", hint="give the history another --name"
         )
-    kept = history.model_copy(update={"source": str(source.resolve())})
+    out = imported(top, history.name)
     # What has grown since is read anew; what came from elsewhere is not lost.
-    if out.exists() and read_imported(out).source != kept.source:
+    if out.exists() and read_imported(out).source != history.source:
         raise UsageError(
             f"there is a history `{history.name}` already, of another origin",
             hint=f"give another --name, or remove `{out}`",
         )
+    return out
+
+
+def _keep(out: Path, history: History) -> None:
     try:
-        create_run_ignore(top / ".swarm")
+        create_run_ignore(out.parent.parent)
         out.parent.mkdir(exist_ok=True)
-        save(out, kept.model_dump_json(indent=1) + "\n")
+        save(out, history.model_dump_json(indent=1) + "\n")
     except OSError as error:
         what = f"cannot write `{out}`: {error.strerror}"
         raise PreconditionError(what, hint=remedy(error), path=out) from error

@@ -264,6 +264,13 @@ def _create(rundir: RunDir, config: RunConfig, sources: dict[str, Source]) -> Op
         check_target(target, sources[target.name], key)
         check_groups(config, target, sources[target.name], key)
     top = sources[config.target.name].top
+    if imported(top, rundir.run).exists():
+        raise PreconditionError(
+            f"there is an imported history `{rundir.run}`, and `warm_start` could not tell it from"
+            " a run of that name",
+            hint="launch under another --name, or remove the history",
+            path=imported(top, rundir.run),
+        )
     warm = warm_start(config, top)
     for source in sources.values():
         check_branch_room(source, rundir.run)

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from story import HOSTILE, morning
 
 from swarm.errors import UsageError
-from swarm.formats.family import FORMS, Asked, Entry, Files, History, attempts, history, tally
+from swarm.formats.family import FORMS, Asked, Entry, Files, History, attempts, of_run, tally
+from swarm.formats.family.lines import marks
 from swarm.formats.family.pi import confidence
 from swarm.records import VERDICTS, Goal, MetricSpec
 
@@ -51,12 +52,13 @@ def test_karpathys_table() -> None:
         (1, "keep", 0.9932),
         (2, "discard", 1.005),
         (3, "crash", None),
-        (4, "discard", 0.995),
+        (4, "discard", None),
     ]
     assert tally(told) == (4, 1, 2, 1, 0.9979, 0.9932), "0.000000 is no best"
     assert told.entries[0].commit is None
     assert told.entries[1].commit == "b2c3d4e"
-    assert told.notes == ("1 with the unknown status 'skipped', read as discard",)
+    said = "1 with the unknown status 'skipped', read as a discard without a value"
+    assert told.notes == (said,)
 
 
 @pytest.mark.parametrize(
@@ -332,6 +334,186 @@ def test_corals_attempts() -> None:
     assert told.notes == ("2 attempts open or of tuning left out",)
 
 
+# --- what no reader may stumble over -------------------------------------------------------------
+
+HEAD = "commit\tval_bpb\tmemory_gb\tstatus\tdescription\n"
+
+
+@pytest.mark.parametrize("word", ["crash", "Crashed", "TIMEOUT", "OOM", "error", "failed"])
+def test_no_failure_has_a_value_by_whatever_word(word: str) -> None:
+    first = read("karpathy", f"{HEAD}a\t0.000000\t0\t{word}\tb\na\t1.2\t0\tkeep\tx\n")
+    assert rows(first) == [(0, "baseline", None), (1, "keep", 1.2)]
+    assert tally(first).best == 1.2
+    later = read("karpathy", f"{HEAD}a\t5\t0\tkeep\tb\na\t0.000000\t0\t{word}\tx\n")
+    assert tally(later)[1:4] == (0, 0, 1)
+    assert attempts(later)[0].gain is None
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "metric"),
+    [
+        (
+            "timestamp\tcommit\tbranch\tval_bpb\tstatus\tdescription",
+            "t\ta\tb\t3\tkeep\tx",
+            "val_bpb",
+        ),
+        ("time\tcommit\tbranch\tspeed\tstatus\tdescription", "t\ta\tb\t3\tkeep\tx", "speed"),
+        ("commit\tdelta\tmetric\tstatus\tdescription", "a\t9\t3\tkeep\tx", "metric"),
+        ("commit\t\tspeed\tstatus\tdescription", "a\t9\t3\tkeep\tx", "speed"),
+    ],
+)
+def test_the_metric_is_what_has_numbers(header: str, row: str, metric: str) -> None:
+    told = read("karpathy", f"{header}\n{row}\n{row}\n", "minimize")
+    assert (told.metric.name, told.entries[1].value) == (metric, 3.0)
+
+
+def test_other_tables_are_no_history() -> None:
+    assert not any(f.known({"jobs.tsv": "id\tstatus\n1\tdone\n"}) for f in FORMS.values())
+    assert not any(f.known({"eval.json": '{"id": 3, "score": 0.4}'}) for f in FORMS.values())
+
+
+def test_a_gain_that_the_file_states_is_believed() -> None:
+    lines = ("1\t-\ta\t8.0\t-2.0\t-\t-\tkeep\tx", "2\t-\tb\t9.0\t-0.5\t-\t-\tkeep\ty")
+    head = "# metric_direction: lower_is_better\n" + UDITGOENKA.split("\n")[1] + "\n"
+    told = read("uditgoenka", head + "0\t-\tc\t10\t0\t-\t-\tbaseline\ts\n" + "\n".join(lines))
+    assert [a.gain for a in attempts(told)] == [2.0, 0.5], "2 was not made on top of 1"
+    files = {"001.json": record(1, "kept", 8, baseline_score=10), "002.json": record(2, "kept", 9)}
+    told = read("autoimprove", files, "minimize")
+    assert [a.gain for a in attempts(told)] == [2.0, None], "nobody says what 2 was compared with"
+
+
+def test_marks_of_agenthub_count_where_they_are_marks() -> None:
+    line = "commit:abc1234 platform:H100 val_bpb:{} vram_gb:3 | {}\n"
+    said = ("base", "(CRASH: OOM) double width", "(DISCARD: overfit) x", "a rule on (crash)")
+    values = ("1.0", "0.000000", "0.5", "0.9")
+    text = "".join(line.format(v, s) for v, s in zip(values, said, strict=True))
+    told = read("agenthub", {"hub.txt": text})
+    assert rows(told)[1:] == [(1, "crash", None), (2, "discard", 0.5), (3, "keep", 0.9)]
+    assert [e.summary for e in told.entries[1:]] == ["double width", "x", "a rule on (crash)"]
+
+
+def test_a_skill_rule_on_crashes_is_no_crash() -> None:
+    row = "1\t9\t10\t90%\tkeep\tAdd a rule on (CRASH) reports\n"
+    told = read("skill", "# mine\n" + SKILL.split("\n1")[0] + "\n" + row)
+    assert rows(told)[1] == (1, "keep", 0.9)
+    assert told.entries[1].summary == "Add a rule on (CRASH) reports"
+    with pytest.raises(UsageError, match="experiment 1 has 40 of 10 checks"):
+        read("skill", SKILL.split("\n1")[0] + "\n1\t40\t10\t\tkeep\tx\n")
+
+
+def test_words_are_read_in_any_case() -> None:
+    told = read("pi", {"log.jsonl": jsonl({"run": 1, "metric": 5}, {"run": 2, "status": "CRASH "})})
+    assert told.entries[1].status == "crash"
+    assert (
+        read("autoimprove", {"1.json": record(1, "KEPT", 1)}, "minimize").entries[0].status
+        == "keep"
+    )
+
+
+def test_pi_without_a_config_is_what_the_person_says() -> None:
+    files = {"log.jsonl": jsonl({"run": 1, "metric": 5}, {"run": 2, "metric": 6})}
+    assert read("pi", files).metric.goal == "minimize", "as pi has it"
+    assert read("pi", files, "maximize").metric.goal == "maximize"
+
+
+def test_corals_direction_is_the_graders_and_times_may_be_numbers() -> None:
+    task = "task:\n  description: |\n    direction: lower it\ngrader:\n  direction: maximize\n"
+    said = [("f", 1.0, "baseline", 1712345678.5), ("a", 2.0, "improved", 1712345679.5)]
+    files = {
+        f"{sha}.json": json.dumps(
+            {"commit_hash": sha * 40, "score": score, "status": status, "timestamp": at}
+        )
+        for sha, score, status, at in said
+    }
+    told = read("coral", {**files, "task.yaml": task})
+    assert told.metric.goal == "maximize"
+    assert rows(told) == [(0, "baseline", 1.0), (1, "keep", 2.0)]
+
+
+def test_only_a_later_record_supersedes() -> None:
+    files = {
+        "1.json": record(1, "kept", 1, supersedes=[1, 2]),
+        "2.json": record(2, "kept", 2),
+        "3.json": record(3, "kept", 3, supersedes=["2", [1], None]),
+    }
+    told = read("autoimprove", files, "maximize")
+    assert [e.superseded for e in told.entries] == [False, True, False]
+
+
+def test_small_numbers_are_not_rounded_into_crashes() -> None:
+    entries = (
+        Entry(number=0, status="baseline", value=3.2e-7),
+        Entry(number=1, status="keep", value=-1.25e-7),
+    )
+    told = History(name="old", metric=MetricSpec(name="v", goal="minimize"), entries=entries)
+    for form in ("karpathy", "labclaw", "uditgoenka", "leo", "agenthub"):
+        assert [e.value for e in back(form, told).entries] == [3.2e-7, -1.25e-7]
+
+
+ODD: list[object] = [
+    ["lower"],
+    {"a": 1},
+    "\ud800",
+    "9" * 5000,
+    10**400,
+    -1,
+    True,
+    None,
+    float("nan"),
+    float("inf"),
+    "[" * 200_000,
+    "\x1b[31m",
+]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=lambda o: repr(o)[:12])
+def test_a_value_of_any_kind_is_read_or_refused(odd: object) -> None:
+    """Every field of every JSON form holds it once: what comes out is a history or an error."""
+    pi = {"run": 2, "commit": "a", "metric": 1, "status": "keep", "description": "d"}
+    config = {"type": "config", "metricName": "m", "bestDirection": "lower", "metricUnit": "s"}
+    made = {"id": 2, "title": "t", "status": "kept", "score": 1, "commit": "a", "supersedes": []}
+    made |= {"reasoning": "r", "files_changed": [], "duration_s": 1, "timestamp": "2026"}
+    coral = {"commit_hash": "a", "agent_id": "b", "title": "t", "score": 1, "status": "improved"}
+    coral |= {"timestamp": "2026", "feedback": "f", "metadata": {"budget_class": "real"}}
+    row = {"id": 1, "score": 1, "max_score": 2, "pass_rate": 1, "status": "keep"}
+
+    def put(fields: dict[str, object], key: str) -> str:
+        return json.dumps({**fields, key: odd})
+
+    tried: list[tuple[str, Files]] = []
+    tried += [("pi", {"log.jsonl": f'{{"run": 1}}\n{put(pi, key)}\n'}) for key in pi]
+    tried += [("pi", {"log.jsonl": put(config, key) + '\n{"run": 1}\n'}) for key in config]
+    first = record(1, "kept", 1)
+    tried += [("autoimprove", {"1.json": first, "2.json": put(made, key)}) for key in made]
+    tried += [("coral", {"a.json": put(coral, key)}) for key in coral]
+    tried += [("skill", {"results.json": f'{{"experiments": [{put(row, k)}]}}'}) for k in row]
+    handed = [{"handoff.json": put({"config": {}}, "config")}]
+    handed += [{"handoff.json": f'{{"config": {put({}, k)}}}'} for k in ("metric", "scope")]
+    tried += [("uditgoenka", {"x-results.tsv": UDITGOENKA, **more}) for more in handed]
+    for form, files in tried:
+        if not FORMS[form].known(files):
+            continue
+        try:
+            told = FORMS[form].read(
+                files, Asked("old", goal=None if form == "skill" else "maximize")
+            )
+        except UsageError:
+            continue
+        assert attempts(told) is not None
+        told.model_dump_json().encode()
+
+
+def test_long_numbers_and_texts_are_no_burden() -> None:
+    digits = "9" * 5000
+    head = "experiment_id\tcommit\tval_bpb\tstatus\tdescription\n"
+    text = f"{head}{digits}\ta\t1\tkeep\tb\n{digits}\ta\t1e308\tkeep\t{'x' * 10**6}\n"
+    told = read("karpathy", text + "3\ta\t-1e308\tkeep\ty\n")
+    assert max(len(e.summary) for e in told.entries) == 2000
+    assert [a.gain for a in attempts(told)] == [None, None], "no gain is infinite"
+    assert not FORMS["agenthub"].known({"a.txt": "commit:a platform:" + " " * 10**6 + "x"})
+    assert marks("(CRASH:" * 10**5 + "x").crash is None
+
+
 # --- what is written is read back ----------------------------------------------------------------
 
 EXACT = frozenset({"pi", "autoimprove", "skill"})
@@ -431,7 +613,7 @@ def test_a_round_trip_keeps_verdicts_and_values(form: str, data: st.DataObject) 
 
 @pytest.mark.parametrize("form", [name for name in WRITTEN if name != "skill"])
 def test_a_run_comes_back_from_every_form(form: str) -> None:
-    told = history(morning().state, "main", ("train.py",))
+    told = of_run(morning().state, "main", ("train.py",))
     counts = Counter(e.outcome for e in told.experiments)
     assert counts == {"keep": 4, "discard": 6, "crash": 2}
     again = back(form, told)
@@ -441,7 +623,7 @@ def test_a_run_comes_back_from_every_form(form: str) -> None:
 
 
 def test_no_share_is_no_skill_loop() -> None:
-    told = history(morning().state, "main")
+    told = of_run(morning().state, "main")
     with pytest.raises(UsageError, match="val_bpb is no share of checks that pass"):
         back("skill", told)
 
@@ -452,7 +634,7 @@ def test_no_share_is_no_skill_loop() -> None:
 def written(form: str, told: History | None = None) -> Files:
     write: Callable[[History], Files] | None = FORMS[form].write
     assert write is not None
-    return write(told or history(morning().state, "main", ("train.py",)))
+    return write(told or of_run(morning().state, "main", ("train.py",)))
 
 
 def test_karpathys_reader_finds_its_columns_and_no_other() -> None:

@@ -57,7 +57,7 @@ def test_a_history_starts_a_run(top: Path, capsys: pytest.CaptureFixture[str]) -
         "karpathy history `march`: 4 experiments, 1 kept, 2 discarded, 1 crashed\n"
         "minimize val_bpb: baseline 0.9979, best 0.9932\n"
     )
-    assert "read as discard" in err
+    assert "read as a discard without a value" in err
     assert "warm_start: march" in err
     state = RunState(read(open_run(warm(top, "march")).rundir.ledger))
     told = {a.number: a for a in state.targets["main"].earlier}
@@ -260,13 +260,68 @@ def plant(top: Path, told: Story, name: str) -> RunDir:
 def test_a_run_and_a_history_of_one_name(top: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (top / "results.tsv").write_text(KARPATHY)
     plant(top, morning(), "taken")
-    code, _, err = swarm(capsys, "import", ".", "--name", "taken")
-    assert code == 2
-    assert "there is a run `taken` already" in err
+    for more in ((), ("--dry-run",)):
+        code, _, err = swarm(capsys, "import", ".", "--name", "taken", *more)
+        assert code == 2
+        assert "there is a run `taken` already" in err
     assert swarm(capsys, "import", ".", "--name", "later")[0] == 0
     plant(top, morning(), "later")
     with pytest.raises(ConfigError, match="there is a run `later`, and an imported history"):
         open_run(warm(top, "later"))
+    assert swarm(capsys, "import", ".", "--name", "toy")[0] == 0
+    with pytest.raises(PreconditionError, match="there is an imported history `toy`"):
+        open_run(warm(top, "taken"))
+
+
+def test_what_lies_around_a_history_does_not_matter(
+    top: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (top / "results.tsv").write_bytes(b"\xef\xbb\xbf" + KARPATHY.replace("\n", "\r\n").encode())
+    with open(top / "run.txt", "wb") as file:
+        file.truncate(65 * 2**20)
+    (top / "other.json").symlink_to("nowhere")
+    code, out, err = swarm(capsys, "import", ".", "--dry-run")
+    assert code == 0, err
+    assert "4 experiments" in out
+    code, _, err = swarm(capsys, "import", "run.txt")
+    assert code == 2
+    assert "larger than 64 MiB" in err
+
+
+def test_a_line_end_of_old_within_a_row_is_no_line_end(
+    top: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (top / "results.tsv").write_bytes(KARPATHY.replace("with commas", "with\rcommas").encode())
+    code, out, _ = swarm(capsys, "import", ".", "--dry-run")
+    assert code == 0
+    assert "4 experiments, 1 kept" in out
+
+
+def test_names_and_paths_have_a_limit(top: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (top / "results.tsv").write_text(KARPATHY)
+    assert swarm(capsys, "import", ".", "--name", "x" * 300)[0] == 2
+    code, _, err = swarm(capsys, "import", "x" * 5000)
+    assert code == 3
+    assert "cannot look at" in err
+
+
+def test_to_look_at_a_history_no_repository_is_needed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results.tsv").write_text(KARPATHY)
+    assert swarm(capsys, "import", ".", "--dry-run")[0] == 0
+    assert swarm(capsys, "import", ".")[0] == 3
+
+
+def test_a_growing_folder_keeps_its_name(top: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = top / "proj" / ".autoimprove" / "experiments"
+    folder.mkdir(parents=True)
+    for number in (1, 2):
+        said = {"id": number, "status": "kept", "score": number}
+        (folder / f"{number:03d}-x.json").write_text(json.dumps(said))
+        _, out, _ = swarm(capsys, "import", "proj", "--goal", "maximize", "--json")
+        assert json.loads(out)["name"] == "proj"
 
 
 # --- writing ------------------------------------------------------------------------------------
@@ -290,7 +345,7 @@ def test_a_run_is_exported_and_imported_again(
     out.mkdir()
     assert swarm(capsys, "export", form, "--dir", top, "--out", out)[0] == 0
     goal = ("--goal", "minimize") if form not in ("pi", "uditgoenka", "leo") else ()
-    words = ("--dir", top, "--dry-run", "--json")
+    words = ("--dir", top, "--name", "back", "--dry-run", "--json")
     code, said, err = swarm(capsys, "import", out, *goal, *words)
     assert code == 0, err + said
     found = json.loads(said)
@@ -329,6 +384,22 @@ def test_where_an_export_goes(
     assert code == 2
     assert "is no share of checks that pass" in err
     assert not (tmp_path / "s").exists()
+
+
+def test_an_export_is_written_whole_or_not_at_all(
+    done: tuple[Path, RunState], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    top, _ = done
+    (tmp_path / "summary.txt").write_text("mine\n")
+    assert swarm(capsys, "export", "labclaw", "--dir", top, "--out", tmp_path)[0] == 2
+    assert not (tmp_path / "results.tsv").exists()
+    theirs = tmp_path / ".autoimprove" / "experiments"
+    theirs.mkdir(parents=True)
+    (theirs / "099-theirs.json").write_text("{}")
+    code, _, err = swarm(capsys, "export", "autoimprove", "--dir", top, "--out", tmp_path)
+    assert code == 2
+    assert "may be another tool's own" in err
+    assert [p.name for p in theirs.iterdir()] == ["099-theirs.json"]
 
 
 def test_a_config_has_no_results(top: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,6 +28,8 @@ KNOWN = frozenset(
     (*FRAME, *OWN, "experiment_id", "session", "hypothesis", "iteration", "timestamp", "delta")
 )
 """Columns of any dialect that cannot be the metric."""
+FAMILIAR = ("metric", "val_bpb", "val_loss")
+"""Columns that are the metric wherever they stand."""
 CRASHED: frozenset[Verdict | None] = frozenset({"crash", "timeout"})
 DESCRIPTION = 300
 """Characters of a description: rows are read by people and in terminals."""
@@ -162,7 +164,13 @@ def memory_mb(record: Record, peak_mb: float) -> float:
 
 
 def _cell(value: float | None) -> str:
-    return NOTHING if value is None else f"{value + 0.0:.6f}"
+    return NOTHING if value is None else cell(value)
+
+
+def cell(value: float) -> str:
+    """Give a number with six decimals, as the family does; a small one keeps its digits."""
+    small = value != 0 and abs(value) < 1e-3
+    return f"{value:.6g}" if small else f"{value + 0.0:.6f}"
 
 
 # --- reading -----------------------------------------------------------------------------------
@@ -192,29 +200,44 @@ def parse(text: str) -> list[Row]:
     Raises:
         UsageError: the first line is not the header of a results table.
     """
-    # Not splitlines(): a description may hold a form feed or another rare line end.
-    lines = [line.rstrip("\r") for line in text.removeprefix("\ufeff").split("\n")]
-    lines = [line for line in lines if line.strip() and not line.startswith("#")]
-    if not lines:
+    found = lines(text)
+    if not found:
         return []
-    columns = [c.strip() for c in lines[0].split("\t")]
-    metric = _metric_column(columns)
+    columns = [c.strip() for c in found[0].split("\t")]
+    metric = _metric_column(columns, found[1:])
     if metric is None or "status" not in columns:
         raise UsageError(
-            f"not a results table: {one_line(lines[0], 80)!r}",
+            f"not a results table: {one_line(found[0], 80)!r}",
             hint="the first line names the columns: commit, a metric, memory_gb, status, ...",
         )
-    return [_read(line, columns, metric) for line in lines[1:]]
+    return [_read(line, columns, metric) for line in found[1:]]
 
 
-def _metric_column(columns: list[str]) -> int | None:
-    """Find the metric: what follows `commit`, else the first column of no known meaning."""
+def lines(text: str) -> list[str]:
+    """Give the lines of a table that say something: no empty ones, and no comments."""
+    # Not splitlines(): a description may hold a form feed or another rare line end.
+    found = (line.rstrip("\r") for line in text.removeprefix("\ufeff").split("\n"))
+    return [line for line in found if line.strip() and not line.startswith("#")]
+
+
+def _metric_column(columns: list[str], rows: list[str]) -> int | None:
+    """Find the metric: a familiar name, what follows `commit`, or the first of no known meaning.
+
+    Of the latter the first that holds a number.
+    """
+    for name in FAMILIAR:
+        if name in columns:
+            return columns.index(name)
+    places = [i for i, name in enumerate(columns) if name and name not in KNOWN]
     if "commit" in columns[:-1]:
         after = columns.index("commit") + 1
         # A metric may be called like a known column; then the name stands there twice.
-        if columns[after] not in FRAME or columns.count(columns[after]) > 1:
-            return after
-    return next((i for i, name in enumerate(columns) if name not in KNOWN), None)
+        known = columns[after] in FRAME and columns.count(columns[after]) == 1
+        if columns[after] and not known:
+            places = [after, *(i for i in places if i != after)]
+    cells = [line.split("\t") for line in rows]
+    holds = (i for i in places if any(len(c) > i and _float(c[i]) is not None for c in cells))
+    return next(holds, next(iter(places), None))
 
 
 def _read(line: str, columns: list[str], metric: int) -> Row:
@@ -235,9 +258,9 @@ def _read(line: str, columns: list[str], metric: int) -> Row:
     )
 
 
-def _float(cell: str) -> float | None:
+def _float(text: str) -> float | None:
     try:
-        value = float(cell)
+        value = math.nan if "_" in text else float(text)
     except ValueError:  # `ERR`, `---`, nothing
         return None
     return value if math.isfinite(value) else None

@@ -15,7 +15,14 @@ from swarm.repo.process import (
     read_file,
 )
 from swarm.repo.source import Source, apply, inspect
-from swarm.repo.user import Place, change, check_branch_room, init_repository, locate, tracked_files
+from swarm.repo.user import (
+    Place,
+    changes,
+    check_branch_room,
+    init_repository,
+    locate,
+    tracked_files,
+)
 
 __all__ = [
     "NO_OBJECT",
@@ -31,7 +38,7 @@ __all__ = [
     "Source",
     "Worktree",
     "apply",
-    "change",
+    "changes",
     "check_branch_room",
     "create_hub",
     "create_run_ignore",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,16 +49,23 @@ def check_branch_room(source: Source, run: str) -> None:
         )
 
 
-def change(place: Place, commit: str) -> str | None:
-    """Give what a commit changed as a unified diff; None where the repository has it no more."""
+def changes(place: Place, commits: Sequence[str], most: int) -> dict[str, str]:
+    """Give what commits changed, as unified diffs, for those that the repository still has.
+
+    Args:
+        place: the repository.
+        commits: shas, possibly short; the first `most` that are there are looked at.
+        most: how many diffs are made.
+    """
     git = GitDir(place.git_dir)
-    found = git.run("rev-parse", "--quiet", "--verify", f"{commit}^{{commit}}", accept=(0, 1, 128))
-    parent = git.run(
-        "rev-parse", "--quiet", "--verify", f"{commit}^^{{commit}}", accept=(0, 1, 128)
-    )
-    if found.status or parent.status:
-        return None
-    return diff(git, parent.line, found.line)
+    asked = "".join(f"{c}^{{commit}}\n{c}^^{{commit}}\n" for c in commits)
+    told = git.run("cat-file", "--batch-check=%(objectname) %(objecttype)", data=asked.encode())
+    answers = [line.split() for line in told.stdout.decode("utf-8", "replace").splitlines()]
+    found: dict[str, str] = {}
+    for commit, new, old in zip(commits, answers[::2], answers[1::2], strict=True):
+        if len(found) < most and new[-1] == old[-1] == "commit" and commit not in found:
+            found[commit] = diff(git, old[0], new[0])
+    return found
 
 
 def tracked_files(source: Source) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from swarm.formats.family.history import (
     attempts,
     tally,
 )
-from swarm.formats.family.run import history
+from swarm.formats.family.run import of_run
 
 __all__ = [
     "FORMS",
@@ -30,7 +30,7 @@ __all__ = [
     "History",
     "Tally",
     "attempts",
-    "history",
+    "of_run",
     "tally",
 ]
 
@@ -122,7 +122,7 @@ FORMS: Mapping[str, Form] = {
     ),
     "agenthub": Form(
         "agenthub's lines",
-        ("agenthub.txt", "*.txt", "*.log"),
+        ("agenthub.txt", "*.txt"),
         lines.is_agenthub,
         lines.read,
         lines.write,

@@ -8,37 +8,33 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from typing import Any
 
 from swarm.errors import ConfigError, UsageError
 from swarm.formats import improve_md
-from swarm.formats.family.history import (
-    Asked,
-    Entry,
-    Files,
-    History,
-    Status,
-    compared,
+from swarm.formats.family.cells import (
+    Words,
     finite,
+    listed,
+    load,
     moment,
-    numbered,
+    named,
     sha,
-    unknown,
+    table,
+    whole,
+    words,
 )
+from swarm.formats.family.history import Asked, Entry, Files, History, Status, compared, numbered
 from swarm.formats.text import one_line
 from swarm.records import Goal
 
 FOLDER = ".autoimprove"
-_STATUSES: Mapping[object, Status] = {
-    "kept": "keep",
+_STATUSES: Mapping[str, Status] = {
     "kept_equal": "keep",
-    "discarded": "discard",
     "test_failed": "guard_failed",
     "guard_failed": "constraint_failed",
-    "error": "crash",
 }
 _WORDS: Mapping[Status, str] = {
     "keep": "kept",
@@ -50,19 +46,18 @@ _WORDS: Mapping[Status, str] = {
 """Everything else is discarded."""
 
 
+BASELINE = "baseline.json"
+
+
 def is_autoimprove(files: Files) -> bool:
     """Tell whether there is a baseline or an experiment of autoimprove's."""
+    if "score" in table(load(named(files, BASELINE) or "")):
+        return True
     return any(
-        isinstance(found, dict) and "score" in found and {"id", "commit"} & {*found}
-        for found in (_lenient(text) for name, text in files.items() if name.endswith(".json"))
+        {"id", "status", "score"} <= set(table(load(text)))
+        for name, text in files.items()
+        if name.endswith(".json")
     )
-
-
-def _lenient(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
 
 
 def read(files: Files, asked: Asked) -> History:
@@ -72,7 +67,7 @@ def read(files: Files, asked: Asked) -> History:
         UsageError: a record is broken, or nobody says which way is better.
     """
     loaded = {n: _load(n, text) for n, text in files.items() if n.endswith(".json")}
-    strange: Counter[str] = Counter()
+    spec, known = asked.spec("score", _goal(files)), Words(_STATUSES)
     baseline = [
         Entry(
             number=0,
@@ -82,73 +77,72 @@ def read(files: Files, asked: Asked) -> History:
             at=moment(said.get("timestamp")),
         )
         for name, said in loaded.items()
-        if PurePosixPath(name).name == "baseline.json"
+        if PurePosixPath(name).name == BASELINE
     ]
     records = sorted(
         ((_id(name, said), said) for name, said in loaded.items() if "status" in said),
         key=lambda pair: pair[0],
     )
+    entries = [_entry(number, said, known, spec.sign) for number, said in records]
     replaced = {
-        number
-        for _, said in records
-        if _STATUSES.get(said["status"]) == "keep"
-        for number in cast("list[Any]", said.get("supersedes") or [])
+        earlier
+        for entry, (number, said) in zip(entries, records, strict=True)
+        for earlier in map(whole, listed(said.get("supersedes")))
+        if entry.status == "keep" and earlier is not None and earlier < number
     }
-    entries = [_entry(n, said, n in replaced, strange) for n, said in records]
+    told = (e.model_copy(update={"superseded": e.number in replaced}) for e in entries)
     return History(
         name=asked.name,
-        metric=asked.spec("score", _goal(files)),
-        entries=numbered([*baseline, *entries]),
-        notes=unknown(strange, "discard"),
+        metric=spec,
+        entries=numbered([*baseline, *told]),
+        notes=known.notes(),
     )
 
 
 def _load(name: str, text: str) -> dict[str, Any]:
-    found = _lenient(text)
-    if not isinstance(found, dict):
+    found = table(load(text))
+    if not found:
         what = f"`{name}` is no JSON object"
         raise UsageError(what, hint="mend or remove the file; each record is one object")
-    return cast("dict[str, Any]", found)
+    return found
 
 
 def _id(name: str, said: Mapping[str, Any]) -> int:
-    number = said.get("id")
-    if isinstance(number, int):
-        return number
-    leading = re.match(r"\d+", str(number) if number else PurePosixPath(name).name)
-    if leading is None:
+    leading = re.match(r"\d+", PurePosixPath(name).name)
+    number = whole(said.get("id"))
+    if number is None and leading is not None:
+        number = whole(leading[0])
+    if number is None:
         raise UsageError(f"`{name}` has no `id`", hint="give the record its number")
-    return int(leading[0])
+    return number
 
 
-def _entry(number: int, said: Mapping[str, Any], replaced: bool, strange: Counter[str]) -> Entry:
-    status = _STATUSES.get(said["status"]) if isinstance(said["status"], str) else None
-    if status is None:
-        strange[str(said["status"])] += 1
-        status = "discard"
-    named = said.get("files_changed")
+def _entry(number: int, said: Mapping[str, Any], known: Words, sign: int) -> Entry:
+    found = known.status(said["status"])
+    status = found or "discard"
+    score = finite(said.get("score")) if found and status not in ("crash", "timeout") else None
+    standing = finite(said.get("baseline_score"))
+    gain = None if score is None or standing is None else finite(sign * (score - standing))
     return Entry(
         number=number,
         status=status,
-        value=None if status == "crash" else finite(said.get("score")),
+        value=score,
         commit=sha(said.get("commit")),
-        summary=str(said.get("title") or ""),
-        rationale=str(said.get("reasoning") or ""),
+        summary=words(said.get("title")),
+        rationale=words(said.get("reasoning")),
+        gain=gain,
         seconds=finite(said.get("duration_s")),
         at=moment(said.get("timestamp")),
-        files=tuple(map(str, cast("list[Any]", named))) if isinstance(named, list) else (),
-        superseded=replaced,
+        files=tuple(map(words, listed(said.get("files_changed")))),
     )
 
 
 def _goal(files: Files) -> Goal | None:
-    for name, text in files.items():
-        if PurePosixPath(name).name == "improve.md":
-            try:
-                return improve_md.parse(text, Path(name)).goal
-            except ConfigError:
-                return None  # the records are what is read; --goal says it as well
-    return None
+    text = named(files, "improve.md")
+    try:
+        return None if text is None else improve_md.parse(text, Path("improve.md")).goal
+    except ConfigError:
+        return None  # the records are what is read; --goal says it as well
 
 
 # --- writing -----------------------------------------------------------------------------------
@@ -157,10 +151,12 @@ def _goal(files: Files) -> Goal | None:
 def write(history: History) -> Files:
     """Give the records: a baseline, and a file for each experiment."""
     files: dict[str, str] = {}
-    for entry, incumbent, _ in compared(history):
+    for entry, incumbent, gain in compared(history):
         standing = None if incumbent is None else incumbent.value
+        if gain is not None and entry.value is not None:
+            standing = entry.value - history.metric.sign * gain
         if entry.status == "baseline":
-            name = "baseline.json"
+            name = BASELINE
             said: dict[str, Any] = {"score": entry.value, "commit": entry.commit}
         else:
             slug = re.sub(r"[^a-z0-9]+", "-", entry.said.lower()).strip("-")[:40].rstrip("-")

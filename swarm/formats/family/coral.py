@@ -6,42 +6,34 @@ tuning the grader or is still open is no experiment.
 
 from __future__ import annotations
 
-import json
 import re
-from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import PurePosixPath
-from typing import Any, cast
+from typing import Any
 
-from swarm.formats.family.history import (
-    Asked,
-    Entry,
-    Files,
-    History,
-    Status,
+from swarm.formats.family.cells import (
+    Words,
     finite,
+    goal_of,
+    load,
     moment,
+    named,
     sha,
-    unknown,
+    table,
+    words,
 )
+from swarm.formats.family.history import Asked, Entry, Files, History, Status
 from swarm.formats.text import counted, first_line
 from swarm.records import Goal
 
-_STATUSES: Mapping[object, Status] = {
+_STATUSES: Mapping[str, Status] = {
     "improved": "keep",
     "regressed": "discard",
     "reverted": "discard",
-    "crashed": "crash",
-    "timeout": "timeout",
 }
-_GOALS: Mapping[str, Goal] = {
-    "maximize": "maximize",
-    "minimize": "minimize",
-    "higher": "maximize",
-    "lower": "minimize",
-}
+_GRADER = re.compile(r"^grader:[ \t]*\n((?:[ \t]+.*\n|[ \t]*\n)*)", re.M)
 _DIRECTION = re.compile(r"^\s+direction:\s*[\"']?(\w+)", re.M)
+_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 def is_coral(files: Files) -> bool:
@@ -50,22 +42,11 @@ def is_coral(files: Files) -> bool:
 
 
 def _attempts(files: Files) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    for name, text in files.items():
-        if not name.endswith(".json"):
-            continue
-        try:
-            said = json.loads(text)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(said, dict) and "commit_hash" in said:
-            found.append(cast("dict[str, Any]", said))
+    loaded = (table(load(text)) for name, text in files.items() if name.endswith(".json"))
+    found = [said for said in loaded if "commit_hash" in said]
     return sorted(
-        found, key=lambda a: (moment(a.get("timestamp")) or _NEVER, str(a["commit_hash"]))
+        found, key=lambda a: (moment(a.get("timestamp")) or _NEVER, words(a["commit_hash"]))
     )
-
-
-_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 def read(files: Files, asked: Asked) -> History:
@@ -74,20 +55,22 @@ def read(files: Files, asked: Asked) -> History:
     Raises:
         UsageError: nobody says which way is better.
     """
-    strange: Counter[str] = Counter()
-    entries: list[Entry] = []
-    left = 0
+    known, entries = Words(_STATUSES), list[Entry]()
+    left = timeless = 0
     for said in _attempts(files):
-        more = said.get("metadata")
-        kind = cast("dict[str, Any]", more).get("budget_class") if isinstance(more, dict) else None
+        kind = table(said.get("metadata")).get("budget_class")
         if said.get("status") == "pending" or kind == "tune":
             left += 1
             continue
+        timeless += moment(said.get("timestamp")) is None
         begun = bool(entries) and entries[0].status == "baseline"
-        entries.append(_entry(said, len(entries) + (not begun), kind, strange, first=not entries))
-    notes = unknown(strange, "discard")
+        number = len(entries) + (not begun)
+        entries.append(_entry(said, number, kind, known, first=not entries))
+    notes = known.notes()
     if left:
         notes += (f"{counted(left, 'attempt')} open or of tuning left out",)
+    if timeless:
+        notes += (f"{counted(timeless, 'attempt')} without a time, put first",)
     return History(
         name=asked.name,
         metric=asked.spec("score", _goal(files)),
@@ -97,36 +80,29 @@ def read(files: Files, asked: Asked) -> History:
 
 
 def _goal(files: Files) -> Goal | None:
-    for name, text in files.items():
-        if PurePosixPath(name).name == "task.yaml" and (match := _DIRECTION.search(text)):
-            return _GOALS.get(match[1].lower())
-    return None
+    grader = _GRADER.search((named(files, "task.yaml") or "") + "\n")
+    said = _DIRECTION.search(grader[1]) if grader else None
+    return goal_of(said[1]) if said else None
 
 
 def _entry(
-    said: Mapping[str, Any], number: int, kind: Any, strange: Counter[str], *, first: bool
+    said: Mapping[str, Any], number: int, kind: object, known: Words, *, first: bool
 ) -> Entry:
-    word = said.get("status")
-    status = _STATUSES.get(word) if isinstance(word, str) else None
-    if word == "baseline":
+    found = known.status(said.get("status"))
+    status = found or "discard"
+    if status == "baseline" and not first:
         # Only the first is where the search began; later ones are no better than that.
-        status = "baseline" if first else "discard"
-    if status is None:
-        strange[str(word)] += 1
         status = "discard"
     if kind == "grader_error":
         status = "crash"
-    value = None
-    if status not in ("crash", "timeout"):
-        value = finite(said.get("score"))
-    feedback = said.get("feedback")
+    measured = found is not None and status not in ("crash", "timeout")
     return Entry(
         number=0 if status == "baseline" else number,
         status=status,
-        value=value,
+        value=finite(said.get("score")) if measured else None,
         commit=sha(said.get("commit_hash")),
-        agent=str(said.get("agent_id") or ""),
-        summary=str(said.get("title") or ""),
-        reason=first_line(str(feedback)) if feedback else "",
+        agent=words(said.get("agent_id")),
+        summary=words(said.get("title")),
+        reason=first_line(words(said.get("feedback"))),
         at=moment(said.get("timestamp")),
     )

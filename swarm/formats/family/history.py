@@ -1,19 +1,19 @@
 """What a results file of the autoresearch family tells, whoever wrote it; and what follows from it.
 
-One shape between all forms: a reader makes it, a writer takes it. Owns the words for outcomes and
-what is counted as data: a crash has no value, whatever number stands in for it.
+One shape between all forms: a reader makes it, a writer takes it. Owns what is counted as data (a
+crash has no value, whatever number stands in for it) and when a gain can be told. What stands in
+the files of strangers is taken apart by `cells`.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
-from pydantic import FiniteFloat
+from pydantic import FiniteFloat, field_validator
 
 from swarm.errors import UsageError
 from swarm.formats.text import one_line
@@ -28,7 +28,8 @@ Outcome = Literal["keep", "discard", "crash"]
 NOT_RUN: frozenset[Status] = frozenset({"crash", "timeout"})
 DESCRIPTION = 300
 """Characters of a description in the tables of others."""
-_SHA = re.compile(r"[0-9a-f]{7,40}")
+LONGEST = 2000
+"""Characters of any text of an entry: a history goes into a ledger as a whole."""
 
 
 class Entry(Noun):
@@ -56,6 +57,21 @@ class Entry(Noun):
     diff: str = ""
     superseded: bool = False
     """A later experiment took its place: it is not told to proposers."""
+
+    @field_validator("agent", "summary", "rationale", "reason", mode="before")
+    @classmethod
+    def _cut(cls, text: str) -> str:
+        return text[:LONGEST].encode("utf-8", "replace").decode()
+
+    @property
+    def unmeasured(self) -> bool:
+        """Whether others would call it a crash: it, or the baseline, gave no value."""
+        return self.outcome == "crash" or (self.status == "baseline" and self.value is None)
+
+    @property
+    def short(self) -> str:
+        """The commit as others write it; dashes for none."""
+        return (self.commit or "-" * 7)[:7]
 
     @property
     def outcome(self) -> Outcome:
@@ -126,11 +142,13 @@ class Asked(NamedTuple):
             )
         settled = goal or self.goal
         if settled is None:
+            name = one_line(metric, 60)
             raise UsageError(
-                f"the file does not say whether a higher or a lower {metric} is better",
+                f"the file does not say whether a higher or a lower {name} is better",
                 hint="give --goal minimize or --goal maximize",
             )
-        return MetricSpec(name=self.metric or metric, goal=settled, unit=unit)
+        name = self.metric or one_line(metric, 200) or "metric"
+        return MetricSpec(name=name, goal=settled, unit=unit and one_line(unit, 40))
 
 
 class Tally(NamedTuple):
@@ -169,17 +187,19 @@ def tally(history: History) -> Tally:
 def compared(history: History) -> Iterator[tuple[Entry, Entry | None, float | None]]:
     """Give each entry with its incumbent and its gain; what was kept last is the incumbent.
 
-    A gain that the entry has itself goes before the difference to the incumbent.
+    A gain that the file states goes before the difference to the incumbent. A keep that comes out
+    worse than the last one was compared with another: then nobody can tell its gain.
     """
     incumbent: Entry | None = None
     for entry in history.entries:
         gain = entry.gain
+        standing = None if incumbent is None else incumbent.value
         if entry.status == "baseline":
             incumbent = gain = None
-        elif gain is None and entry.value is not None:
-            standing = None if incumbent is None else incumbent.value
-            if standing is not None:
-                gain = history.metric.sign * (entry.value - standing)
+        elif gain is None and entry.value is not None and standing is not None:
+            gain = history.metric.sign * (entry.value - standing)
+            if not math.isfinite(gain) or (entry.status == "keep" and gain < 0):
+                gain = None
         yield entry, incumbent, gain
         if entry.outcome == "keep" and entry.value is not None:
             incumbent = entry
@@ -208,31 +228,6 @@ def attempts(history: History) -> tuple[Attempt, ...]:
     return tuple(found)
 
 
-def sha(text: object) -> str | None:
-    """Take what stands in a commit's place for a sha, if it can be one."""
-    word = str(text).strip().lower()
-    return word if _SHA.fullmatch(word) else None
-
-
-def finite(value: object) -> float | None:
-    """Take a JSON value for a number, if it is a finite one."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        return float(value) if math.isfinite(value) else None
-    except OverflowError:
-        return None
-
-
-def moment(text: object) -> datetime | None:
-    """Read a time in ISO 8601; without a zone it is taken for UTC."""
-    try:
-        found = datetime.fromisoformat(str(text))
-    except ValueError:
-        return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
-
-
 def numbered(entries: list[Entry]) -> tuple[Entry, ...]:
     """Keep the numbers if they rise; else count the experiments from 1."""
     rising = [e.number for e in entries if e.status != "baseline"]
@@ -244,11 +239,3 @@ def numbered(entries: list[Entry]) -> tuple[Entry, ...]:
         count += entry.status != "baseline"
         found.append(entry.model_copy(update={"number": count * (entry.status != "baseline")}))
     return tuple(found)
-
-
-def unknown(words: Mapping[str, int], read_as: str) -> tuple[str, ...]:
-    """Say which words for an outcome are not known, and what they were taken for."""
-    return tuple(
-        f"{count} with the unknown status {one_line(word, 40)!r}, read as {read_as}"
-        for word, count in sorted(words.items())
-    )

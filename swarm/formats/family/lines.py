@@ -7,43 +7,65 @@ number, and the outcome stands in the description: `(DISCARD)`, or `(CRASH: why)
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 from swarm.errors import UsageError
-from swarm.formats.family.history import Asked, Entry, Files, History, Status, numbered, sha
+from swarm.formats.family.cells import finite, sha
+from swarm.formats.family.history import Asked, Entry, Files, History, Status, numbered
 from swarm.formats.family.tables import KNOWN_GOALS
+from swarm.formats.results_tsv import cell
 from swarm.formats.text import counted, one_line
 
 FILE = "agenthub.txt"
 NOTHING = "---"
+LONGEST = 4096
+"""Characters of a line that are looked at."""
 _LINE = re.compile(
-    r"commit:(?P<commit>\S+)\s+platform:(?P<platform>.*?)\s+(?P<metric>[^\s:]+):(?P<value>\S+)"
+    r"commit:(?P<commit>\S+)\s+platform:(?P<platform>.{0,200}?)\s+(?P<metric>[^\s:]+):(?P<value>\S+)"
     r"\s+vram_gb:(?P<memory>\S+)\s*\|\s?(?P<said>.*)"
 )
-_CRASH = re.compile(r"\(CRASH(?::\s*(?P<why>.*))?\)\s*$", re.I)
-_MARK = re.compile(r"\((?=(?:DISCARD|CRASH|NOT MEASURED)\b)", re.I)
+_MARK = re.compile(
+    r"\s*\((?P<mark>DISCARD|CRASH|NOT MEASURED)\b(?::?\s*(?P<why>[^()]*(?:\([^()]*\)[^()]*)*))?\)"
+)
 
 
-def marked(text: str, mark: str) -> bool:
-    """Tell whether a description carries a mark."""
-    return f"({mark})" in text.upper()
+class Marks(NamedTuple):
+    """A description, and what the marks in it say."""
+
+    said: str
+    """The description without them."""
+    crash: str | None = None
+    """Why it crashed."""
+    discard: bool = False
+    unmeasured: bool = False
 
 
-def crash_of(text: str) -> str | None:
-    """Give why it crashed, if a description says that it did."""
-    found = _CRASH.search(text)
-    return None if found is None else (found["why"] or "crash").strip()
+def marks(text: str) -> Marks:
+    """Take the marks out of a description, wherever they stand."""
+    text = text[:LONGEST]
+    found = {match["mark"]: (match["why"] or "").strip() for match in _MARK.finditer(text)}
+    crash = found.get("CRASH")
+    return Marks(
+        said=_MARK.sub("", text).strip(),
+        crash=None if crash is None else crash or "crash",
+        discard="DISCARD" in found,
+        unmeasured="NOT MEASURED" in found,
+    )
 
 
-def without_marks(text: str) -> str:
-    """Give a description without the marks at its end; inside of it they lose their meaning."""
-    text = _CRASH.sub("", text)
-    text = re.sub(r"\s*\((?:DISCARD|NOT MEASURED)\)\s*$", "", text, flags=re.I).rstrip()
-    return _MARK.sub("[", text)
+def marked(said: str, mark: str, why: str = "") -> str:
+    """Add a mark to a description; what looks like one in it loses its meaning."""
+    said = re.sub(r"\((?=(?:DISCARD|CRASH|NOT MEASURED)\b)", "[", said)
+    if not mark:
+        return said
+    why = one_line(re.sub(r"[()]", " ", why), 80)
+    return f"{said} ({mark}: {why})" if why else f"{said} ({mark})"
 
 
 def is_agenthub(files: Files) -> bool:
     """Tell whether a line of it is one of agenthub's."""
-    return any(_LINE.match(line.strip()) for text in files.values() for line in text.split("\n"))
+    every = (line for text in files.values() for line in text.split("\n"))
+    return any(_LINE.match(line.strip()[:LONGEST]) for line in every)
 
 
 def read(files: Files, asked: Asked) -> History:
@@ -52,7 +74,8 @@ def read(files: Files, asked: Asked) -> History:
     Raises:
         UsageError: lines of two metrics, or nobody says which way is better.
     """
-    every = [line.strip() for text in files.values() for line in text.split("\n") if line.strip()]
+    every = [line.strip()[:LONGEST] for text in files.values() for line in text.split("\n")]
+    every = [line for line in every if line]
     found = [match for line in every if (match := _LINE.match(line))]
     metrics = list(dict.fromkeys(match["metric"] for match in found))
     if len(metrics) > 1:
@@ -69,30 +92,21 @@ def read(files: Files, asked: Asked) -> History:
 
 
 def _entry(match: re.Match[str], place: int) -> Entry:
-    said = match["said"]
-    crash = crash_of(said)
-    status: Status = "crash" if crash is not None else "keep"
-    if marked(said, "DISCARD"):
+    told = marks(match["said"])
+    status: Status = "keep" if told.crash is None else "crash"
+    if told.discard:
         status = "discard"
     if place == 0 and status != "discard":
         status = "baseline"
     return Entry(
         number=place,
         status=status,
-        value=None if crash is not None else _number(match["value"]),
+        value=finite(match["value"]) if told.crash is None else None,
         commit=sha(match["commit"]),
-        summary=without_marks(said),
-        reason=crash or "",
-        memory_gb=_number(match["memory"]),
+        summary=told.said,
+        reason=told.crash or "",
+        memory_gb=finite(match["memory"]),
     )
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if abs(value) < float("inf") else None
 
 
 def write(history: History) -> Files:
@@ -101,16 +115,15 @@ def write(history: History) -> Files:
     metric = re.sub(r"[\s:]+", "_", one_line(history.metric.name))
     lines: list[str] = []
     for entry in history.entries:
-        crashed = entry.outcome == "crash" or (entry.status == "baseline" and entry.value is None)
-        said = without_marks(entry.said)
-        if crashed:
-            said += f" (CRASH: {one_line(entry.reason, 80) or entry.status})"
+        mark, why = "", ""
+        if entry.unmeasured:
+            mark, why = "CRASH", entry.reason or entry.status
         elif entry.outcome == "discard":
-            said += " (DISCARD)"
-        value = NOTHING if crashed or entry.value is None else f"{entry.value + 0.0:.6f}"
-        memory = NOTHING if crashed or entry.memory_gb is None else f"{entry.memory_gb:.1f}"
-        commit = (entry.commit or "-" * 7)[:7]
+            mark = "DISCARD"
+        said = marked(entry.said, mark, why)
+        value = NOTHING if entry.unmeasured or entry.value is None else cell(entry.value)
+        memory = NOTHING if entry.memory_gb is None else f"{entry.memory_gb:.1f}"
         lines.append(
-            f"commit:{commit} platform:{platform} {metric}:{value} vram_gb:{memory} | {said}\n"
+            f"commit:{entry.short} platform:{platform} {metric}:{value} vram_gb:{memory} | {said}\n"
         )
     return {FILE: "".join(lines)}

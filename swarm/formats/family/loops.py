@@ -9,45 +9,34 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
-from typing import Any, Final, cast
+from typing import Final
 
 from swarm.formats import results_tsv
-from swarm.formats.family.history import (
-    Asked,
-    Entry,
-    Files,
-    History,
-    Status,
-    compared,
+from swarm.formats.family.cells import (
+    Words,
+    finite,
+    goal_of,
+    load,
     moment,
-    numbered,
+    named,
     sha,
-    unknown,
+    table,
+    whole,
+    words,
 )
+from swarm.formats.family.history import Asked, Entry, Files, History, Status, compared, numbered
 from swarm.formats.family.tables import columns, table_of, tsv
-from swarm.formats.results_tsv import Row
+from swarm.formats.results_tsv import Row, cell
 from swarm.formats.text import counted
-from swarm.records import Goal
 
 NONE: Final = "-"
 """A cell that does not apply."""
 _DIRECTION = re.compile(r"^#\s*metric_direction:\s*(\w+)", re.M)
 _METRIC = re.compile(r"^#\s*metric:\s*(\S+)\s*$", re.M)
-_GOALS: Mapping[str, Goal] = {
-    "higher": "maximize",
-    "higher_is_better": "maximize",
-    "lower": "minimize",
-    "lower_is_better": "minimize",
-}
 _STATUSES: Mapping[str, Status] = {
-    "baseline": "baseline",
-    "keep": "keep",
-    "discard": "discard",
-    "crash": "crash",
     "metric-error": "crash",
     "no-op": "invalid",
     "hook-blocked": "invalid",
@@ -90,60 +79,49 @@ def read(files: Files, asked: Asked) -> History:
         UsageError: it is no log, or nobody says which way is better.
     """
     text = table_of(files)
-    said = _DIRECTION.search(text)
-    goal = None if said is None else _GOALS.get(said[1].lower())
-    handed = _handed(files)
-    strange: Counter[str] = Counter()
-    passed_over, entries = 0, list[Entry]()
-    for row in results_tsv.parse(text):
-        entry = _entry(row, strange)
-        passed_over += entry is None
-        if entry is not None:
-            entries.append(entry)
-    notes = unknown(strange, "discard")
-    if passed_over:
-        notes += (f"{counted(passed_over, 'row')} of helpers or decisions passed over",)
-    named = _METRIC.search(text)
-    metric = str(handed.get("metric") or (named[1] if named else "metric"))
+    said, name = _DIRECTION.search(text), _METRIC.search(text)
+    handed = table(table(load(named(files, "handoff.json") or "")).get("config"))
+    goal = goal_of(said[1]) if said else goal_of(handed.get("direction"))
+    metric = words(handed.get("metric")) or (name[1] if name else "metric")
+    spec, known = asked.spec(metric, goal), Words(_STATUSES)
+    rows = results_tsv.parse(text)
+    found = [row for row in rows if _is_experiment(row)]
+    notes: tuple[str, ...] = ()
+    if passed_over := len(rows) - len(found):
+        notes = (f"{counted(passed_over, 'row')} of helpers or decisions passed over",)
+    entries = [_entry(row, known, spec.sign) for row in found]
+    scope = words(handed.get("scope"))
     return History(
         name=asked.name,
-        metric=asked.spec(metric, goal or _GOALS.get(str(handed.get("direction")))),
+        metric=spec,
         entries=numbered(entries),
-        scope=tuple(str(handed["scope"]).split(", ")) if handed.get("scope") else (),
-        run=str(handed.get("verify") or ""),
-        notes=notes,
+        scope=tuple(scope.split(", ")) if scope else (),
+        run=words(handed.get("verify")),
+        notes=known.notes() + notes,
     )
 
 
-def _handed(files: Files) -> dict[str, Any]:
-    """Give the config of a hand-over; what cannot be read says nothing, for the log is enough."""
-    for name, text in files.items():
-        if PurePosixPath(name).name == "handoff.json":
-            try:
-                found = json.loads(text)["config"]
-            except (ValueError, KeyError, TypeError):
-                return {}
-            return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
-    return {}
+def _is_experiment(row: Row) -> bool:
+    numbered_row = whole(row.extra.get("iteration")) is not None
+    return numbered_row and row.status not in _DECISIONS
 
 
-def _entry(row: Row, strange: Counter[str]) -> Entry | None:
-    iteration = row.extra.get("iteration", "")
-    if not iteration.isdecimal() or row.status in _DECISIONS:
-        return None
-    status = _STATUSES.get(row.status)
-    if status is None:
-        strange[row.status] += 1
-        status = "discard"
+def _entry(row: Row, known: Words, sign: int) -> Entry:
+    found = known.status(row.status)
+    status = found or "discard"
     if status == "discard" and row.extra.get("guard", "").lower() == "fail":
         status = "guard_failed"
+    measured = found is not None and status not in ("crash", "timeout", "invalid")
+    delta = finite(row.extra.get("delta"))
+    stated = measured and delta is not None and status != "baseline"
     return Entry(
-        number=int(iteration),
+        number=whole(row.extra.get("iteration")) or 0,
         status=status,
-        value=None if status in ("crash", "invalid") else row.value,
+        value=row.value if measured else None,
         commit=sha(row.commit),
         summary=row.description,
-        at=moment(row.extra.get("timestamp", "")),
+        gain=sign * delta if stated and delta is not None else None,
+        at=moment(row.extra.get("timestamp")),
     )
 
 
@@ -204,13 +182,17 @@ def _cells(history: History) -> list[tuple[Entry, str, str]]:
     """Give each entry with its value and its difference to the incumbent, unsigned by the goal."""
     found: list[tuple[Entry, str, str]] = []
     for entry, _, gain in compared(history):
-        value = NONE if entry.value is None else f"{entry.value + 0.0:.6f}"
+        value = NONE if entry.value is None else cell(entry.value)
         if entry.status == "baseline":
             delta = "0.0"
         else:
-            delta = NONE if gain is None else f"{history.metric.sign * gain + 0.0:+.6f}"
+            delta = NONE if gain is None else _delta(history.metric.sign * gain)
         found.append((entry, value, delta))
     return found
+
+
+def _delta(moved: float) -> str:
+    return f"+{cell(moved)}" if moved >= 0 else cell(moved)
 
 
 def _guard(entry: Entry) -> str:

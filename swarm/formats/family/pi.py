@@ -8,34 +8,17 @@ cannot be read is passed over; a number that is not there is 0 there and nothing
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from statistics import median
-from typing import Any, cast
+from typing import Any, NamedTuple
 
-from swarm.formats.family.history import (
-    Asked,
-    Entry,
-    Files,
-    History,
-    Status,
-    finite,
-    numbered,
-    sha,
-    unknown,
-)
+from swarm.formats.family.cells import Words, finite, goal_of, load, moment, sha, table, words
+from swarm.formats.family.history import Asked, Entry, Files, History, Status, numbered
 from swarm.formats.text import counted
 from swarm.records import Goal
 
 LOG = ".auto/log.jsonl"
-_GOALS: Mapping[object, Goal] = {"lower": "minimize", "higher": "maximize"}
-_STATUSES: Mapping[object, Status] = {
-    "keep": "keep",
-    "discard": "discard",
-    "crash": "crash",
-    "checks_failed": "guard_failed",
-}
+_STATUSES: Mapping[str, Status] = {"checks_failed": "guard_failed"}
 _WORDS: Mapping[Status, str] = {
     "baseline": "keep",
     "keep": "keep",
@@ -61,13 +44,12 @@ def read(files: Files, asked: Asked) -> History:
     Raises:
         UsageError: person and file disagree on which way is better.
     """
-    strange: Counter[str] = Counter()
-    config: dict[str, Any] = {}
+    known, config = Words(_STATUSES), dict[str, Any]()
     segments: list[tuple[dict[str, Any], list[Entry]]] = [(config, [])]
     for line in _lines(next(iter(files.values()))):
         if _is_run(line):
             begun = segments[-1][1]
-            begun.append(_entry(line, strange, first=not begun))
+            begun.append(_entry(line, known, first=not begun))
         elif line.get("type") == "config":
             config = {**config, **line}
             if segments[-1][1]:
@@ -77,26 +59,23 @@ def read(files: Files, asked: Asked) -> History:
     done = [(said, entries) for said, entries in segments if entries] or segments
     last = _about(done[-1][0])
     same = [entries for said, entries in done if _about(said) == last]
-    notes = unknown(strange, "keep, as pi does")
+    notes = known.notes("keep, as pi does")
     if len(same) < len(done):
         notes += (f"{counted(len(done) - len(same), 'segment')} about another metric left out",)
-    metric, goal, unit = last
+    # Where nobody says it, less is better: so it is in pi.
+    goal = last.goal or (None if asked.goal else "minimize")
     return History(
         name=asked.name,
-        metric=asked.spec(metric, goal, unit),
+        metric=asked.spec(last.metric, goal, last.unit),
         entries=numbered([entry for entries in same for entry in entries]),
         notes=notes,
     )
 
 
 def _lines(text: str) -> Iterator[dict[str, Any]]:
-    for line in text.removeprefix("\ufeff").split("\n"):
-        try:
-            found = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(found, dict):
-            yield cast("dict[str, Any]", found)
+    for line in text.split("\n"):
+        if found := table(load(line)):
+            yield found
 
 
 def _is_run(line: Mapping[str, Any]) -> bool:
@@ -106,42 +85,33 @@ def _is_run(line: Mapping[str, Any]) -> bool:
     return known and isinstance(number, int) and not isinstance(number, bool)
 
 
-def _about(config: Mapping[str, Any]) -> tuple[str, Goal, str | None]:
-    unit = config.get("metricUnit")
-    name = config.get("metricName")
-    return (
-        name if isinstance(name, str) and name else "metric",
-        _GOALS.get(config.get("bestDirection"), "minimize"),
-        unit if isinstance(unit, str) and unit else None,
+class _About(NamedTuple):
+    metric: str
+    goal: Goal | None
+    unit: str | None
+
+
+def _about(config: Mapping[str, Any]) -> _About:
+    return _About(
+        words(config.get("metricName")) or "metric",
+        goal_of(config.get("bestDirection")),
+        words(config.get("metricUnit")) or None,
     )
 
 
-def _entry(line: Mapping[str, Any], strange: Counter[str], *, first: bool) -> Entry:
-    word = line.get("status", "keep")
-    status = _STATUSES.get(word) if isinstance(word, str) else None
-    if status is None:
-        strange[str(word)] += 1
-        status = "keep"
-    value = finite(line.get("metric"))
-    more = line.get("asi")
-    info = cast("dict[str, Any]", more) if isinstance(more, dict) else {}
-    reason = next((str(info[key]) for key in ("hypothesis", "rationale") if info.get(key)), "")
+def _entry(line: Mapping[str, Any], known: Words, *, first: bool) -> Entry:
+    status = known.status(line.get("status", "keep")) or "keep"
+    info = table(line.get("asi"))
+    milliseconds = finite(line.get("timestamp"))
     return Entry(
         number=0 if first else max(0, int(line["run"]) - 1),
         status="baseline" if first else status,
-        value=None if status == "crash" else value,
+        value=None if status in ("crash", "timeout") else finite(line.get("metric")),
         commit=sha(line.get("commit", "")),
-        summary=str(line.get("description", "")),
-        rationale=reason,
-        at=_time(finite(line.get("timestamp"))),
+        summary=words(line.get("description")),
+        rationale=words(info.get("hypothesis")) or words(info.get("rationale")),
+        at=moment(milliseconds / 1000) if milliseconds else None,
     )
-
-
-def _time(milliseconds: float | None) -> datetime | None:
-    try:
-        return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)
-    except (OverflowError, OSError, ValueError):
-        return None
 
 
 # --- writing -----------------------------------------------------------------------------------
@@ -170,8 +140,7 @@ def write(history: History) -> Files:
 
 
 def _line(entry: Entry, segment: list[Entry], at: int, sign: int, name: str) -> dict[str, Any]:
-    unmeasured = entry.status == "baseline" and entry.value is None
-    word = "crash" if unmeasured else _WORDS.get(entry.status, "discard")
+    word = "crash" if entry.unmeasured else _WORDS.get(entry.status, "discard")
     line: dict[str, Any] = {"run": len(segment), "commit": (entry.commit or "")[:7]}
     if word == "crash":
         line |= {"metric": 0}  # as pi itself writes it
@@ -182,10 +151,11 @@ def _line(entry: Entry, segment: list[Entry], at: int, sign: int, name: str) -> 
         "metrics": {name: entry.value} if measured else {},
         "status": word,
         "description": entry.said,
-        "timestamp": 0 if entry.at is None else round(entry.at.timestamp() * 1000),
         "segment": at,
         "confidence": confidence(segment, sign),
     }
+    if entry.at is not None:
+        line["timestamp"] = round(entry.at.timestamp() * 1000)
     return line | ({"asi": {"hypothesis": entry.rationale}} if entry.rationale else {})
 
 

@@ -9,7 +9,7 @@ from swarm.judge import Record, Sample
 from swarm.state import RunState
 
 
-def history(state: RunState, target_name: str, scope: tuple[str, ...] = ()) -> History:
+def of_run(state: RunState, target_name: str, scope: tuple[str, ...] = ()) -> History:
     """Give the baseline of a target and what was decided of it, by number.
 
     Args:
@@ -48,7 +48,7 @@ def _baseline(target: Target) -> Entry:
         summary="baseline",
         n=max(1, sample.n),
         seconds=record.others.get("seconds", Sample()).mean * sample.n,
-        memory_gb=memory_mb(record, 0.0) / 1024,
+        memory_gb=memory_mb(record, 0.0) / 1024 or None,
     )
 
 
@@ -71,7 +71,7 @@ def _entry(target: Target, e: Experiment) -> Entry:
         gain=e.gain,
         n=max(1, record.primary.n),
         seconds=e.seconds,
-        memory_gb=memory_mb(record, e.peak_memory_mb) / 1024,
+        memory_gb=memory_mb(record, e.peak_memory_mb) / 1024 or None,
         at=e.at,
         files=tuple(sorted(e.proposal.files)),
     )

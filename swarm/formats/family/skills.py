@@ -9,43 +9,24 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Mapping
-from pathlib import PurePosixPath
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from swarm.errors import UsageError
-from swarm.formats.family.history import (
-    Asked,
-    Entry,
-    Files,
-    History,
-    Status,
-    compared,
-    numbered,
-    tally,
-    unknown,
-)
-from swarm.formats.family.lines import crash_of, marked, without_marks
+from swarm.formats import results_tsv
+from swarm.formats.family.cells import Words, finite, listed, load, named, table, whole
+from swarm.formats.family.history import Asked, Entry, Files, History, compared, numbered, tally
+from swarm.formats.family.lines import marked, marks
 from swarm.formats.family.tables import columns, table_of, tsv
 from swarm.formats.text import number, one_line
 
 METRIC = "pass_rate"
 HEADER = ("experiment", "score", "max_score", "pass_rate", "status", "description")
-_STATUSES: Mapping[str, Status] = {
-    "baseline": "baseline",
-    "keep": "keep",
-    "discard": "discard",
-    "crash": "crash",
-}
 
 
 def is_skill(files: Files) -> bool:
     """Tell whether it is a folder of a skill loop."""
-    if "max_score" in columns(files):
-        return True
-    names = {PurePosixPath(name).name for name in files}
-    return "results.json" in names and bool(_listed(files))
+    return "max_score" in columns(files) or bool(_listed(files))
 
 
 class _Row(NamedTuple):
@@ -63,91 +44,86 @@ def read(files: Files, asked: Asked) -> History:
     Raises:
         UsageError: a row has no score, or the person says that less is better.
     """
-    strange: Counter[str] = Counter()
-    reasons = _reasons(files)
+    known, reasons = Words(), _reasons(files)
     rows = _table(files) if "max_score" in columns(files) else _listed(files)
-    entries = [_entry(row, place, reasons, strange) for place, row in enumerate(rows)]
+    entries = [_entry(row, place, reasons, known) for place, row in enumerate(rows)]
     return History(
         name=asked.name,
         metric=asked.spec(METRIC, "maximize"),
         entries=numbered(entries),
-        notes=unknown(strange, "discard"),
+        notes=known.notes(),
     )
 
 
 def _table(files: Files) -> list[_Row]:
-    lines = [x.rstrip("\r") for x in table_of(files).removeprefix("\ufeff").split("\n")]
-    lines = [line for line in lines if line.strip()]
-    names = [name.strip() for name in lines[0].split("\t")]
+    header, *lines = results_tsv.lines(table_of(files))
+    names = [name.strip() for name in header.split("\t")]
     found: list[_Row] = []
-    for line in lines[1:]:
-        cells = line.split("\t", len(names) - 1)
-        row = dict(zip(names, [c.strip() for c in cells], strict=False))
+    for line in lines:
+        cells = [cell.strip() for cell in line.split("\t")]
+        row = dict(zip(names, cells, strict=False))
         found.append(_Row(*(row.get(name, "") for name in HEADER)))
     return found
 
 
 def _listed(files: Files) -> list[_Row]:
-    for name, text in files.items():
-        if PurePosixPath(name).name != "results.json":
-            continue
-        try:
-            found = json.loads(text)["experiments"]
-            rows = [cast("dict[str, Any]", row) for row in found]
-            return [_Row(*(str(r.get(k, "")) for k in ("id", *HEADER[1:]))) for r in rows]
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return []
-    return []
+    said = table(load(named(files, "results.json") or ""))
+    rows = [table(row) for row in listed(said.get("experiments"))]
+    keys = ("id", *HEADER[1:])
+    return [_Row(*(str(row.get(key, "")) for key in keys)) for row in rows if "status" in row]
 
 
-def _entry(row: _Row, place: int, reasons: Mapping[int, str], strange: Counter[str]) -> Entry:
-    status = _STATUSES.get(row.status.lower())
-    if status is None:
-        strange[row.status] += 1
-        status = "discard"
-    count = int(row.number) if row.number.isdecimal() else place
-    crash = crash_of(row.said)
-    value = None
-    if crash is not None:
-        status = "baseline" if status == "baseline" else "crash"
-    elif marked(row.said, "NOT MEASURED"):
-        value = None
-    elif status != "crash":
-        value = _share(row)
+def _entry(row: _Row, place: int, reasons: Mapping[int, str], known: Words) -> Entry:
+    found = known.status(row.status)
+    status = found or "discard"
+    count = whole(row.number)
+    count = place if count is None else count
+    value = None if found is None or status in ("crash", "timeout") else _share(row)
+    told, reason = marks(row.said), ""
+    # Only where nothing passed: a rule on (CRASH) reports is no crash.
+    if status in ("discard", "baseline") and value == 0 and (told.crash or told.unmeasured):
+        value, reason = None, told.crash or ""
+        if told.crash and status == "discard":
+            status = "crash"
+    else:
+        told = told._replace(said=row.said)
     return Entry(
         number=0 if status == "baseline" else count,
         status=status,
         value=value,
-        summary=without_marks(row.said),
+        summary=told.said,
         rationale=reasons.get(count, ""),
-        reason=crash or "",
+        reason=reason,
     )
 
 
 def _share(row: _Row) -> float:
     """Give passes over checks; the rate, which is rounded, only where these are missing."""
-    try:
-        most = float(row.most)
-        return float(row.score) / most
-    except (ValueError, ZeroDivisionError):
-        pass
-    try:
-        rate = float(row.rate.rstrip("%"))
-    except ValueError:
-        what = f"experiment {row.number or '?'} has neither score and max_score nor a pass rate"
-        raise UsageError(what, hint="each row of a skill loop has them") from None
-    return rate / 100
+    score, most, rate = finite(row.score), finite(row.most), finite(row.rate.rstrip("%"))
+    share = None
+    if score is not None and most:
+        share = finite(score / most)
+    elif rate is not None:
+        share = rate / 100
+    name = one_line(row.number, 20) or "?"
+    if share is None:
+        what = f"experiment {name} has neither score and max_score nor a pass rate"
+        raise UsageError(what, hint="each row of a skill loop has them")
+    if not 0 <= share <= 1:
+        what = f"experiment {name} has {one_line(row.score, 20)} of {one_line(row.most, 20)} checks"
+        raise UsageError(what, hint="a score is from 0 to max_score")
+    return share
 
 
 def _reasons(files: Files) -> dict[int, str]:
     """Give each experiment's reasoning, as the log tells it."""
-    for name, text in files.items():
-        if PurePosixPath(name).name == "changelog.md":
-            parts = re.split(r"^## Experiment (\d+)\b.*$", text, flags=re.M)
-            told = zip(parts[1::2], parts[2::2], strict=True)
-            found = {int(n): re.search(r"\*\*Reasoning:?\*\*:?\s*(.+)", body) for n, body in told}
-            return {n: match[1].strip() for n, match in found.items() if match}
-    return {}
+    parts = re.split(
+        r"^## Experiment (\d{1,9})\b.*$", named(files, "changelog.md") or "", flags=re.M
+    )
+    told = zip(parts[1::2], parts[2::2], strict=True)
+    found = {int(n): re.search(r"\*\*Reasoning:?\*\*:?[ \t]*(.*)", body) for n, body in told}
+    said = {n: match[1].strip() for n, match in found.items() if match}
+    return {n: text for n, text in said.items() if text != "-"}
 
 
 # --- writing -----------------------------------------------------------------------------------
@@ -181,11 +157,12 @@ def _row(entry: Entry, suite: int | None) -> _Row:
     score = value * most
     whole = round(score)
     status = {"keep": "keep", "baseline": "baseline"}.get(entry.status, "discard")
-    said = without_marks(entry.said)
-    if entry.outcome == "crash":
-        said = f"{said} (CRASH: {one_line(entry.reason, 80) or entry.status})"
+    mark, why = "", ""
+    if entry.unmeasured:
+        mark, why = "CRASH", entry.reason or entry.status
     elif entry.value is None:
-        said = f"{said} (NOT MEASURED)"
+        mark = "NOT MEASURED"
+    said = marked(entry.said, mark, why)
     shown = str(whole) if abs(score - whole) < 1e-6 else repr(score)
     return _Row(str(entry.number), shown, str(most), f"{100 * value:.1f}%", status, said)
 

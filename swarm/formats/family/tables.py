@@ -6,23 +6,12 @@ summary, which is printed at the end. The lines themselves are read by `results_
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 
 from swarm.formats import results_tsv
-from swarm.formats.family.history import (
-    Asked,
-    Entry,
-    Files,
-    History,
-    Status,
-    compared,
-    numbered,
-    sha,
-    tally,
-    unknown,
-)
-from swarm.formats.results_tsv import CRASH_VALUE, NOTHING, Row
+from swarm.formats.family.cells import Words, sha, whole
+from swarm.formats.family.history import Asked, Entry, Files, History, compared, numbered, tally
+from swarm.formats.results_tsv import CRASH_VALUE, NOTHING, Row, cell
 from swarm.formats.text import number, one_line, signed
 from swarm.records import Goal
 
@@ -30,16 +19,6 @@ TABLE = "results.tsv"
 LABCLAW: tuple[str, ...] = ("commit", "metric", "status", "description")
 KNOWN_GOALS: Mapping[str, Goal] = {"val_bpb": "minimize", "val_loss": "minimize"}
 """Metrics that all copies of the original mean the same by."""
-STATUSES: Mapping[str, Status] = {
-    "keep": "keep",
-    "kept": "keep",
-    "discard": "discard",
-    "discarded": "discard",
-    "crash": "crash",
-    "crashed": "crash",
-    "timeout": "timeout",
-    "baseline": "baseline",
-}
 
 
 def table_of(files: Files) -> str:
@@ -51,8 +30,7 @@ def columns(files: Files) -> tuple[str, ...]:
     """Give the names in the table's header; none where there is no table."""
     for name, text in files.items():
         if name.endswith(".tsv"):
-            lines = (line for line in text.removeprefix("\ufeff").split("\n"))
-            header = next((x for x in lines if x.strip() and not x.startswith("#")), "")
+            header = next(iter(results_tsv.lines(text)), "")
             return tuple(word.strip() for word in header.split("\t"))
     return ()
 
@@ -60,8 +38,10 @@ def columns(files: Files) -> tuple[str, ...]:
 def is_karpathy(files: Files) -> bool:
     """Tell whether it is the original's table or a dialect of it."""
     names = columns(files)
-    others = {"iteration", "max_score"}
-    return "status" in names and names != LABCLAW and not others & set(names)
+    frame = {"status", "description"} <= set(names)
+    marked = {"commit", "experiment_id", "experiment"} & set(names)
+    others = {"iteration", "max_score"} & set(names)
+    return frame and bool(marked) and not others and names != LABCLAW
 
 
 def is_labclaw(files: Files) -> bool:
@@ -76,32 +56,34 @@ def read(files: Files, asked: Asked) -> History:
         UsageError: it is no results table, or nobody says which way is better.
     """
     rows = results_tsv.parse(table_of(files))
-    metric = rows[0].metric if rows else next(iter(set(columns(files)) - {*results_tsv.KNOWN}), "?")
-    strange: Counter[str] = Counter()
-    entries = [_entry(row, place, strange) for place, row in enumerate(rows)]
+    metric = rows[0].metric if rows else "metric"
+    words = Words()
+    entries = [_entry(row, place, words) for place, row in enumerate(rows)]
+    notes = words.notes()
+    if all(entry.value is None for entry in entries):
+        notes += (f"no row has a number for {one_line(metric, 60)!r}",)
     return History(
         name=asked.name,
         metric=asked.spec(metric, KNOWN_GOALS.get(metric)),
         entries=numbered(entries),
-        notes=unknown(strange, "discard"),
+        notes=notes,
     )
 
 
-def _entry(row: Row, place: int, strange: Counter[str]) -> Entry:
-    status = STATUSES.get(row.status)
-    if status is None:
-        strange[row.status] += 1
-        status = "discard"
+def _entry(row: Row, place: int, words: Words) -> Entry:
+    known = words.status(row.status)
+    status = known or "discard"
+    measured = known is not None and status not in ("crash", "timeout")
     # The first row is the baseline by the protocol. A table whose first row was thrown away is
     # a part of one.
-    if place == 0 and status in ("keep", "crash"):
+    if place == 0 and status != "discard":
         status = "baseline"
-    numbers = (row.extra.get(name, "") for name in ("experiment", "experiment_id"))
-    named = next((int(word) for word in numbers if word.isdecimal()), place)
+    numbers = (whole(row.extra.get(name, "")) for name in ("experiment", "experiment_id"))
+    count = next((number for number in numbers if number is not None), place)
     return Entry(
-        number=0 if status == "baseline" else named,
+        number=0 if status == "baseline" else count,
         status=status,
-        value=None if status in ("crash", "timeout") else row.value,
+        value=row.value if measured else None,
         commit=sha(row.commit),
         agent=row.extra.get("agent", ""),
         summary=row.description,
@@ -118,11 +100,11 @@ def karpathy(history: History) -> Files:
     name = one_line(history.metric.name)
     lines = [("commit", name, "memory_gb", "status", "description")]
     for entry in history.entries:
-        crashed = _is_crash(entry)
+        crashed = entry.unmeasured
         memory = 0.0 if crashed else entry.memory_gb or 0.0
-        value = CRASH_VALUE if crashed else _cell(entry.value)
+        value = CRASH_VALUE if crashed else NOTHING if entry.value is None else cell(entry.value)
         status = "crash" if crashed else entry.outcome
-        lines.append((_commit(entry), value, f"{memory:.1f}", status, entry.said))
+        lines.append((entry.short, value, f"{memory:.1f}", status, entry.said))
     return {TABLE: tsv(lines)}
 
 
@@ -130,10 +112,10 @@ def labclaw(history: History) -> Files:
     """Give labclaw's table, and the summary that it ends with."""
     lines: list[tuple[str, ...]] = [LABCLAW]
     for entry in history.entries:
-        crashed = _is_crash(entry)
-        value = "ERR" if crashed else _cell(entry.value)
+        crashed = entry.unmeasured
+        value = "ERR" if crashed else NOTHING if entry.value is None else cell(entry.value)
         status = "crash" if crashed else entry.outcome
-        lines.append((_commit(entry), value, status, entry.said))
+        lines.append((entry.short, value, status, entry.said))
     return {TABLE: tsv(lines), "summary.txt": _summary(history)}
 
 
@@ -152,7 +134,7 @@ def _summary(history: History) -> str:
     kept = [(e, g) for e, _, g in told if e.status == "keep"]
     kept.sort(key=lambda pair: -(pair[1] or 0.0))
     top = [
-        f"{place}. {_commit(e)} — {e.said} — {number(e.value)}"
+        f"{place}. {e.short} — {e.said} — {number(e.value)}"
         for place, (e, _) in enumerate(kept[:5], 1)
     ]
     failed = [e for e in history.experiments if e.outcome != "keep"][:10]
@@ -174,16 +156,3 @@ def _summary(history: History) -> str:
             "",
         ]
     )
-
-
-def _is_crash(entry: Entry) -> bool:
-    """A baseline that could not be measured is a crash to others."""
-    return entry.outcome == "crash" or (entry.status == "baseline" and entry.value is None)
-
-
-def _commit(entry: Entry) -> str:
-    return (entry.commit or "-" * 7)[:7]
-
-
-def _cell(value: float | None) -> str:
-    return NOTHING if value is None else f"{value + 0.0:.6f}"
