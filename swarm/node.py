@@ -208,12 +208,13 @@ class Node:
         mirror.export(base, base, self.target.prefix, self.scope, checkout)
         log = self._setup / "log"
         # It is the user's own, and gets what it needs: the network, caches, local indexes.
+        own = {HARNESS: str(bundled("harness")), **_network_settings()}
         with Sandbox(Rung("off", ()), scratch=self._setup / "tmp") as sandbox:
             outcome = sandbox.run(
                 Command(
                     argv=("/bin/sh", "-c", setup) if isinstance(setup, str) else setup,
                     cwd=checkout / self.target.prefix,
-                    env=environment(os.environ, self.target.harness.env, _network_settings()),
+                    env=environment(os.environ, self.target.harness.env, own),
                     timeout_s=SETUP_TIMEOUT_S,
                     log=log,
                 )
