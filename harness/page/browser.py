@@ -49,6 +49,8 @@ FLAGS = (
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 START_S = 60.0
 """For Chromium to listen; it takes one second, and a minute on a machine with much other work."""
+LONG = 60
+"""Characters of a folder; Chromium makes a socket there, whose path may have 107."""
 WITHHELD = ("SWARM_RESULT", "SWARM_CASES")
 """Variables that are for the harness, and not for what it starts."""
 
@@ -177,11 +179,14 @@ def _running(use: Tools, folder: Path) -> Iterator[int]:
     """Run a Chromium with a new profile, and give the port on which it is told what to do."""
     profile, log = folder / "profile", folder / "chromium.log"
     argv = (use.chromium, *FLAGS, f"--user-data-dir={profile}", "about:blank")
-    home = {"HOME": str(folder), "XDG_CONFIG_HOME": str(folder), "XDG_CACHE_HOME": str(folder)}
+    own = dict.fromkeys(("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "TMPDIR"), str(folder))
+    if len(str(folder)) > LONG:
+        own["TMPDIR"] = "/proc/self/cwd"
     with log.open("wb") as said:
         process = subprocess.Popen(
             argv,
-            env={**environment(), **home},
+            cwd=folder,
+            env={**environment(), **own},
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=said,
@@ -203,5 +208,6 @@ def _port(process: "subprocess.Popen[bytes]", file: Path, log: Path) -> int:
                 return int(lines[0])
         time.sleep(0.05)
     how = "does not listen" if process.returncode is None else f"ended with {process.returncode}"
-    said = log.read_text("utf-8", "replace").strip().splitlines()
-    raise UsageError(f"Chromium {how}: {said[-1] if said else 'it said nothing'}")
+    said = log.read_text("utf-8", "replace").strip().splitlines() or ["it said nothing"]
+    why = next((line for line in said if ":FATAL:" in line), said[-1])
+    raise UsageError(f"Chromium {how}: {why}")

@@ -153,6 +153,10 @@ def _said(
 
 def measure(given: Given) -> None:
     """Measure the page, and compare its pictures if there are references."""
+    given.weights = given.weights or dict.fromkeys(given.only, 1.0)
+    for name in given.weights:
+        if reports.category(name) not in given.only:
+            raise UsageError(f"--weights: `{name}` is not measured: --only leaves it out")
     tools = browser.tools()
     before = _references(given) if given.reference is not None else {}
     notes: list[str] = []
@@ -249,7 +253,7 @@ def _flags(given: Given) -> dict[str, object]:
     """Give Lighthouse's settings."""
     flags: dict[str, object] = {
         "throttlingMethod": given.throttling,
-        "onlyCategories": list(reports.CATEGORIES.values()),
+        "onlyCategories": [reports.CATEGORIES[name] for name in given.only],
         "disableFullPageScreenshot": True,
     }
     if given.wait is not None:
@@ -296,6 +300,16 @@ def weights(text: str) -> dict[str, float]:
     if not sum(found.values()):
         raise argparse.ArgumentTypeError("all weights are 0")
     return found
+
+
+def categories(text: str) -> list[str]:
+    """Read `name,...`."""
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in reports.CATEGORIES:
+            known = ", ".join(reports.CATEGORIES)
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {known}")
+    return names
 
 
 def from_(least: int, most: float = math.inf) -> Callable[[str], int]:
@@ -358,9 +372,11 @@ def parser() -> argparse.ArgumentParser:
     comparing(measuring, needed=False)
     add = measuring.add_argument
     add("--runs", type=from_(1), default=3, help="the median of so many counts [3]")
-    default, known = ",".join(reports.WEIGHTS), ", ".join(reports.SCORED)
-    add("--weights", type=weights, default=reports.WEIGHTS, metavar="NAME=W,...",
-        help=f"of the scores in `composite`: {known} [{default}: 1 each]")  # fmt: skip
+    known = ", ".join(reports.SCORED)
+    add("--weights", type=weights, metavar="NAME=W,...",
+        help=f"of the scores in `composite`: {known} [1 for each category]")  # fmt: skip
+    add("--only", type=categories, default=list(reports.CATEGORIES), metavar="NAME,...",
+        help="measure some categories, which is quicker [all four]")  # fmt: skip
     add("--form-factor", choices=("mobile", "desktop"), default="mobile", help="[mobile]")
     add("--throttling", choices=("simulate", "devtools", "provided"), default="simulate",
         help="how a slow network and processor are come by [simulate]")  # fmt: skip

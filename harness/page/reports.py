@@ -26,7 +26,6 @@ AUDITS = {
 """From our name to the audit whose number it is: milliseconds, a sum of shifts, and bytes."""
 SCORED = (*CATEGORIES, "fcp", "lcp", "tbt", "si", "cls")
 """What `composite` may be made of: each has a score of 0 to 100, larger is better."""
-WEIGHTS = {"performance": 1.0, "accessibility": 1.0, "best_practices": 1.0, "seo": 1.0}
 
 Report = Mapping[str, Any]
 
@@ -51,8 +50,13 @@ class Finding(NamedTuple):
     """Points of the category's 100; 0 for an audit that only informs."""
 
 
+def category(name: str) -> str:
+    """Give the category of Lighthouse's in which a score or a number is measured."""
+    return name if name in CATEGORIES else "performance"
+
+
 def metrics(reports: Sequence[Report], weights: Mapping[str, float]) -> dict[str, float]:
-    """Give each metric as the median of all runs, and `composite`.
+    """Give each metric that was measured as the median of all runs, and `composite`.
 
     Raises:
         NoAnswerError: Lighthouse could not measure the page, or a part of it.
@@ -64,19 +68,20 @@ def metrics(reports: Sequence[Report], weights: Mapping[str, float]) -> dict[str
 def _one(report: Report, weights: Mapping[str, float]) -> dict[str, float]:
     if error := report.get("runtimeError"):
         raise NoAnswerError(f"Lighthouse: {error.get('code')}: {error.get('message')}")
-    scores = {
-        ours: _number(report["categories"].get(theirs), "score", ours) * 100
-        for ours, theirs in CATEGORIES.items()
-    }
     numbers = {
-        ours: _number(report["audits"].get(theirs), "numericValue", ours)
-        for ours, theirs in AUDITS.items()
+        ours: _number(report["categories"][theirs], "score", ours) * 100
+        for ours, theirs in CATEGORIES.items()
+        if theirs in report["categories"]
     }
-    for name in weights.keys() - scores.keys():
-        scores[name] = _number(report["audits"].get(AUDITS[name]), "score", name) * 100
+    scores = dict(numbers)
+    if "performance" in scores:
+        audits = {ours: report["audits"].get(theirs) for ours, theirs in AUDITS.items()}
+        numbers |= {n: _number(audit, "numericValue", n) for n, audit in audits.items()}
+        timed = weights.keys() & audits.keys()
+        scores |= {name: _number(audits[name], "score", name) * 100 for name in timed}
     total = sum(weights.values())
     composite = sum(scores[name] * weight for name, weight in weights.items()) / total
-    return {"composite": composite, **{name: scores[name] for name in CATEGORIES}, **numbers}
+    return {"composite": composite, **numbers}
 
 
 def _number(holder: Mapping[str, Any] | None, key: str, name: str) -> float:
@@ -98,7 +103,7 @@ def findings(report: Report) -> list[Finding]:
     """Give what the page does not pass, what costs most first."""
     found: list[Finding] = []
     for ours, theirs in CATEGORIES.items():
-        refs = report["categories"][theirs]["auditRefs"]
+        refs = report["categories"].get(theirs, {"auditRefs": ()})["auditRefs"]
         total = sum(ref["weight"] for ref in refs) or 1
         for ref in refs:
             audit = report["audits"][ref["id"]]

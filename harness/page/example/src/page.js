@@ -6,9 +6,10 @@ addEventListener('DOMContentLoaded', () => {
   document.getElementById('tide').textContent =
     `A hundred years after the light was lit, high water was at ${time.join(':')}.`;
 });
-addEventListener('load', () => {
+// The second frame: the first one, without the picture, has been shown by then.
+addEventListener('DOMContentLoaded', () => {
   const show = () => {
     for (const picture of document.images) picture.src = picture.dataset.src;
   };
-  requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(show, 150)));
+  requestAnimationFrame(() => requestAnimationFrame(show));
 });
