@@ -1,4 +1,4 @@
-"""What the tests of pages need besides Python: Chromium, node and Lighthouse, as far as they are here."""
+"""What tests of pages need besides Python: Chromium, node, Lighthouse, as far as they are here."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event
@@ -175,7 +175,7 @@ def environment() -> dict[str, str]:
 
 
 @contextmanager
-def _running(use: Tools, folder: Path) -> Iterator[int]:
+def _running(use: Tools, folder: Path) -> Generator[int]:
     """Run a Chromium with a new profile, and give the port on which it is told what to do."""
     profile, log = folder / "profile", folder / "chromium.log"
     argv = (use.chromium, *FLAGS, f"--user-data-dir={profile}", "about:blank")

@@ -9,8 +9,8 @@ with; `look` belongs into `guard`. `measure` writes the metrics to the file name
 and prints them as METRIC lines.
 
 It owns the command line, the names of the metrics, the feedback, and the exit status: 0 measured
-(or made, or alike), 1 the site cannot be built or visited, or looks different, 2 the command line, a
-tool or a reference cannot be used.
+(or made, or alike), 1 the site cannot be built or visited, or looks different, 2 the command
+line, a tool or a reference cannot be used.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
@@ -209,7 +209,7 @@ def report(numbers: Mapping[str, float], notes: Sequence[str]) -> None:
 
 
 @contextmanager
-def _served(given: Given) -> Iterator[str]:
+def _served(given: Given) -> Generator[str]:
     """Build the site and serve it, and give its address."""
     site: Path = given.site
     if not site.is_dir():
@@ -236,7 +236,7 @@ def _served(given: Given) -> Iterator[str]:
 
 def _taken(
     given: Given, tools: browser.Tools, url: str, path: str, into: Path | None, runs: int
-) -> list[reports.Report]:
+) -> Sequence[reports.Report]:
     """Visit a page: pictures of it into a folder if there is one, and Lighthouse's reports."""
     wanted = [each for each in looks(given) if each.path == path] if into is not None else []
     shots = [
@@ -251,13 +251,14 @@ def _taken(
 
 def _flags(given: Given) -> dict[str, object]:
     """Give Lighthouse's settings."""
+    quiet: int | None = given.wait
     flags: dict[str, object] = {
         "throttlingMethod": given.throttling,
         "onlyCategories": [reports.CATEGORIES[name] for name in given.only],
         "disableFullPageScreenshot": True,
     }
-    if given.wait is not None:
-        flags |= dict.fromkeys(QUIET, given.wait)
+    if quiet is not None:
+        flags.update(dict.fromkeys(QUIET, quiet))
     return flags
 
 
@@ -269,7 +270,7 @@ def sizes(text: str) -> list[tuple[int, int]]:
     found: list[tuple[int, int]] = []
     for part in text.split(","):
         width, _, height = part.partition("x")
-        if not (width.isdecimal() and height.isdecimal() and 0 < int(width) * int(height)):
+        if not (width.isdecimal() and height.isdecimal() and int(width) * int(height) > 0):
             raise argparse.ArgumentTypeError(f"WIDTHxHEIGHT is wanted, as 412x823, not {part!r}")
         found.append((int(width), int(height)))
     if len({width for width, _ in found}) < len(found):
@@ -381,7 +382,7 @@ def parser() -> argparse.ArgumentParser:
     add("--throttling", choices=("simulate", "devtools", "provided"), default="simulate",
         help="how a slow network and processor are come by [simulate]")  # fmt: skip
     add("--wait", type=from_(0), metavar="MS",
-        help="how long nothing may happen before the page is loaded [Lighthouse's: 1000]")  # fmt: skip
+        help="how long nothing may happen before a page is loaded [Lighthouse's 1000]")  # fmt: skip
     add("--keep", type=Path, metavar="FILE", help="write Lighthouse's reports as JSON")
     return top
 

@@ -6,7 +6,7 @@ Also the two ways to fail, which all parts share. Starts nothing and reads no fi
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 CATEGORIES = {
     "performance": "performance",
@@ -118,7 +118,9 @@ def findings(report: Report) -> list[Finding]:
 
 def _places(audit: Mapping[str, Any]) -> Iterable[str]:
     """Name what an audit points at: elements and files."""
-    for item in (audit.get("details") or {}).get("items") or ():
-        place = (item.get("node") or {}).get("snippet") or item.get("url")
+    details = cast("dict[str, Any]", audit.get("details") or {})
+    for item in cast("list[dict[str, Any]]", details.get("items") or []):
+        node = cast("dict[str, Any]", item.get("node") or {})
+        place = node.get("snippet") or item.get("url")
         if isinstance(place, str):
             yield place[:160]

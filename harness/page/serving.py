@@ -7,7 +7,7 @@ served. Knows no browser.
 import gzip
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from functools import lru_cache
 from http import HTTPStatus
@@ -106,7 +106,11 @@ class Handler(SimpleHTTPRequestHandler):
             return None
         return file if inside and (file.is_file() or file.is_dir()) else None
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(
+        self,
+        format: str,  # noqa: A002  its name in the library
+        *args: object,
+    ) -> None:
         """Say nothing."""
 
 
@@ -117,7 +121,7 @@ def compressed(data: bytes) -> bytes:
 
 
 @contextmanager
-def serving(folder: Path, *, compress: bool = True) -> Iterator[str]:
+def serving(folder: Path, *, compress: bool = True) -> Generator[str]:
     """Serve a folder, and give its address, without a slash at the end."""
     own = {"folder": Path(os.path.realpath(folder)), "compress": compress}
     server = Quiet(("127.0.0.1", 0), type("Own", (Handler,), own))

@@ -1,4 +1,4 @@
-"""Pages, measured: what is served, what counts as a difference, what a report says, and the ends."""
+"""Pages, measured: what is served, what counts as a difference, what a report says; the ends."""
 
 from __future__ import annotations
 
@@ -112,9 +112,7 @@ def test_a_file_that_is_no_picture_is_the_fault_of_whose_it_is(
 # --- the server -------------------------------------------------------------------------------
 
 
-def test_a_folder_is_served_as_a_host_does(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_folder_is_served_as_a_host_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     serving = part("serving", monkeypatch)
     site = tmp_path / "site"
     (site / "sub").mkdir(parents=True)
@@ -231,7 +229,9 @@ def test_what_is_missing_is_said_with_what_to_install(tmp_path: Path) -> None:
     done = page(*words, folder=tmp_path, PATH=str(bare), CHROME_PATH="none")
     assert "CHROME_PATH: 'none' is not a program" in done.err
     (bare / "chromium").write_text("#!/bin/sh\necho it has no screen >&2\nexit 7\n")
-    done = page(*words, folder=tmp_path, PATH=f"{bare}:/usr/bin:/bin", LIGHTHOUSE=str(fake(tmp_path)))
+    done = page(
+        *words, folder=tmp_path, PATH=f"{bare}:/usr/bin:/bin", LIGHTHOUSE=str(fake(tmp_path))
+    )
     assert (done.status, done.err) == (2, "page: Chromium ended with 7: it has no screen\n")
 
 
@@ -249,7 +249,10 @@ def test_a_site_that_cannot_be_built_or_is_not_there(tmp_path: Path) -> None:
     assert (done.status, done.out) == (1, "half a page\n")
     assert done.err == "page: no answer: --build: exit 3: no paper\n"
     done = page(*words, 'test -z "$SWARM_RESULT"', folder=tmp_path)
-    assert (done.status, done.err) == (1, "page: no answer: --serve: the build has left no folder dist\n")
+    assert (done.status, done.err) == (
+        1,
+        "page: no answer: --serve: the build has left no folder dist\n",
+    )
     done = page("look", ".", "--reference", "none", folder=tmp_path)
     assert done.status == 2
     assert "`page.py shoot` makes the pictures" in done.err

@@ -34,9 +34,7 @@ def pixel(x, y):
 
 def picture():
     """A PNG file."""
-    rows = (
-        b"\0" + b"".join(bytes(pixel(x, y)) for x in range(WIDTH)) for y in range(HEIGHT)
-    )
+    rows = (b"\0" + b"".join(bytes(pixel(x, y)) for x in range(WIDTH)) for y in range(HEIGHT))
     head = struct.pack(">IIBBBBB", WIDTH, HEIGHT, 8, 2, 0, 0, 0)
     parts = ((b"IHDR", head), (b"IDAT", zlib.compress(b"".join(rows), 0)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
