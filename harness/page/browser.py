@@ -79,6 +79,7 @@ class Visit(NamedTuple):
 
     url: str
     timeout_s: float
+    """For each picture and each run."""
     pictures: Sequence[Picture] = ()
     runs: int = 0
     form_factor: str = "mobile"
@@ -157,7 +158,7 @@ def visit(asked: Visit, use: Tools) -> list[dict[str, Any]]:
             cwd=Path(folder),
             env=environment(),
             stdin=json.dumps(task).encode(),
-            timeout_s=asked.timeout_s,
+            timeout_s=asked.timeout_s * (len(asked.pictures) + asked.runs),
             cancel=Event(),
         )
         if done.problem is not None:

@@ -68,11 +68,8 @@ def shoot(given: Given) -> None:
     """Make the pictures that others are compared with."""
     tools = browser.tools()
     into: Path = given.reference
+    _make(into, "--reference")
     with _served(given) as address:
-        try:
-            into.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"--reference: {into}: {error.strerror}") from None
         for path in given.path:
             _taken(given, tools, address + path, path, into, runs=0)
     for each in looks(given):
@@ -122,7 +119,7 @@ def _compared(given: Given, before: Mapping[str, bytes], folder: Path) -> float:
         what = f"{error}; `pip install pillow` for the `python` that runs this"
         raise UsageError(f"pictures cannot be compared: {what}") from None
     if given.save is not None:
-        given.save.mkdir(parents=True, exist_ok=True)
+        _make(given.save, "--save")
     worst = 0.0
     for name, reference in before.items():
         page = (folder / name).read_bytes()
@@ -131,6 +128,14 @@ def _compared(given: Given, before: Mapping[str, bytes], folder: Path) -> float:
         worst = max(worst, found.share)
         print("# " + _said(name, found.share, found.rows, found.sizes, drawn))
     return worst
+
+
+def _make(folder: Path, option: str) -> None:
+    """Make a folder of the command line's."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{option}: {folder}: {error.strerror}") from None
 
 
 def _said(
@@ -174,7 +179,10 @@ def measure(given: Given) -> None:
     for path, found in pages.items():
         notes += _notes(given, path, found)
     if given.keep is not None:
-        given.keep.write_text(json.dumps(pages), encoding="utf-8")
+        try:
+            given.keep.write_text(json.dumps(pages), encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"--keep: {given.keep}: {error.strerror}") from None
     report(numbers, notes)
 
 
@@ -353,7 +361,7 @@ def parser() -> argparse.ArgumentParser:
         add("--path", action="append", type=address_path, help="a page; again for more [/]")
         add("--sizes", type=sizes, default=list(SIZES), help="of windows [412x823,1350x940]")
         add("--compress", choices=("on", "off"), default="on", help="texts, by the server [on]")
-        add("--timeout", type=seconds, default=180.0, help="for a build, or a visit [180]")
+        add("--timeout", type=seconds, default=180.0, help="for a build, a picture, or a run [180]")
         return made
 
     def comparing(made: argparse.ArgumentParser, *, needed: bool) -> None:
