@@ -14,6 +14,7 @@ line, a tool or a reference cannot be used.
 """
 
 import argparse
+import importlib.util
 import json
 import math
 import os
@@ -68,6 +69,7 @@ def shoot(given: Given) -> None:
     """Make the pictures that others are compared with."""
     tools = browser.tools()
     into: Path = given.reference
+    _need_pillow()  # whoever compares will have the same `python`
     _make(into, "--reference")
     with _served(given) as address:
         for path in given.path:
@@ -90,11 +92,14 @@ def look(given: Given) -> None:
 
 def looks(given: Given) -> list[Look]:
     """Name the pictures: each page in each size."""
-    return [
+    found = [
         Look(path, f"{_slug(path)}-{width}.png", (width, height))
         for path in given.path
         for width, height in given.sizes
     ]
+    if len({each.name for each in found}) < len(found):
+        raise UsageError(f"--path: pictures of two pages would have one name: {given.path}")
+    return found
 
 
 def _slug(path: str) -> str:
@@ -104,6 +109,7 @@ def _slug(path: str) -> str:
 
 def _references(given: Given) -> dict[str, bytes]:
     """Read the references: before the build, which could put others in their place."""
+    _need_pillow()
     try:
         return {each.name: (given.reference / each.name).read_bytes() for each in looks(given)}
     except OSError as error:
@@ -111,13 +117,17 @@ def _references(given: Given) -> dict[str, bytes]:
         raise UsageError(f"--reference: {what}; `page.py shoot` makes the pictures") from None
 
 
+def _need_pillow() -> None:
+    """Say at once that pictures cannot be compared: no other part needs a library."""
+    if importlib.util.find_spec("PIL") is None:
+        what = "`pip install pillow` for this `python`, or have swarm's environment active"
+        raise UsageError(f"{sys.executable} has no Pillow to compare pictures with: {what}")
+
+
 def _compared(given: Given, before: Mapping[str, bytes], folder: Path) -> float:
     """Compare all pictures, say what differs, and give the largest share that does."""
-    try:
-        import pictures
-    except ImportError as error:  # the only part of this harness that needs a library
-        what = f"{error}; `pip install pillow` for the `python` that runs this"
-        raise UsageError(f"pictures cannot be compared: {what}") from None
+    import pictures
+
     if given.save is not None:
         _make(given.save, "--save")
     worst = 0.0
@@ -398,7 +408,7 @@ def parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Do what the command line says."""
     given = parser().parse_args()
-    given.path = given.path or ["/"]
+    given.path = list(dict.fromkeys(given.path or ["/"]))
     signal.signal(signal.SIGTERM, leave)
     signal.signal(signal.SIGHUP, leave)
     try:

@@ -37,7 +37,8 @@ async function shoot({width, height, mobile, file}) {
     await page.setUserAgent(mobile ? userAgents.mobile : userAgents.desktop);
     await page.setViewport({width, height, isMobile: mobile, hasTouch: mobile});
     await page.emulateMediaFeatures([{name: 'prefers-reduced-motion', value: 'reduce'}]);
-    const response = await page.goto(job.url, {waitUntil: 'networkidle0', timeout: job.timeout_s * 1000});
+    const timeout = job.timeout_s * 1000;
+    const response = await page.goto(job.url, {waitUntil: 'networkidle0', timeout});
     await page.evaluate(settle);
     await page.screenshot({path: file, fullPage: true, type: 'png'});
     return {file, status: response ? response.status() : null};

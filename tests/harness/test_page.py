@@ -256,6 +256,17 @@ def test_a_site_that_cannot_be_built_or_is_not_there(tmp_path: Path) -> None:
     done = page("look", ".", "--reference", "none", folder=tmp_path)
     assert done.status == 2
     assert "`page.py shoot` makes the pictures" in done.err
+    done = page(
+        "look", ".", "--reference", "r", "--path", "/a/b", "--path", "/a-b", folder=tmp_path
+    )
+    assert "pictures of two pages would have one name" in done.err
+    bare = [sys.executable, "-S", str(PROGRAM), "shoot", ".", "--reference", "r"]
+    made = subprocess.run(
+        bare, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, check=False
+    )
+    assert made.returncode == 2
+    assert "has no Pillow to compare pictures with: `pip install pillow`" in made.stderr
+    assert not (tmp_path / "r").exists()
 
 
 # --- in the browser ---------------------------------------------------------------------------
