@@ -310,7 +310,7 @@ def test_a_signal_ends_the_browser_too(tmp_path: Path) -> None:
         stderr=subprocess.DEVNULL,
     )
     try:
-        until(lambda: any("visit.mjs" in " ".join(words) for words in commands(tmp_path)))
+        until(lambda: any("--type=renderer" in words for words in commands(tmp_path)))
         program.send_signal(signal.SIGTERM)
         assert program.wait(60) == 128 + signal.SIGTERM
     finally:
