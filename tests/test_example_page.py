@@ -66,6 +66,7 @@ def fates(state: RunState) -> dict[str, str | None]:
     return {e.proposal.summary: e.verdict for e in state.experiments.values()}
 
 
+@pytest.mark.timeout(900)  # half a minute, and several on a machine with much other work
 @chromium.needed
 def test_a_page_becomes_readable_and_looks_as_it_did(clone: Path) -> None:
     """By what is quickly measured, in two slots: three of the patches, and only the phone."""
