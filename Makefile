@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Many tests wait for others: more workers than cores finish sooner.
 JOBS ?= 3
 
-.PHONY: help setup demo example-copy example-coding test test-all check fix bench schema claude clean
+.PHONY: help setup demo example-copy example-coding test test-all check fix bench schema claude lighthouse clean
 
 help:
 	@echo "make demo      set up, then run the main job with the embedded defaults (no key, no GPU)"
@@ -19,6 +19,7 @@ help:
 	@echo "make fix       mend what the linter can mend"
 	@echo "make bench     overhead, slot use, the sandbox, models as proposers; verdicts in known worlds"
 	@echo "make claude    install Claude Code into .npm: the tests then try the real one"
+	@echo "make lighthouse  install Lighthouse into .npm: the tests of pages then run, where Chromium is"
 	@echo "make schema    write configs/schema.json, docs/config.md and docs/attacks.md anew"
 
 setup: $(READY)
@@ -70,6 +71,10 @@ schema: setup
 # A pinned version: its output is what the parser was tried on.
 claude:
 	npm install --prefix .npm --no-audit --no-fund --silent @anthropic-ai/claude-code@2.1.197
+
+# The last version for Node 18 and 20; harness/page/browser.py names it, too.
+lighthouse:
+	npm install --prefix .npm --no-audit --no-fund --silent lighthouse@12.8.2
 
 clean:
 	rm -rf $(VENV) .npm build dist swarm-demo .pytest_cache .ruff_cache .hypothesis

@@ -214,6 +214,7 @@ class Node:
         log = self._setup / "log"
         own = {HARNESS: str(self.harnesses), **_network_settings()}
         # It is the user's own, and gets what it needs: the network, caches, local indexes.
+        own = {HARNESS: str(bundled("harness")), **_network_settings()}
         with Sandbox(Rung("off", ()), scratch=self._setup / "tmp") as sandbox:
             outcome = sandbox.run(
                 Command(
@@ -317,7 +318,8 @@ class Node:
 
 def _network_settings() -> dict[str, str]:
     """`setup` may reach the network, so it keeps the variables that say how."""
-    names = ("PIP_", "UV_", "NPM_CONFIG_", "npm_config_", "SSL_CERT_", "REQUESTS_CA_")
+    tools = ("PIP_", "UV_", "NPM_CONFIG_", "npm_config_")
+    names = (*tools, "SSL_CERT_", "REQUESTS_CA_", "NODE_EXTRA_CA_CERTS")
     proxies = ("http_proxy", "https_proxy", "no_proxy")
     return {k: v for k, v in os.environ.items() if k.startswith(names) or k.lower() in proxies}
 

@@ -273,7 +273,11 @@ def test_gpus_that_are_not_there_are_refused(tmp_path: Path, monkeypatch) -> Non
         coordinator.run()
 
 
-def test_setup_runs_once_and_what_it_leaves_is_there(tmp_path: Path) -> None:
+def test_setup_runs_once_and_what_it_leaves_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NODE_EXTRA_CA_CERTS", "certificates.pem")
+    sees = 'test "$NODE_EXTRA_CA_CERTS" && test -e "$SWARM_HARNESS/speed/speed.py"'
     files = {
         ".gitignore": "cache/\n",
         "value.txt": "3.0\n",
@@ -286,7 +290,7 @@ def test_setup_runs_once_and_what_it_leaves_is_there(tmp_path: Path) -> None:
         [{"summary": "lower", "files": {"value.txt": "2.0\n"}}],
         "target.scope=[value.txt]",
         "target.run=sh measure.sh",
-        f"target.setup=mkdir cache && touch cache/ready && echo x >> '{counter}'",
+        f"target.setup={sees} && mkdir cache && touch cache/ready && echo x >> '{counter}'",
     )
     _, state = launch_inline(config)
     assert [e.verdict for e in state.experiments.values()] == ["keep"]
