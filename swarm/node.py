@@ -212,9 +212,8 @@ class Node:
         base = self.target.base
         mirror.export(base, base, self.target.prefix, self.scope, checkout)
         log = self._setup / "log"
-        own = {HARNESS: str(self.harnesses), **_network_settings()}
         # It is the user's own, and gets what it needs: the network, caches, local indexes.
-        own = {HARNESS: str(bundled("harness")), **_network_settings()}
+        own = {HARNESS: str(self.harnesses), **_network_settings()}
         with Sandbox(Rung("off", ()), scratch=self._setup / "tmp") as sandbox:
             outcome = sandbox.run(
                 Command(
