@@ -51,16 +51,16 @@ class Done(NamedTuple):
     cases: dict[str, bool]
 
 
-def retrieval(folder: Path, *args: str) -> Done:
+def retrieval(folder: Path, *args: str, **env: str) -> Done:
     """Run the harness in a directory, as swarm does."""
     result = folder.parent / f"{folder.name}.result.json"
     result.unlink(missing_ok=True)
     done = subprocess.run(
         [sys.executable, str(PROGRAM), *args],
-        env={"PATH": os.environ["PATH"], "SWARM_RESULT": str(result), "LANG": "C.UTF-8"},
+        env={"PATH": os.environ["PATH"], "SWARM_RESULT": str(result), "LANG": "C.UTF-8"} | env,
         cwd=folder,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
         timeout=120,
     )
@@ -224,8 +224,8 @@ def test_a_query_is_never_read_by_the_shell(place: Path) -> None:
         ("raise SystemExit(3)", "exit 3"),
         ("print('hello')", "no line of the output has results ('hello"),
         ("print('[' * 100000)", "no line of the output has results"),
-        ('print(\'{"id": "q9", "results": []}\')', "answers `q9`, which is no query"),
-        ('print(\'{"id": "q1", "results": []}\\n\' * 2)', "answers `q1` a second time"),
+        ('print(\'{"id": "q9", "results": []}\')', "answers 'q9', which is no query"),
+        ('print(\'{"id": "q1", "results": []}\\n\' * 2)', "answers 'q1' a second time"),
         ('print(\'{"id": "q1", "results": {}}\')', "`results` must be a list"),
         ('print(\'{"id": "q1", "results": [{"text": "x"}]}\')', "every result needs an `id`"),
         ("import time; time.sleep(60)", "took longer than 1 s"),
@@ -264,16 +264,16 @@ def test_queries_are_printed_without_what_is_known_of_them(place: Path) -> None:
     (place / "queries.jsonl").write_text('{"id": "q1", "query": "blue lamp"}\n')
     wrong = retrieval(place, "check", "golden.jsonl", "queries.jsonl")
     assert wrong.status == 2
-    assert "query `q1` is another one in golden.jsonl" in wrong.stderr
+    assert "query 'q1' is another one in golden.jsonl" in wrong.stderr
 
 
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"id": "q1", "query": "twice", "relevant": {"a": 1}}, "`q1` is there already, in line 3"),
+        ({"id": "q1", "query": "twice", "relevant": {"a": 1}}, "'q1' is there already, in line 3"),
         ({"id": "q9", "query": " ", "relevant": {}}, "`query` must be a text"),
-        ({"id": "q9", "query": "x", "relevant": {"a": 4}}, "the grade of `a` is 4"),
-        ({"id": "q9", "query": "x", "relevant": {"a": True}}, "the grade of `a` is True"),
+        ({"id": "q9", "query": "x", "relevant": {"a": 4}}, "the grade of 'a' is 4"),
+        ({"id": "q9", "query": "x", "relevant": {"a": True}}, "the grade of 'a' is True"),
         ({"id": "q9", "query": "x", "relevant": ["a"]}, "must map ids to grades"),
         ({"id": "q9", "query": "x", "relevnt": {}}, "unknown key `relevnt`; there are"),
         ({"id": "q9", "query": "x", "relevant": {}, "keywords": "a"}, "must be a list of texts"),
@@ -361,7 +361,7 @@ def test_relevance_is_the_gain_of_the_lists(place: Path) -> None:
         ({"id": "b9"}, "an item needs `tags` or a `vector`"),
         ({"id": "b9", "vector": [0, 0]}, "a `vector` of zeros has no direction"),
         ({"id": "b9", "vector": [1, 0]}, "or all need tags"),
-        ({"id": "b1", "tags": ["x"]}, "the id `b1` is there already"),
+        ({"id": "b1", "tags": ["x"]}, "the id 'b1' is there already"),
     ],
 )
 def test_a_mistake_in_items_has_its_line(place: Path, row: Any, said: str) -> None:
@@ -377,4 +377,4 @@ def test_what_is_no_item_is_the_fault_of_the_search(place: Path) -> None:
     lines(place / "results.jsonl", [{"id": "r1", "results": ["b1", "b7"]}])
     done = retrieval(place, "lists", "items.jsonl", "results.jsonl")
     assert done.status == 1
-    assert "list `r1` has `b7`, which is no item" in done.stderr
+    assert "list 'r1' has 'b7', which is no item" in done.stderr
