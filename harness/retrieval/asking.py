@@ -22,10 +22,11 @@ OUTPUT_LIMIT = 256 * 2**20
 SHOWN = 200
 """Characters of an output that cannot be read."""
 _QUOTED = re.compile(
-    r"""\\.|'[^']*(?:'|\Z)|"(?:\\.|[^"\\])*(?:"|\Z)|`[^`]*(?:`|\Z)|<<.*""", re.DOTALL
+    r"""\\.|'[^']*(?:'|\Z)|"(?:\\.|[^"\\])*(?:"|\Z)|`[^`]*(?:`|\Z)|(?<![^\s;&|()])#[^\n]*|<<.*""",
+    re.DOTALL,
 )
-"""Where the shell reads on within words that are quoted already: quotes, backquotes, and what comes
-after `<<`. Quoting a query does not hold there."""
+"""Where the quotes around a query would not hold, or be taken for its own: quotes, backquotes,
+comments, and what comes after `<<`."""
 _CODE = re.compile(r"-[a-z]*c")
 """An option behind which most programs expect code: `sh -c`, `bash -lc`, `python -c`."""
 _HINT = 'print {"results": [{"id": "doc-7"}]}'
@@ -81,8 +82,8 @@ def _refuse_code(command: Sequence[str]) -> None:
     if len(command) == 1:
         if _QUOTED.sub("", command[0]).count(PLACE) != command[0].count(PLACE):
             raise UsageError(
-                f"`{PLACE}` stands within quotes, where the shell would read a query; it is "
-                f"quoted already: write it without, as in ./search --json -- {PLACE}"
+                f"`{PLACE}` stands in quotes or a comment, where the shell would read a query; it "
+                f"is quoted already: write it without, as in ./search --json -- {PLACE}"
             )
         return
     for option, word in pairwise(command):

@@ -28,10 +28,11 @@ SEED = "golden"
 """Of the order of a pool: the same query has the same one every time."""
 MOST_BYTES = 256 * 2**20
 _QUOTED = re.compile(
-    r"""\\.|'[^']*(?:'|\Z)|"(?:\\.|[^"\\])*(?:"|\Z)|`[^`]*(?:`|\Z)|<<.*""", re.DOTALL
+    r"""\\.|'[^']*(?:'|\Z)|"(?:\\.|[^"\\])*(?:"|\Z)|`[^`]*(?:`|\Z)|(?<![^\s;&|()])#[^\n]*|<<.*""",
+    re.DOTALL,
 )
-"""Where the shell reads on within words that are quoted already: quotes, backquotes, and what comes
-after `<<`. Quoting a query does not hold there."""
+"""Where the quotes around a query would not hold, or be taken for its own: quotes, backquotes,
+comments, and what comes after `<<`."""
 _NOT_STARTED = (126, 127)
 """What a shell says of a command that is not there: no query will fare better."""
 _TELL = 'print a line for each query, as {"id": "q1", "results": [{"id": "doc-7", "text": "..."}]}'
@@ -70,7 +71,7 @@ class Search:
     ) -> None:
         if _QUOTED.sub("", command).count(PLACE) != command.count(PLACE):
             raise UsageError(
-                f"--search: `{PLACE}` stands within quotes, where the shell would read a query",
+                f"--search: `{PLACE}` stands in quotes or a comment, where the shell would read it",
                 hint=f"it is quoted already; write it without: ./search --json -- {PLACE}",
             )
         self.command = command
