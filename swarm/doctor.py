@@ -201,6 +201,14 @@ def _proposers() -> Iterator[Finding]:
             yield Finding(name, "info", f"{found}, without a login or a key", remedy)
 
 
+def _harness() -> Iterator[Finding]:
+    place = bundled("harness")
+    if place.is_dir():
+        yield Finding("harness", "info", str(place))
+    else:
+        yield Finding("harness", "warning", f"not found at {place}", "install swarm again")
+
+
 def _plugin() -> Iterator[Finding]:
     place = bundled("plugin")
     if (place / "skills" / "swarm" / "SKILL.md").is_file():
@@ -261,5 +269,6 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     _disk,
     _isolation,
     _proposers,
+    _harness,
     _plugin,
 )

@@ -122,6 +122,25 @@ def test_doctor_says_where_it_lies(
     assert found()["level"] == "warning"
 
 
+def test_doctor_says_where_the_harnesses_lie(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line of docs/retrieval.md finds the programs in a checkout and in an installed wheel."""
+    doctor.examine(as_json=False)
+    said = capsys.readouterr().out
+    line = re.search(
+        r"^H=\$\(swarm doctor \| (.+)\)$", (TOP / "docs" / "retrieval.md").read_text(), re.M
+    )
+    assert line is not None
+    done = subprocess.run(
+        ["/bin/sh", "-c", line[1]], input=said, capture_output=True, text=True, check=True
+    )
+    assert (Path(done.stdout.strip()) / "retrieval" / "retrieval.py").is_file()
+    monkeypatch.setattr(doctor, "bundled", lambda name: tmp_path / name)
+    doctor.examine(as_json=False)
+    assert "warning  harness" in capsys.readouterr().out
+
+
 # --- what it says -------------------------------------------------------------------------------
 
 

@@ -398,6 +398,39 @@ def test_a_search_that_cannot_be_used_says_why(call: Caller, command: str, what:
     assert "print a line for each query" in done.err
 
 
+@pytest.mark.parametrize("within", ['"{query}"', "'{query}'", "`echo {query}`", "<<end\n{query}"])
+def test_a_query_that_the_shell_would_read_is_refused(top: Path, call: Caller, within: str) -> None:
+    """As the harness does, which has the same commands."""
+    (top / "queries.txt").write_text("$(touch harmed) `touch harmed`\n")
+    done = call("queries.txt", "--search", f"echo {within}", answers="n\n")
+    assert done.code == 2
+    assert "`{query}` stands in quotes" in done.err
+    assert "write it without: ./search --json -- {query}" in done.err
+    assert not (top / "harmed").exists()
+
+
+@pytest.mark.parametrize(
+    ("output", "grades"),
+    [
+        ('["lamp"]\n{"took_ms": 3}', {"lamp": 3}),
+        ('[3]\n{"results": ["lamp"]}\n[]', {"lamp": 3}),
+        ('["lamp"]\n[]', None),
+    ],
+)
+def test_the_answer_is_the_line_that_has_results(
+    top: Path, call: Caller, output: str, grades: dict[str, int] | None
+) -> None:
+    """As in the harness."""
+    (top / "said.txt").write_text(output)
+    (top / "queries.txt").write_text("lamp\n")
+    done = call("queries.txt", "--search", "cat said.txt; : {query}", answers="1\n")
+    if grades is None:
+        assert "printed what cannot be read: 2 lines have results" in done.err
+    else:
+        assert done.code == 0, done.err
+        assert lines(top / "golden.jsonl")[0]["relevant"] == grades
+
+
 def test_a_search_that_fails_on_one_query_can_be_gone_past(top: Path, call: Caller) -> None:
     (top / "queries.txt").write_text("it's $HOME; lamp\nboom\nhours\n")
     command = f"test {{query}} != boom && {EACH}"

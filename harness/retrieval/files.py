@@ -1,4 +1,4 @@
-"""The files of retrieval: a golden set, the queries of it, results, and items. Read and checked.
+"""The files of retrieval: a golden set, its queries, results, texts and items. Read and checked.
 
 A line is one JSON object. Lines that are empty or begin with `#` are passed over. What is wrong is
 an error with file and line.
@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, NoReturn, cast
 
 GRADES = range(4)
 """0 was looked at and is not relevant; 3 is what was meant."""
+LONGEST_S = 1e6
+"""Seconds for one query; more is no time that anybody has clocked."""
 GOLDEN = {"id", "query", "relevant", "keywords", "snippets", "held_out", "note"}
 
 
@@ -55,6 +57,8 @@ class Found(NamedTuple):
 
     results: tuple[Result, ...] = ()
     seconds: float | None = None
+    cut: int | None = None
+    """How many of the results were kept, if there were more."""
 
 
 class Item(NamedTuple):
@@ -62,6 +66,7 @@ class Item(NamedTuple):
 
     tags: frozenset[str] = frozenset()
     vector: tuple[float, ...] = ()
+    """Of length 1."""
 
 
 class _Line(NamedTuple):
@@ -81,8 +86,8 @@ class _Line(NamedTuple):
 
     def texts(self, key: str) -> tuple[str, ...]:
         found = _list(self.value.get(key, []))
-        if found is None or not all(isinstance(v, str) and v for v in found):
-            self.wrong(f"`{key}` must be a list of texts")
+        if found is None or not all(isinstance(v, str) and v.strip() for v in found):
+            self.wrong(f"`{key}` must be a list of texts that are not empty")
         return tuple(str(v) for v in found)
 
 
@@ -111,7 +116,7 @@ def _golden(line: _Line) -> Query:
         line.wrong('`relevant` must map ids to grades, as {"doc-7": 3}')
     for name, grade in cast("dict[str, object]", relevant).items():
         if type(grade) is not int or grade not in GRADES:
-            line.wrong(f"the grade of `{name}` is {grade!r}; it must be 0, 1, 2 or 3")
+            line.wrong(f"the grade of {name!r} is {grade!r}; it must be 0, 1, 2 or 3")
     if not isinstance(held := line.value.get("held_out", False), bool):
         line.wrong("`held_out` must be true or false")
     return Query(
@@ -136,16 +141,17 @@ def queries(path: Path) -> list[Query]:
     return found
 
 
-def results(path: Path, fault: type[Exception] = NoAnswerError) -> dict[str, Found]:
+def results(path: Path) -> dict[str, Found]:
     """Read what was found, by the id of the query.
 
     Raises:
         NoAnswerError: it cannot be read, or a line is wrong.
     """
-    return {li.text("id"): found(li.value, li.wrong) for li in _unique(_lines(path, fault))}
+    rows = _unique(_lines(path, NoAnswerError))
+    return {row.text("id"): results_in(row.value, row.wrong) for row in rows}
 
 
-def found(value: Mapping[str, Any], wrong: Callable[[str], NoReturn]) -> Found:
+def results_in(value: Mapping[str, Any], wrong: Callable[[str], NoReturn]) -> Found:
     """Take results out of an object that has them; say to `wrong` what cannot be taken."""
     listed = _list(value.get("results"))
     if listed is None:
@@ -156,12 +162,18 @@ def found(value: Mapping[str, Any], wrong: Callable[[str], NoReturn]) -> Found:
         name = _name(one.get("id"))
         if not name:
             wrong("every result needs an `id`")
-        parts = (one.get("title"), one.get("text"))
         # What is listed twice counts once, at its first place.
-        taken.setdefault(name, Result(name, " ".join(p for p in parts if isinstance(p, str))))
+        taken.setdefault(name, Result(name, _shown(one)))
     seconds: Any = value.get("seconds", -1.0)
-    usable = _number(seconds) and seconds >= 0
-    return Found(tuple(taken.values()), float(seconds) if usable else None)
+    usable = _number(seconds) and 0 <= seconds <= LONGEST_S
+    cut = value.get("cut")
+    kept = cut if isinstance(cut, int) else None
+    return Found(tuple(taken.values()), float(seconds) if usable else None, kept)
+
+
+def _shown(value: Mapping[str, Any]) -> str:
+    parts = (value.get("title"), value.get("text"))
+    return " ".join(p for p in parts if isinstance(p, str))
 
 
 def _name(value: object) -> str:
@@ -169,6 +181,27 @@ def _name(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return value if isinstance(value, str) else ""
+
+
+def texts(path: Path) -> dict[str, str]:
+    """Read what there is to find: title and text together, by id.
+
+    Raises:
+        UsageError: it cannot be read, or a line is wrong.
+    """
+    found: dict[str, str] = {}
+    for line in _lines(path, UsageError):
+        name = _name(line.value.get("id"))
+        if not name:
+            line.wrong("every text needs an `id`")
+        if name in found:
+            line.wrong(f"the id {name!r} is there already")
+        if not any(isinstance(line.value.get(key), str) for key in ("title", "text")):
+            line.wrong("`title` or `text` must be a text")
+        found[name] = _shown(line.value)
+    if not found:
+        raise UsageError(f"{path}: there is no text in it")
+    return found
 
 
 def items(path: Path) -> dict[str, Item]:
@@ -183,10 +216,10 @@ def items(path: Path) -> dict[str, Item]:
         vector = _list(line.value.get("vector", []))
         if vector is None or not all(_number(n) for n in vector):
             line.wrong("`vector` must be a list of numbers")
-        item = Item(frozenset(line.texts("tags")), tuple(float(n) for n in vector))
+        item = Item(frozenset(line.texts("tags")), _direction([float(n) for n in vector]))
         if bool(item.tags) == bool(item.vector):
             line.wrong("an item needs `tags` or a `vector`, and not both")
-        if item.vector and not any(item.vector):
+        if vector and not any(vector):
             line.wrong("a `vector` of zeros has no direction")
         sizes.add(len(item.vector))
         if len(sizes) > 1:
@@ -197,8 +230,21 @@ def items(path: Path) -> dict[str, Item]:
     return found
 
 
+def _direction(vector: Sequence[float]) -> tuple[float, ...]:
+    """Give a vector the length 1; what is very large or small neither overflows nor vanishes."""
+    largest = max((abs(n) for n in vector), default=0.0) or 1.0
+    scaled = [n / largest for n in vector]
+    length = math.hypot(*scaled) or 1.0
+    return tuple(n / length for n in scaled)
+
+
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return (
+            isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        )
+    except OverflowError:  # JSON has integers that no float can hold
+        return False
 
 
 def _lines(path: Path, fault: type[Exception]) -> Iterator[_Line]:
@@ -212,7 +258,7 @@ def _lines(path: Path, fault: type[Exception]) -> Iterator[_Line]:
         if not line.strip() or line.startswith("#"):
             continue
         try:
-            value: object = json.loads(line)
+            value: object = json.loads(line, object_pairs_hook=_object)
         except (ValueError, RecursionError) as error:
             raise fault(f"{path}:{number}: not JSON: {error}") from None
         if not isinstance(value, dict):
@@ -220,11 +266,20 @@ def _lines(path: Path, fault: type[Exception]) -> Iterator[_Line]:
         yield _Line(path, number, cast("dict[str, Any]", value), fault)
 
 
+def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for name, each in pairs:
+        if name in value:
+            raise ValueError(f"the key {name!r} is there twice")
+        value[name] = each
+    return value
+
+
 def _unique(lines: Iterable[_Line]) -> Iterator[_Line]:
     seen: dict[str, int] = {}
     for line in lines:
         name = line.text("id")
         if name in seen:
-            line.wrong(f"the id `{name}` is there already, in line {seen[name]}")
+            line.wrong(f"the id {name!r} is there already, in line {seen[name]}")
         seen[name] = line.number
         yield line

@@ -6,7 +6,6 @@ of its pairs that lie nearer to each other than a radius. `coverage` is catalogu
 al., 2010).
 """
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -21,8 +20,7 @@ def distance(one: Item, other: Item) -> float:
     """Jaccard distance of tags, or one minus the cosine of vectors, cut to 0 to 1."""
     if one.tags or other.tags:
         return 1 - len(one.tags & other.tags) / len(one.tags | other.tags)
-    dot = sum(a * b for a, b in zip(one.vector, other.vector, strict=True))
-    cosine = dot / (math.hypot(*one.vector) * math.hypot(*other.vector))
+    cosine = sum(a * b for a, b in zip(one.vector, other.vector, strict=True))
     return min(1.0, max(0.0, 1 - cosine))
 
 
@@ -30,16 +28,16 @@ def of(listed: Sequence[Item], radius: float) -> dict[str, float]:
     """Give the measures of one list; one of fewer than two items has no variety."""
     between = [distance(a, b) for a, b in combinations(listed, 2)]
     if not between:
-        return {"diversity": 0.0, "density": 1.0} | _kinds(listed)
+        return {"diversity": 0.0, "density": 1.0}
     near = sum(d < radius for d in between)
-    return {"diversity": fmean(between), "density": near / len(between)} | _kinds(listed)
+    return {"diversity": fmean(between), "density": near / len(between)}
 
 
-def _kinds(listed: Sequence[Item]) -> dict[str, float]:
-    """The Gini-Simpson index: how likely two draws from the tags of a list differ."""
+def simpson(listed: Sequence[Item]) -> float:
+    """The Gini-Simpson index: how likely two draws from the tags of a list differ; 0 if empty."""
     counts = Counter(tag for item in listed for tag in item.tags)
     total = sum(counts.values())
-    return {"simpson": 1 - sum((n / total) ** 2 for n in counts.values())} if total else {}
+    return 1 - sum((n / total) ** 2 for n in counts.values()) if total else 0.0
 
 
 def coverage(lists: Sequence[Sequence[str]], items: Mapping[str, Item]) -> float:

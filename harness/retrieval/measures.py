@@ -17,7 +17,7 @@ DRAWS = 2000
 """Of the bootstrap."""
 
 
-def gains(query: Query, shown: Sequence[Result]) -> list[int]:
+def grades_of(query: Query, shown: Sequence[Result]) -> list[int]:
     """Give the grade of each result; what nobody has looked at counts as not relevant."""
     return [query.relevant.get(result.id, 0) for result in shown]
 
@@ -66,7 +66,7 @@ def of(query: Query, found: Found, k: int) -> dict[str, float]:
     shown = found.results[:k]
     scores: dict[str, float] = {}
     if query.answerable:
-        grades = gains(query, shown)
+        grades = grades_of(query, shown)
         scores["hit_rate"] = hit(grades)
         scores["mrr"] = reciprocal_rank(grades)
         scores["ndcg"] = ndcg(query, grades, k)

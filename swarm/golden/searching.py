@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shlex
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from swarm.errors import PreconditionError
+from swarm.errors import PreconditionError, UsageError
 from swarm.formats.golden import Query, write_queries
 from swarm.formats.text import duration, one_line
 
@@ -26,6 +27,12 @@ PLACE = "{query}"
 SEED = "golden"
 """Of the order of a pool: the same query has the same one every time."""
 MOST_BYTES = 256 * 2**20
+_QUOTED = re.compile(
+    r"""\\.|'[^']*(?:'|\Z)|"(?:\\.|[^"\\])*(?:"|\Z)|`[^`]*(?:`|\Z)|(?<![^\s;&|()])#[^\n]*|<<.*""",
+    re.DOTALL,
+)
+"""Where the quotes around a query would not hold, or be taken for its own: quotes, backquotes,
+comments, and what comes after `<<`."""
 _NOT_STARTED = (126, 127)
 """What a shell says of a command that is not there: no query will fare better."""
 _TELL = 'print a line for each query, as {"id": "q1", "results": [{"id": "doc-7", "text": "..."}]}'
@@ -47,7 +54,11 @@ class Found(NamedTuple):
 
 
 class Search:
-    """One search; a query is put to it once."""
+    """One search; a query is put to it once.
+
+    Raises:
+        UsageError: `{query}` stands in its command where the shell would read the query.
+    """
 
     def __init__(
         self,
@@ -58,6 +69,11 @@ class Search:
         timeout_s: float,
         say: Callable[[str], None],
     ) -> None:
+        if _QUOTED.sub("", command).count(PLACE) != command.count(PLACE):
+            raise UsageError(
+                f"--search: `{PLACE}` stands in quotes or a comment, where the shell would read it",
+                hint=f"it is quoted already; write it without: ./search --json -- {PLACE}",
+            )
         self.command = command
         self.found: dict[str, Found] = {}
         """What is known so far, by a query's id."""
@@ -84,7 +100,7 @@ class Search:
                 raise self._failed(f"it {ended.failure}")
             if ended.failure:
                 return Found(failure=ended.failure)
-            return Found(self._results(_last_json(ended.output)))
+            return Found(self._results(_answer(ended.output)))
         except _UnreadableError as error:
             return Found(failure=f"printed what cannot be read: {error}")
 
@@ -226,12 +242,21 @@ def _last_words(err: BinaryIO) -> str:
 # --- what it prints -----------------------------------------------------------------------------
 
 
-def _last_json(output: str) -> object:
-    """Take the whole output for JSON, or else its last line that is JSON."""
-    for text in (output, *reversed(output.split("\n"))):
-        if isinstance(value := _json(text), dict | list):
-            return cast("object", value)
-    raise _UnreadableError(f"no JSON ({one_line(output, 200)!r})")
+def _answer(output: str) -> object:
+    """Take what in an output is the answer: all of it, or else one line of it.
+
+    A line that is only a list is one if no line is an object with results.
+    """
+    for texts in ([output], output.split("\n")):
+        values = [_json(text) for text in texts]
+        objects = [cast("dict[str, object]", v) for v in values if isinstance(v, dict)]
+        found = [one for one in objects if "results" in one]
+        found = found or [{"results": v} for v in values if isinstance(v, list)]
+        if len(found) > 1:
+            raise _UnreadableError(f"{len(found)} lines have results")
+        if found:
+            return found[0]
+    raise _UnreadableError(f"no line has results ({one_line(output, 200)!r})")
 
 
 def _json(text: str) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import os
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Event
 from typing import Any, NamedTuple
 
 import psutil
@@ -51,16 +53,16 @@ class Done(NamedTuple):
     cases: dict[str, bool]
 
 
-def retrieval(folder: Path, *args: str) -> Done:
+def retrieval(folder: Path, *args: str, **env: str) -> Done:
     """Run the harness in a directory, as swarm does."""
     result = folder.parent / f"{folder.name}.result.json"
     result.unlink(missing_ok=True)
     done = subprocess.run(
         [sys.executable, str(PROGRAM), *args],
-        env={"PATH": os.environ["PATH"], "SWARM_RESULT": str(result), "LANG": "C.UTF-8"},
+        env={"PATH": os.environ["PATH"], "SWARM_RESULT": str(result), "LANG": "C.UTF-8"} | env,
         cwd=folder,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
         timeout=120,
     )
@@ -161,6 +163,50 @@ def test_feedback_names_the_worst_queries_and_answers_only_if_told_to(place: Pat
     assert told[2].endswith("best: a, b"), "best first, and not `c`, which is not relevant"
 
 
+def test_texts_that_are_known_count_and_not_what_the_search_prints(place: Path) -> None:
+    """The search says of `x` what q1 wants to read; only `a` really holds a part of it."""
+    documents = [
+        {"id": "a", "title": "A lamp", "text": "that is  Red."},
+        {"id": "b", "text": "chairs"},
+        {"id": 7, "text": ""},
+    ]
+    lines(place / "texts.jsonl", documents)
+    asked = ("score", "golden.jsonl", "results.jsonl", "--texts", "texts.jsonl")
+    done = retrieval(place, *asked)
+    assert done.status == 0, done.stderr
+    assert (done.metrics["keywords"], done.metrics["snippets"]) == (0.5, 1.0)
+    trusting = retrieval(place, *asked[:3])
+    assert trusting.metrics["keywords"] == 1.0
+    lines(place / "texts.jsonl", [*documents, {"id": "c"}])
+    done = retrieval(place, *asked)
+    assert done.status == 2
+    assert "texts.jsonl:6: `title` or `text` must be a text" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ("ndcg=.5,ndcg=.1", "ndcg is there twice"),
+        ("ndcg=1e308,mrr=1e308", "their sum must be above 0"),
+        ("ndcg=0", "their sum must be above 0"),
+        ("ndgc=1", "'ndgc=1' is no weight"),
+    ],
+)
+def test_weights_that_make_no_mean_are_refused(place: Path, weights: str, said: str) -> None:
+    done = retrieval(place, "score", "golden.jsonl", "results.jsonl", "--weights", weights)
+    assert done.status == 2
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize("seconds", ["1" + "0" * 400, "1e308", "-1", '"1"', "NaN"])
+def test_a_time_that_is_none_is_no_time(place: Path, seconds: str) -> None:
+    line = f'{{"id": "q1", "results": ["a"], "seconds": {seconds}}}'
+    (place / "results.jsonl").write_text(line + "\n")
+    done = retrieval(place, "score", "golden.jsonl", "results.jsonl")
+    assert done.status == 0, done.stderr
+    assert "latency_ms" not in done.metrics
+
+
 def test_two_results_are_compared_query_by_query(place: Path) -> None:
     rows = [{"id": f"q{n}", "query": f"query {n}", "relevant": {"a": 1}} for n in range(40)]
     lines(place / "golden.jsonl", rows)
@@ -178,6 +224,8 @@ def test_two_results_are_compared_query_by_query(place: Path) -> None:
     assert 0.40 < high < 0.48
     same = retrieval(place, "compare", "golden.jsonl", "before.jsonl", "before.jsonl")
     assert "95 % interval over queries: +0.0000 to +0.0000" in same.stdout
+    lines(place / "golden.jsonl", rows[:1])
+    assert "interval over queries: none, as one query" in retrieval(place, *asked).stdout
 
 
 # --- asking -----------------------------------------------------------------------------------
@@ -211,11 +259,115 @@ def test_a_search_may_be_started_once_a_query(place: Path) -> None:
         assert done.metrics["mrr"] == 1.0
 
 
-def test_a_query_is_never_read_by_the_shell(place: Path) -> None:
-    lines(place / "queries.jsonl", [{"id": "q1", "query": "$(touch harmed) '; touch harmed #"}])
-    command = f"{sys.executable} -c 'print(\"[]\")' {{query}}"
-    assert retrieval(place, "ask", "queries.jsonl", "--", command).status == 0
+HARM = [{"id": "q1", "query": "$(touch harmed) `touch harmed` '; touch harmed #"}]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("echo '[]'; : # it's not here\n: ${X#x} {query}",),
+        ("printf '%s\n' '[]'; : {query}",),
+        ("sh", "-c", "echo '[]'; : \"$1\"", "sh", "{query}"),
+    ],
+)
+def test_a_query_is_never_read_by_the_shell(place: Path, command: tuple[str, ...]) -> None:
+    lines(place / "queries.jsonl", HARM)
+    done = retrieval(place, "ask", "queries.jsonl", "--", *command)
+    assert done.status == 0, done.stderr
     assert not (place / "harmed").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ('echo "{query}" >&2; echo []',),
+        ("echo '{query}' >&2; echo []",),
+        ("sh -c 'echo {query} >&2'; echo []",),
+        ("echo `echo {query}` >&2; echo []",),
+        ("cat >&2 <<end\n{query}\nend\necho []",),
+        ('echo []; : "{query}',),
+        ("echo [] # {query}",),
+        ("sh", "-c", "echo [] # {query}"),
+        ("bash", "-lc", "echo [] # {query}"),
+        (sys.executable, "-c", "print('[]') # {query}"),
+    ],
+)
+def test_a_query_that_would_be_read_as_code_is_refused(
+    place: Path, command: tuple[str, ...]
+) -> None:
+    lines(place / "queries.jsonl", HARM)
+    done = retrieval(place, "ask", "queries.jsonl", "--", *command)
+    assert done.status == 2
+    assert "`{query}` stands " in done.stderr
+    assert not (place / "harmed").exists()
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ('["d"]\n2', "d"),
+        ('["d"]\n{"took_ms": 3}', "d"),
+        ('[3, 4]\n{"results": ["d"]}\n[]', "d"),
+        ('{\n "results": [\n  "d"\n ]\n}', "d"),
+        ('["d"]\n[]', "2 lines of the output have results"),
+        ('{"took_ms": 3}', "no line of the output has results"),
+        ("nothing", "no line of the output has results ('nothing"),
+    ],
+)
+def test_the_answer_is_the_line_that_has_results(place: Path, output: str, said: str) -> None:
+    (place / "said.txt").write_text(output)
+    lines(place / "queries.jsonl", [{"id": "q2", "query": "green chair"}])
+    done = retrieval(place, "ask", "queries.jsonl", "--", "cat said.txt; : {query}")
+    if said == "d":
+        assert done.status == 0, done.stderr
+        row = json.loads((place / "results.jsonl").read_text())
+        assert [result["id"] for result in row["results"]] == ["d"]
+    else:
+        assert done.status == 1
+        assert f"query 'q2': {said}" in done.stderr
+
+
+def test_what_was_cut_is_not_judged_as_if_it_were_whole(place: Path) -> None:
+    row = json.dumps({"id": "q2", "results": [f"x{n}" for n in range(119)] + ["d"]})
+    (place / "search.py").write_text(f"print({row!r})")
+    command = ("--", sys.executable, "search.py")
+    asked = ("score", "golden.jsonl", "results.jsonl")
+    assert retrieval(place, "ask", "queries.jsonl", *command).status == 0
+    assert retrieval(place, *asked, "--k", "100").metrics["hit_rate"] == 0.0
+    shallow = retrieval(place, *asked, "--k", "120")
+    assert shallow.status == 1
+    assert "only 100 results were kept for query 'q2', and --k is 120; ask again" in shallow.stderr
+    assert retrieval(place, "ask", "queries.jsonl", "--k", "120", *command).status == 0
+    assert retrieval(place, *asked, "--k", "200").metrics["hit_rate"] == 0.5, "there is no more"
+
+
+@pytest.mark.parametrize("wait", ["nan", "-1", "0", "inf", "soon"])
+def test_a_time_limit_that_never_comes_is_refused(place: Path, wait: str) -> None:
+    done = retrieval(place, "ask", "queries.jsonl", f"--timeout={wait}", "--", "sleep", "30")
+    assert done.status == 2
+    assert "is no number of seconds above 0" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody tells the end")
+def test_nobody_sleeps_while_a_command_that_is_clocked_comes_to_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A pause between two looks would be clocked with a short command."""
+    monkeypatch.syspath_prepend(str(PROGRAM.parents[1] / "checklist"))
+    processes = importlib.import_module("processes")
+    given: dict[str, Any] = {"cwd": Path("/"), "env": dict(os.environ), "stdin": b""}
+    calls: list[object] = []
+    sys.setprofile(lambda _, event, called: calls.append(called) if event == "c_call" else None)
+    try:
+        ended = processes.run("sleep 0.3; exit 3", **given, timeout_s=100.0, cancel=Event())
+        late = processes.run("sleep 60", **given, timeout_s=0.2, cancel=Event())
+    finally:
+        sys.setprofile(None)
+    assert (ended.status, ended.problem) == (3, "exit 3")
+    assert ended.seconds > 0.25
+    assert late.problem == "took longer than 0.2 s"
+    assert os.pidfd_open in calls, "the profile has seen what was called"
+    assert time.sleep not in calls
 
 
 @pytest.mark.parametrize(
@@ -224,8 +376,8 @@ def test_a_query_is_never_read_by_the_shell(place: Path) -> None:
         ("raise SystemExit(3)", "exit 3"),
         ("print('hello')", "no line of the output has results ('hello"),
         ("print('[' * 100000)", "no line of the output has results"),
-        ('print(\'{"id": "q9", "results": []}\')', "answers `q9`, which is no query"),
-        ('print(\'{"id": "q1", "results": []}\\n\' * 2)', "answers `q1` a second time"),
+        ('print(\'{"id": "q9", "results": []}\')', "answers 'q9', which is no query"),
+        ('print(\'{"id": "q1", "results": []}\\n\' * 2)', "answers 'q1' a second time"),
         ('print(\'{"id": "q1", "results": {}}\')', "`results` must be a list"),
         ('print(\'{"id": "q1", "results": [{"text": "x"}]}\')', "every result needs an `id`"),
         ("import time; time.sleep(60)", "took longer than 1 s"),
@@ -264,19 +416,53 @@ def test_queries_are_printed_without_what_is_known_of_them(place: Path) -> None:
     (place / "queries.jsonl").write_text('{"id": "q1", "query": "blue lamp"}\n')
     wrong = retrieval(place, "check", "golden.jsonl", "queries.jsonl")
     assert wrong.status == 2
-    assert "query `q1` is another one in golden.jsonl" in wrong.stderr
+    assert "query 'q1' is another one in golden.jsonl" in wrong.stderr
+
+
+ODD = [{"id": "q1", "query": "caf\u00e9 \u2603 \ud800", "relevant": {"a": 3}, "keywords": ["x"]}]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "iso-8859-1", "utf-8"])
+def test_queries_are_in_utf_8_wherever_they_are_printed(place: Path, encoding: str) -> None:
+    lines(place / "golden.jsonl", ODD)
+    done = retrieval(place, "queries", "golden.jsonl", PYTHONIOENCODING=encoding)
+    assert done.status == 0, done.stderr
+    assert "caf\u00e9 \u2603" in done.stdout
+    (place / "queries.jsonl").write_text(done.stdout, encoding="utf-8")
+    assert retrieval(place, "check", "golden.jsonl", "queries.jsonl").status == 0
+    asked = ("score", "golden.jsonl", "results.jsonl")
+    scored = retrieval(place, *asked, PYTHONIOENCODING=encoding)
+    assert scored.status == 0, scored.stderr
+    assert scored.metrics["mrr"] == pytest.approx(1 / 3)
+
+
+def test_a_result_that_cannot_be_written_is_one_line(place: Path) -> None:
+    asked = ("score", "golden.jsonl", "results.jsonl")
+    done = retrieval(place, *asked, SWARM_RESULT=str(place / "none" / "result"))
+    assert done.status == 2
+    assert "none/result cannot be written: No such file" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_key_that_is_there_twice_is_a_mistake(place: Path) -> None:
+    row = '{"id": "q1", "query": "x", "relevant": {"a": 3, "a": 0}}\n'
+    (place / "golden.jsonl").write_text(row)
+    done = retrieval(place, "score", "golden.jsonl", "results.jsonl")
+    assert done.status == 2
+    assert "golden.jsonl:1: not JSON: the key 'a' is there twice" in done.stderr
 
 
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"id": "q1", "query": "twice", "relevant": {"a": 1}}, "`q1` is there already, in line 3"),
+        ({"id": "q1", "query": "twice", "relevant": {"a": 1}}, "'q1' is there already, in line 3"),
         ({"id": "q9", "query": " ", "relevant": {}}, "`query` must be a text"),
-        ({"id": "q9", "query": "x", "relevant": {"a": 4}}, "the grade of `a` is 4"),
-        ({"id": "q9", "query": "x", "relevant": {"a": True}}, "the grade of `a` is True"),
+        ({"id": "q9", "query": "x", "relevant": {"a": 4}}, "the grade of 'a' is 4"),
+        ({"id": "q9", "query": "x", "relevant": {"a": True}}, "the grade of 'a' is True"),
         ({"id": "q9", "query": "x", "relevant": ["a"]}, "must map ids to grades"),
         ({"id": "q9", "query": "x", "relevnt": {}}, "unknown key `relevnt`; there are"),
         ({"id": "q9", "query": "x", "relevant": {}, "keywords": "a"}, "must be a list of texts"),
+        ({"id": "q9", "query": "x", "relevant": {}, "keywords": ["  "]}, "that are not empty"),
         ({"id": "q9", "query": "x", "relevant": {}, "held_out": 1}, "must be true or false"),
         (["q9"], "not a JSON object"),
     ],
@@ -310,17 +496,27 @@ BOOKS = [
 ]
 
 
+LISTS = ("lists", "items.jsonl", "results.jsonl", "--queries", "queries.jsonl")
+
+
+def shelves(place: Path, items: list[Any], shown: dict[str, list[str]]) -> None:
+    """Lay out items, and lists of them for `r1` and `r2`."""
+    lines(place / "items.jsonl", items)
+    lines(place / "queries.jsonl", [{"id": name, "query": "what"} for name in ("r1", "r2")])
+    rows = [{"id": name, "results": results} for name, results in shown.items()]
+    lines(place / "results.jsonl", rows)
+
+
 def test_how_varied_a_list_is(place: Path) -> None:
     """Distances: b1-b2 0, b1-b3 and b2-b3 2/3, all others 1."""
-    lines(place / "items.jsonl", BOOKS)
-    shown = [{"id": "r1", "results": ["b1", "b2", "b3"]}, {"id": "r2", "results": ["b1", "b4"]}]
-    lines(place / "results.jsonl", shown)
-    done = retrieval(place, "lists", "items.jsonl", "results.jsonl")
+    shelves(place, BOOKS, {"r1": ["b1", "b2", "b3"], "r2": ["b1", "b4"]})
+    done = retrieval(place, *LISTS)
     assert done.status == 0, done.stderr
     # The tags of r1 are crime 3, dark 2, funny 1; of r2 each of three once.
     simpson = [1 - (9 + 4 + 1) / 36, 1 - 3 / 9]
     assert done.metrics == {
         "lists": 2,
+        "unanswered": 0,
         "diversity": pytest.approx((4 / 9 + 1) / 2, abs=1e-6),
         "density": pytest.approx((1 / 3 + 0) / 2),
         "simpson": pytest.approx(sum(simpson) / 2),
@@ -328,15 +524,64 @@ def test_how_varied_a_list_is(place: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("second", [{}, {"r2": []}])
+def test_a_list_that_is_missing_or_empty_counts_as_one_without_variety(
+    place: Path, second: dict[str, list[str]]
+) -> None:
+    shelves(place, BOOKS, {"r1": ["b1", "b4"]} | second)
+    done = retrieval(place, *LISTS)
+    assert done.metrics == {
+        "lists": 2,
+        "unanswered": 0 if second else 1,
+        "diversity": 0.5,
+        "density": 0.5,
+        "simpson": pytest.approx((1 - 3 / 9) / 2),
+        "coverage": 0.5,
+    }
+
+
+def test_a_list_that_nobody_asked_for_is_refused(place: Path) -> None:
+    shelves(place, BOOKS, {"r1": ["b1"], "r2": ["b2"], "r3\nMETRIC diversity=1": ["b1", "b4"]})
+    done = retrieval(place, *LISTS)
+    assert (done.status, done.stdout) == (1, "")
+    assert "a list for 'r3\\nMETRIC diversity=1', which is no query" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ((), "one of the arguments --golden --queries is required"),
+        (("--queries", "queries.jsonl", "--golden", "golden.jsonl"), "not allowed with"),
+        (("--queries", "queries.jsonl", "--held-out"), "--held-out needs --golden"),
+        (("--queries", "queries.jsonl", "--radius", "nan"), "'nan' is no distance above 0"),
+    ],
+)
+def test_options_that_say_nothing_of_lists_are_refused(
+    place: Path, options: tuple[str, ...], said: str
+) -> None:
+    shelves(place, BOOKS, {"r1": ["b1"]})
+    done = retrieval(place, *LISTS[:3], *options)
+    assert (done.status, done.metrics) == (2, {})
+    assert said in done.stderr
+
+
 def test_vectors_are_compared_by_their_angle(place: Path) -> None:
     vectors = [[1.0, 0.0], [2.0, 0.0], [0.0, 5.0], [-1.0, 0.0]]
     rows = [{"id": f"b{n}", "vector": vector} for n, vector in enumerate(vectors, 1)]
-    lines(place / "items.jsonl", rows)
-    lines(place / "results.jsonl", [{"id": "r1", "results": ["b1", "b2", "b3"]}])
-    done = retrieval(place, "lists", "items.jsonl", "results.jsonl")
-    assert done.metrics["diversity"] == pytest.approx(2 / 3)
-    assert done.metrics["coverage"] == 0.75
+    shelves(place, rows, {"r1": ["b1", "b2", "b3"], "r2": ["b1", "b4"]})
+    done = retrieval(place, *LISTS)
+    assert done.metrics["diversity"] == pytest.approx((2 / 3 + 1) / 2)
+    assert done.metrics["coverage"] == 1.0
     assert "simpson" not in done.metrics
+
+
+@pytest.mark.parametrize("size", [1e200, 1e-200, 1e308, 5e-324])
+def test_how_long_a_vector_is_says_nothing(place: Path, size: float) -> None:
+    vectors = [[size, size], [size, 0.0], [1.0, 1.0]]
+    rows = [{"id": f"b{n}", "vector": vector} for n, vector in enumerate(vectors, 1)]
+    shelves(place, rows, {"r1": ["b1", "b2"], "r2": ["b1", "b3"]})
+    done = retrieval(place, *LISTS)
+    assert done.metrics["diversity"] == pytest.approx((1 - math.sqrt(0.5)) / 2)
 
 
 def test_relevance_is_the_gain_of_the_lists(place: Path) -> None:
@@ -353,6 +598,12 @@ def test_relevance_is_the_gain_of_the_lists(place: Path) -> None:
     assert done.metrics["relevance"] == pytest.approx(0.5 / 2)
     assert done.metrics["diversity"] == pytest.approx(4 / 9 / 2)
     assert done.metrics["density"] == pytest.approx((1 / 3 + 1) / 2), "an empty list has no variety"
+    assert done.metrics["simpson"] == pytest.approx((1 - (9 + 4 + 1) / 36) / 2)
+    golden = [{"id": "r1", "query": "Ann", "relevant": {}, "keywords": ["dark"]}]
+    lines(place / "golden.jsonl", golden)
+    done = retrieval(place, *asked)
+    assert done.status == 2
+    assert "there is no query with a relevant result to judge by" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -361,20 +612,20 @@ def test_relevance_is_the_gain_of_the_lists(place: Path) -> None:
         ({"id": "b9"}, "an item needs `tags` or a `vector`"),
         ({"id": "b9", "vector": [0, 0]}, "a `vector` of zeros has no direction"),
         ({"id": "b9", "vector": [1, 0]}, "or all need tags"),
-        ({"id": "b1", "tags": ["x"]}, "the id `b1` is there already"),
+        ({"id": "b9", "vector": [10**400, 0]}, "must be a list of numbers"),
+        ({"id": "b1", "tags": ["x"]}, "the id 'b1' is there already"),
     ],
 )
 def test_a_mistake_in_items_has_its_line(place: Path, row: Any, said: str) -> None:
     lines(place / "items.jsonl", [*BOOKS, row])
-    done = retrieval(place, "lists", "items.jsonl", "results.jsonl")
+    done = retrieval(place, *LISTS)
     assert done.status == 2
     assert "items.jsonl:7: " in done.stderr
     assert said in done.stderr
 
 
 def test_what_is_no_item_is_the_fault_of_the_search(place: Path) -> None:
-    lines(place / "items.jsonl", BOOKS)
-    lines(place / "results.jsonl", [{"id": "r1", "results": ["b1", "b7"]}])
-    done = retrieval(place, "lists", "items.jsonl", "results.jsonl")
+    shelves(place, BOOKS, {"r1": ["b1", "b7"]})
+    done = retrieval(place, *LISTS)
     assert done.status == 1
-    assert "list `r1` has `b7`, which is no item" in done.stderr
+    assert "list 'r1' has 'b7', which is no item" in done.stderr
