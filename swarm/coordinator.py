@@ -410,6 +410,7 @@ class Coordinator:
                 purpose=action.purpose,
                 experiment=action.experiment,
                 cases=action.cases,
+                guarded=self.state.targets[action.target].measured(action.commit),
                 pack=self._pack(slot.node, action.commit),
             )
         )

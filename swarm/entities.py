@@ -241,6 +241,10 @@ class Target:
         """Give the record of a commit on a kind of machine; empty if it was never measured."""
         return self.records.get((self.tree_of[commit], machine)) or Record()
 
+    def measured(self, commit: str) -> bool:
+        """Tell whether a measurement of a commit was good, on any kind of machine."""
+        return any(self.record(commit, machine).runs for machine in self.spreads)
+
     def spread(self, machine: str) -> Spread:
         """Give the pooled spread on a kind of machine."""
         return self.spreads.get(machine) or Spread()

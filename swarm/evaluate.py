@@ -195,6 +195,7 @@ def evaluate(
     log: Path,
     gpus: str,
     cases: tuple[str, ...] | None = None,
+    guarded: bool = False,
     final: bool = False,
     cancel: Event | None = None,
     launcher: Mapping[str, str] | None = None,
@@ -213,6 +214,7 @@ def evaluate(
         log: all that is printed.
         gpus: the value of CUDA_VISIBLE_DEVICES.
         cases: those of a suite that are to be run, None for all.
+        guarded: whether the commit has passed its guards before; then they are not run again.
         final: whether the harness's `final` is asked for, after a good run.
         cancel: ends it.
         launcher: the environment to pass on from.
@@ -228,8 +230,7 @@ def evaluate(
     bench = _Bench(harness, rooms, prefix, sandbox, env, log, cancel, way)
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
-    # A part of a suite is only run of a commit that has passed the guards with all of it.
-    if harness.guard and cases is None:
+    if harness.guard and not guarded:
         failure = bench.guard()
         if failure is not None:
             return Result({}, "", failure, 0.0, 0.0)

@@ -113,6 +113,8 @@ class MeasureJob:
     experiment: int | None
     cases: tuple[str, ...] | None = None
     """The cases of a suite to be run; None for all."""
+    guarded: bool = False
+    """Whether the commit has passed its guards before."""
     pack: bytes | None = None
     """Objects that the slot's node lacks."""
 
@@ -375,6 +377,7 @@ class Bench:
                 log=log,
                 gpus=self._gpus,
                 cases=job.cases,
+                guarded=job.guarded,
                 final=job.purpose == "final",
                 cancel=cancel,
                 way=way,

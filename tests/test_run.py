@@ -163,6 +163,10 @@ def test_every_way_to_fail_is_a_verdict(tmp_path: Path) -> None:
     assert state.reason == "every proposer has tried all it can think of"
     log = opened.rundir.path / state.experiments[2].logs[0]
     assert "swarm: run" in log.read_text()
+    (kept,) = (e for e in state.experiments.values() if e.verdict == "keep")
+    guarded = ["swarm: guard" in (opened.rundir.path / log).read_text() for log in kept.logs]
+    assert len(guarded) > 1
+    assert guarded == [True] + [False] * (len(guarded) - 1), "the guards run once a commit"
     for number, experiment in state.experiments.items():
         if experiment.proposal.commit:
             ref = f"refs/swarm/toy/experiments/{number}"
