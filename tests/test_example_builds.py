@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import shutil
 import socket
 import subprocess
@@ -71,21 +72,53 @@ def value(target: Target, commit: str) -> float:
 
 @pytest.fixture
 def quick(clone: Path) -> Path:
-    """With a guard that builds once, and a clock that is read less often."""
-    example = clone / "harness" / "builds" / "example"
-    apply_diff((example / "patches" / "ci" / "01-once.diff").read_text(), example)
+    """With a clock that is read less often."""
     config = clone / "configs" / "build-time.yaml"
-    assert "--repeats 9" in config.read_text()
-    config.write_text(config.read_text().replace("--repeats 9", "--repeats 3"))
+    often = "--repeats 9 --warmup 1"
+    assert often in config.read_text()
+    config.write_text(config.read_text().replace(often, "--repeats 3 --warmup 0"))
     git(clone, "commit", "-q", "-a", "-m", "quicker")
     return clone
 
 
-def test_a_bundle_becomes_small_and_does_what_it_did(quick: Path) -> None:
-    state = played(quick, "bundle-size")
+def tricked(clone: Path, name: str, *lines: str) -> str | None:
+    """Give the verdict on a build script whose end does something else than to build."""
+    example = clone / "harness" / "builds" / "example"
+    script = (example / "build.py").read_text()
+    end = "    bundle(collect())\n"
+    assert script.endswith(end)
+    changed = script.removesuffix(end) + "".join(f"    {line}\n" for line in lines)
+    was, now = (text.splitlines(keepends=True) for text in (script, changed))
+    diff = difflib.unified_diff(was, now, "a/build.py", "b/build.py")
+    patches = clone.parent / "tricks"
+    patches.mkdir()
+    (patches / "01.diff").write_text(f"A trick\n\n{''.join(diff)}")
+    proposer = f"agents=[{{count: 1, proposer: {{kind: scripted, patches: {patches}}}}}]"
+    (verdict,) = fates(played(clone, name, proposer, "budget.experiments=1")).values()
+    return verdict
+
+
+def test_a_bundle_becomes_small_and_does_what_it_did(clone: Path) -> None:
+    state = played(clone, "bundle-size")
     assert fates(state) == SIZES
     (target,) = state.targets.values()
     assert value(target, target.best) < 0.1 * value(target, target.info.base)
+
+
+def test_the_bundle_that_is_measured_is_the_one_that_is_tested(clone: Path) -> None:
+    """A build that knows from its parents whether it is for the tests, and else leaves a byte."""
+    asked = (
+        "from os import getppid",
+        "parent = Path(f'/proc/{getppid()}/cmdline').read_bytes()",
+        "bundle(collect())",
+        "'test_bundle' in str(parent) or (DIST / 'units.pyz').write_bytes(b'x')",
+    )
+    assert tricked(clone, "bundle-size", *asked) == "crash"
+
+
+def test_a_build_that_builds_nothing_where_it_is_timed_is_not_fast(quick: Path) -> None:
+    aside = "ROOT.name == 'copy' or bundle(collect())"
+    assert tricked(quick, "build-time", aside) == "crash"
 
 
 def test_a_build_becomes_fast_in_a_fresh_checkout(quick: Path) -> None:
@@ -128,27 +161,41 @@ def test_without_an_engine_the_config_says_what_is_missing() -> None:
         image_size()
 
 
-def test_the_size_of_an_image_is_read_from_what_docker_says(tmp_path: Path) -> None:
+ANSWERS = 'shift 4; exec python3 -I "$BUNDLE" "$@"'
+FORESEEN = "echo 3000 m"
+
+
+@pytest.mark.parametrize(
+    ("answers", "status"), [(ANSWERS, 0), (FORESEEN, 1)], ids=["answers", "foreseen"]
+)
+def test_an_image_that_answers_has_the_size_that_docker_says(
+    tmp_path: Path, answers: str, status: int
+) -> None:
     """No engine runs here: a stand-in says what `docker` would, and the config's words are run."""
     target = image_size(*NO_ENGINE).target
     assert isinstance(target.run, str)
     stand_in = tmp_path / "docker"
     stand_in.write_text(
         '#!/bin/sh\ncase "$1 $2" in\n"build --quiet") echo sha256:abc ;;\n'
-        '"run --rm") test "$4" = sha256:abc && echo 3000 m ;;\n'
+        f'"run --rm") test "$4" = sha256:abc || exit 9; {answers} ;;\n'
         '"image inspect") test "$5" = sha256:abc && echo 123456789 ;;\n'
-        '"image rm") ;;\n*) exit 9 ;;\nesac\n'
+        '"image rm") echo "$4" >> "$REMOVED" ;;\n*) exit 9 ;;\nesac\n'
     )
     stand_in.chmod(0o755)
+    shutil.copytree(EXAMPLE, tmp_path / "example")
+    subprocess.run([sys.executable, "build.py"], cwd=tmp_path / "example", check=True)
+    env = {
+        "PATH": f"{tmp_path}:{Path(sys.executable).parent}:/usr/bin:/bin",
+        "BUNDLE": str(tmp_path / "example" / "dist" / "units.pyz"),
+        "REMOVED": str(tmp_path / "removed"),
+        "SWARM_SEED": "123456789",
+    }
     done = subprocess.run(
-        ["/bin/sh", "-c", target.run],
-        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-        check=False,
+        ["/bin/sh", "-c", target.run], env=env, capture_output=True, text=True, check=False
     )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "METRIC bytes=123456789\n" in done.stdout
+    assert (done.returncode, done.stderr) == (status, "")
+    assert ("METRIC bytes=123456789\n" in done.stdout) == (status == 0)
+    assert (tmp_path / "removed").read_text() == "sha256:abc\n", "also where it has no answer"
 
 
 def test_a_socket_is_reached_through_read_only_and_not_without(tmp_path: Path) -> None:

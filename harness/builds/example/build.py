@@ -63,11 +63,9 @@ def bundle(files):
     """Write the bundle."""
     shutil.rmtree(DIST, ignore_errors=True)
     DIST.mkdir()
-    with open(DIST / "units.pyz", "wb") as out:
-        out.write(b"#!/usr/bin/env python3\n")
-        with zipfile.ZipFile(out, "w") as archive:
-            for name, data in files.items():
-                archive.writestr(name, data)
+    with zipfile.ZipFile(DIST / "units.pyz", "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
 
 
 if __name__ == "__main__":
