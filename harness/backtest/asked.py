@@ -111,7 +111,7 @@ def _forecast(said: str, field: Field, number: int) -> Forecast:
             found: object = json.loads(text)
             if isinstance(found, dict):
                 return forecast(_keyed(cast("dict[str, Any]", found), field), field, number)
-        except (ValueError, BreachError):
+        except (ValueError, RecursionError, BreachError):
             continue
     last = said.strip().rsplit("\n", 1)[-1].strip()
     try:

@@ -685,6 +685,7 @@ def test_a_result_that_cannot_be_written_and_labels_that_cannot_be_shown(tmp_pat
 
 # --- a text for a model -----------------------------------------------------------------------
 
+NESTED = '{"p": ' + "[" * 10**5 + "]" * 10**5 + "}"
 TEXT = "Past:\n{history}\nNow: {event}\nWhich of {labels}? Answer with JSON."
 
 
@@ -729,7 +730,7 @@ def test_a_model_is_asked_with_the_text_and_what_was_known(tmp_path: Path) -> No
 
 def test_a_number_or_plain_labels_are_an_answer_and_all_else_is_silence(tmp_path: Path) -> None:
     write(tmp_path, [True, False, True, True])
-    answers = {"01": "0.9", "02": '{"true": 0.1, "false": 0.9}', "03": "It will rain.",
+    answers = {"01": "0.9", "02": '{"true": 0.1, "false": 0.9}', "03": f"It will rain. {NESTED}",
                "04": '{"p": 7} or rather {"p": 0.9}'}  # fmt: skip
     done, _ = asking(tmp_path, lambda text: answers[text.split("2024-01-")[-1][:2]])
     assert done.metrics["coverage"] == 0.75
