@@ -76,7 +76,7 @@ def quick(clone: Path) -> Path:
     config = clone / "configs" / "build-time.yaml"
     often = "--repeats 9 --warmup 1"
     assert often in config.read_text()
-    config.write_text(config.read_text().replace(often, "--repeats 3 --warmup 0"))
+    config.write_text(config.read_text().replace(often, "--repeats 3 --warmup 1"))
     git(clone, "commit", "-q", "-a", "-m", "quicker")
     return clone
 
@@ -127,7 +127,8 @@ def test_a_build_becomes_fast_in_a_fresh_checkout(quick: Path) -> None:
     found = fates(state)
     assert found["Read the table of units once"] == "keep"
     assert found["Work with floats"] == "guard_failed"
-    assert found["Compress as hard as it goes"] in ("guard_failed", "invalid")
+    # The last patch stands on the one before; it does not fit where that was taken for nothing.
+    assert state.experiments[5].verdict in ("guard_failed", "invalid")
     (target,) = state.targets.values()
     assert value(target, target.best) < 0.7 * value(target, target.info.base)
     remembers = next(e for e in state.experiments.values() if e.number == 3)

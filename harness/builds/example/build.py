@@ -59,13 +59,13 @@ def collect():
     return files
 
 
-def bundle(files):
-    """Write the bundle."""
+def bundle(files, method=zipfile.ZIP_STORED):
+    """Write the bundle: without dates, so that it is the same every time."""
     shutil.rmtree(DIST, ignore_errors=True)
     DIST.mkdir()
     with zipfile.ZipFile(DIST / "units.pyz", "w") as archive:
         for name, data in files.items():
-            archive.writestr(name, data)
+            archive.writestr(zipfile.ZipInfo(name), data, method)
 
 
 if __name__ == "__main__":
