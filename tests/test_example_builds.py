@@ -81,21 +81,11 @@ def quick(clone: Path) -> Path:
     return clone
 
 
-def tricked(clone: Path, name: str, *lines: str) -> str | None:
-    """Give the verdict on a build script whose end does something else than to build."""
-    example = clone / "harness" / "builds" / "example"
-    script = (example / "build.py").read_text()
+def ending(script: str, *lines: str) -> str:
+    """Give the build script with another end."""
     end = "    bundle(collect())\n"
     assert script.endswith(end)
-    changed = script.removesuffix(end) + "".join(f"    {line}\n" for line in lines)
-    was, now = (text.splitlines(keepends=True) for text in (script, changed))
-    diff = difflib.unified_diff(was, now, "a/build.py", "b/build.py")
-    patches = clone.parent / "tricks"
-    patches.mkdir()
-    (patches / "01.diff").write_text(f"A trick\n\n{''.join(diff)}")
-    proposer = f"agents=[{{count: 1, proposer: {{kind: scripted, patches: {patches}}}}}]"
-    (verdict,) = fates(played(clone, name, proposer, "budget.experiments=1")).values()
-    return verdict
+    return script.removesuffix(end) + "".join(f"    {line}\n" for line in lines)
 
 
 def test_a_bundle_becomes_small_and_does_what_it_did(clone: Path) -> None:
@@ -107,18 +97,53 @@ def test_a_bundle_becomes_small_and_does_what_it_did(clone: Path) -> None:
 
 def test_the_bundle_that_is_measured_is_the_one_that_is_tested(clone: Path) -> None:
     """A build that knows from its parents whether it is for the tests, and else leaves a byte."""
-    asked = (
+    script = (clone / "harness" / "builds" / "example" / "build.py").read_text()
+    changed = ending(
+        script,
         "from os import getppid",
         "parent = Path(f'/proc/{getppid()}/cmdline').read_bytes()",
         "bundle(collect())",
         "'test_bundle' in str(parent) or (DIST / 'units.pyz').write_bytes(b'x')",
     )
-    assert tricked(clone, "bundle-size", *asked) == "crash"
+    was, now = (text.splitlines(keepends=True) for text in (script, changed))
+    diff = difflib.unified_diff(was, now, "a/build.py", "b/build.py")
+    patches = clone.parent / "tricks"
+    patches.mkdir()
+    (patches / "01.diff").write_text(f"A trick\n\n{''.join(diff)}")
+    proposer = f"agents=[{{count: 1, proposer: {{kind: scripted, patches: {patches}}}}}]"
+    state = played(clone, "bundle-size", proposer, "budget.experiments=1")
+    assert fates(state) == {"A trick": "crash"}
 
 
-def test_a_build_that_builds_nothing_where_it_is_timed_is_not_fast(quick: Path) -> None:
-    aside = "ROOT.name == 'copy' or bundle(collect())"
-    assert tricked(quick, "build-time", aside) == "crash"
+ASIDE = ("ROOT.name == 'copy' or bundle(collect())",)
+LEFT = ("mark = ROOT / 'mark'", "assert not mark.exists()", "mark.touch()", "bundle(collect())")
+
+
+@pytest.mark.parametrize(("end", "said"), [(ASIDE, "exit 1"), (LEFT, "METRIC cpu_relative=")])
+def test_a_timed_build_builds_and_finds_nothing_of_another(
+    quick: Path, tmp_path: Path, end: tuple[str, ...], said: str
+) -> None:
+    """Scripts that build only where no clock runs, or do not bear what an earlier build has left."""
+    example = quick / "harness" / "builds" / "example"
+    script = example / "build.py"
+    script.write_text(ending(script.read_text(), *end))
+    target = configs.load(quick / "configs" / "build-time.yaml", ()).target
+    assert isinstance(target.run, str)
+    env = {
+        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+        "SWARM_HARNESS": str(TOP / "harness"),
+        "TMPDIR": str(tmp_path),
+    }
+    done = subprocess.run(
+        ["/bin/sh", "-c", target.run],
+        cwd=example,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert said in done.stdout + done.stderr, done
+    assert (done.returncode == 0) == (end == LEFT)
 
 
 def test_a_build_becomes_fast_in_a_fresh_checkout(quick: Path) -> None:
