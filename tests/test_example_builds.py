@@ -119,11 +119,13 @@ ASIDE = ("ROOT.name == 'copy' or bundle(collect())",)
 LEFT = ("mark = ROOT / 'mark'", "assert not mark.exists()", "mark.touch()", "bundle(collect())")
 
 
-@pytest.mark.parametrize(("end", "said"), [(ASIDE, "exit 1"), (LEFT, "METRIC cpu_relative=")])
+@pytest.mark.parametrize(
+    ("end", "said"), [(ASIDE, "exit 1"), (LEFT, "METRIC cpu_relative=")], ids=["aside", "left"]
+)
 def test_a_timed_build_builds_and_finds_nothing_of_another(
     quick: Path, tmp_path: Path, end: tuple[str, ...], said: str
 ) -> None:
-    """Scripts that build only where no clock runs, or do not bear what an earlier build has left."""
+    """One script builds only off the clock, one does not bear what an earlier build has left."""
     example = quick / "harness" / "builds" / "example"
     script = example / "build.py"
     script.write_text(ending(script.read_text(), *end))
