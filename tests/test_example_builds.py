@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import shutil
 import socket
 import subprocess
@@ -71,21 +72,80 @@ def value(target: Target, commit: str) -> float:
 
 @pytest.fixture
 def quick(clone: Path) -> Path:
-    """With a guard that builds once, and a clock that is read less often."""
-    example = clone / "harness" / "builds" / "example"
-    apply_diff((example / "patches" / "ci" / "01-once.diff").read_text(), example)
+    """With a clock that is read less often."""
     config = clone / "configs" / "build-time.yaml"
-    assert "--repeats 9" in config.read_text()
-    config.write_text(config.read_text().replace("--repeats 9", "--repeats 3"))
+    often = "--repeats 9 --warmup 1"
+    assert often in config.read_text()
+    config.write_text(config.read_text().replace(often, "--repeats 3 --warmup 1"))
     git(clone, "commit", "-q", "-a", "-m", "quicker")
     return clone
 
 
-def test_a_bundle_becomes_small_and_does_what_it_did(quick: Path) -> None:
-    state = played(quick, "bundle-size")
+def ending(script: str, *lines: str) -> str:
+    """Give the build script with another end."""
+    end = "    bundle(collect())\n"
+    assert script.endswith(end)
+    return script.removesuffix(end) + "".join(f"    {line}\n" for line in lines)
+
+
+def test_a_bundle_becomes_small_and_does_what_it_did(clone: Path) -> None:
+    state = played(clone, "bundle-size")
     assert fates(state) == SIZES
     (target,) = state.targets.values()
     assert value(target, target.best) < 0.1 * value(target, target.info.base)
+
+
+def test_the_bundle_that_is_measured_is_the_one_that_is_tested(clone: Path) -> None:
+    """A build that knows from its parents whether it is for the tests, and else leaves a byte."""
+    script = (clone / "harness" / "builds" / "example" / "build.py").read_text()
+    changed = ending(
+        script,
+        "from os import getppid",
+        "parent = Path(f'/proc/{getppid()}/cmdline').read_bytes()",
+        "bundle(collect())",
+        "'test_bundle' in str(parent) or (DIST / 'units.pyz').write_bytes(b'x')",
+    )
+    was, now = (text.splitlines(keepends=True) for text in (script, changed))
+    diff = difflib.unified_diff(was, now, "a/build.py", "b/build.py")
+    patches = clone.parent / "tricks"
+    patches.mkdir()
+    (patches / "01.diff").write_text(f"A trick\n\n{''.join(diff)}")
+    proposer = f"agents=[{{count: 1, proposer: {{kind: scripted, patches: {patches}}}}}]"
+    state = played(clone, "bundle-size", proposer, "budget.experiments=1")
+    assert fates(state) == {"A trick": "crash"}
+
+
+ASIDE = ("ROOT.name == 'copy' or bundle(collect())",)
+LEFT = ("mark = ROOT / 'mark'", "assert not mark.exists()", "mark.touch()", "bundle(collect())")
+
+
+@pytest.mark.parametrize(
+    ("end", "said"), [(ASIDE, "exit 1"), (LEFT, "METRIC cpu_relative=")], ids=["aside", "left"]
+)
+def test_a_timed_build_builds_and_finds_nothing_of_another(
+    quick: Path, tmp_path: Path, end: tuple[str, ...], said: str
+) -> None:
+    """One script builds only off the clock, one does not bear what an earlier build has left."""
+    example = quick / "harness" / "builds" / "example"
+    script = example / "build.py"
+    script.write_text(ending(script.read_text(), *end))
+    target = configs.load(quick / "configs" / "build-time.yaml", ()).target
+    assert isinstance(target.run, str)
+    env = {
+        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+        "SWARM_HARNESS": str(TOP / "harness"),
+        "TMPDIR": str(tmp_path),
+    }
+    done = subprocess.run(
+        ["/bin/sh", "-c", target.run],
+        cwd=example,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert said in done.stdout + done.stderr, done
+    assert (done.returncode == 0) == (end == LEFT)
 
 
 def test_a_build_becomes_fast_in_a_fresh_checkout(quick: Path) -> None:
@@ -94,7 +154,8 @@ def test_a_build_becomes_fast_in_a_fresh_checkout(quick: Path) -> None:
     found = fates(state)
     assert found["Read the table of units once"] == "keep"
     assert found["Work with floats"] == "guard_failed"
-    assert found["Compress as hard as it goes"] in ("guard_failed", "invalid")
+    # The last patch stands on the one before; it does not fit where that was taken for nothing.
+    assert state.experiments[5].verdict in ("guard_failed", "invalid")
     (target,) = state.targets.values()
     assert value(target, target.best) < 0.7 * value(target, target.info.base)
     remembers = next(e for e in state.experiments.values() if e.number == 3)
@@ -128,27 +189,41 @@ def test_without_an_engine_the_config_says_what_is_missing() -> None:
         image_size()
 
 
-def test_the_size_of_an_image_is_read_from_what_docker_says(tmp_path: Path) -> None:
+ANSWERS = 'shift 4; exec python3 -I "$BUNDLE" "$@"'
+FORESEEN = "echo 3000 m"
+
+
+@pytest.mark.parametrize(
+    ("answers", "status"), [(ANSWERS, 0), (FORESEEN, 1)], ids=["answers", "foreseen"]
+)
+def test_an_image_that_answers_has_the_size_that_docker_says(
+    tmp_path: Path, answers: str, status: int
+) -> None:
     """No engine runs here: a stand-in says what `docker` would, and the config's words are run."""
     target = image_size(*NO_ENGINE).target
     assert isinstance(target.run, str)
     stand_in = tmp_path / "docker"
     stand_in.write_text(
         '#!/bin/sh\ncase "$1 $2" in\n"build --quiet") echo sha256:abc ;;\n'
-        '"run --rm") test "$4" = sha256:abc && echo 3000 m ;;\n'
+        f'"run --rm") test "$4" = sha256:abc || exit 9; {answers} ;;\n'
         '"image inspect") test "$5" = sha256:abc && echo 123456789 ;;\n'
-        '"image rm") ;;\n*) exit 9 ;;\nesac\n'
+        '"image rm") echo "$4" >> "$REMOVED" ;;\n*) exit 9 ;;\nesac\n'
     )
     stand_in.chmod(0o755)
+    shutil.copytree(EXAMPLE, tmp_path / "example")
+    subprocess.run([sys.executable, "build.py"], cwd=tmp_path / "example", check=True)
+    env = {
+        "PATH": f"{tmp_path}:{Path(sys.executable).parent}:/usr/bin:/bin",
+        "BUNDLE": str(tmp_path / "example" / "dist" / "units.pyz"),
+        "REMOVED": str(tmp_path / "removed"),
+        "SWARM_SEED": "123456789",
+    }
     done = subprocess.run(
-        ["/bin/sh", "-c", target.run],
-        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-        check=False,
+        ["/bin/sh", "-c", target.run], env=env, capture_output=True, text=True, check=False
     )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "METRIC bytes=123456789\n" in done.stdout
+    assert (done.returncode, done.stderr) == (status, "")
+    assert ("METRIC bytes=123456789\n" in done.stdout) == (status == 0)
+    assert (tmp_path / "removed").read_text() == "sha256:abc\n", "also where it has no answer"
 
 
 def test_a_socket_is_reached_through_read_only_and_not_without(tmp_path: Path) -> None:

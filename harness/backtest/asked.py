@@ -5,6 +5,7 @@ there is nothing to be walled in; what the model has read about the time of the 
 """
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -45,7 +46,8 @@ def template(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--prompt: {path} cannot be read: {error}") from None
     if PLACES[0] not in text:
-        raise BreachError(f"{path} has no {PLACES[0]}, so that the model would not see the event")
+        what = f"{path} has no {PLACES[0]}, so that the model would not see the event"
+        raise BreachError(what, "in the text")
     return text
 
 
@@ -53,8 +55,14 @@ def walk(asking: Asking, field: Field, questions: Sequence[Question]) -> list[Fo
     """Ask about every event; no answer depends on another, so several are asked at once.
 
     Raises:
+        UsageError: nothing says where there is a model.
         ModelError: the server cannot be reached, or refuses.
     """
+    if not os.environ.get("SWARM_MODEL_URL"):
+        raise UsageError(
+            "--prompt: there is no model to ask; swarm sets $SWARM_MODEL_URL where the target has "
+            "a `provider`, and by hand it is the address of a server with the Messages API"
+        )
     cancel = Flag()
     server = Server(asking.form, cancel)
     known: list[Event] = []
@@ -103,7 +111,7 @@ def _forecast(said: str, field: Field, number: int) -> Forecast:
             found: object = json.loads(text)
             if isinstance(found, dict):
                 return forecast(_keyed(cast("dict[str, Any]", found), field), field, number)
-        except (ValueError, BreachError):
+        except (ValueError, RecursionError, BreachError):
             continue
     last = said.strip().rsplit("\n", 1)[-1].strip()
     try:

@@ -13,18 +13,19 @@ to the file named by SWARM_RESULT and prints them as METRIC lines.
 It owns the command line, the names of the metrics, the feedback, and the exit status: 0 measured,
 or invalid, 1 the candidate failed, 2 the command line or a file cannot be used.
 
-    SWARM_SEED      passed on to the candidate; also says how far it is walked a second time
+    SWARM_SEED      passed on to the candidate
     SWARM_RESULT    receives the metrics, or why there are none
 """
 
 import argparse
 import json
 import os
-import random
+import secrets
 import signal
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from io import TextIOWrapper
 from pathlib import Path
 from typing import NamedTuple, NoReturn, cast
 
@@ -45,6 +46,10 @@ from walk import BreachError, NoAnswerError, Question  # noqa: E402
 PARTS, FEWEST = 4, 20
 """Of the time in the feedback; and the fewest events of each: none is to tell of one event."""
 FEWEST_IN_BIN = 10
+LONG = 1e6
+"""A figure from here on is written with an exponent."""
+
+UNSHOWN = "how, where, and what it printed is not shown, as it has seen outcomes (`rehearse` does)"
 
 Given = argparse.Namespace
 
@@ -61,8 +66,8 @@ class Measured(NamedTuple):
 # --- the walk ---------------------------------------------------------------------------------
 
 
-def measure(given: Given, *, tell: bool) -> Measured:
-    """Walk the candidate through the events.
+def measure(given: Given, *, hidden: Sequence[Path] = ()) -> Measured:
+    """Walk the candidate through the events; `hidden` are files that it must not get at.
 
     Raises:
         UsageError: a file or the command line cannot be used.
@@ -70,13 +75,14 @@ def measure(given: Given, *, tell: bool) -> Measured:
         NoAnswerError: it failed.
     """
     field, walked = _questions(given)
-    go = _candidate(given, field, tell)
+    go = _candidate(given, field, hidden)
     said = go(walked)
     if given.prompt is None and not given.once and len(walked) > 1:
-        far = random.Random(f"{os.environ.get('SWARM_SEED', '0')} again").randrange(1, len(walked))
+        # Not from the seed, which the candidate has: it would know what is never compared.
+        far = 1 + secrets.randbelow(len(walked) - 1)
         walk.compare(said, go(walked[:far]))
     pairs = zip(walked, walk.judged(field, walked, said), strict=True)
-    counted = [(q, one) for q, one in pairs if _counts(q, given.since)]
+    counted = [(q, one) for q, one in pairs if _counts(q, field, given.since)]
     return Measured(field, counted, _figures(field, [one for _, one in counted]))
 
 
@@ -84,16 +90,22 @@ def _questions(given: Given) -> tuple[Field, list[Question]]:
     field = files.read(given.events, given.outcomes)
     until: datetime | None = given.until
     walked = walk.questions([e for e in field.events if until is None or e.at < until])
-    if not any(_counts(question, given.since) for question in walked):
+    if given.cases and not field.labels:
+        raise UsageError("--cases: a number is neither right nor wrong; cases are for labels")
+    if not any(given.since is None or q.event.at >= given.since for q in walked):
         raise UsageError(f"{given.events}: no event lies between --from and --until")
+    if not any(_counts(question, field, given.since) for question in walked):
+        raise UsageError(f"{given.events}: of no event that counts is an earlier outcome known")
     return field, walked
 
 
-def _counts(question: Question, since: datetime | None) -> bool:
-    return since is None or question.event.at >= since
+def _counts(question: Question, field: Field, since: datetime | None) -> bool:
+    """Tell whether an event is judged; a number only where the past has a mean to compare with."""
+    known = question.past > 0 or bool(field.labels)
+    return known and (since is None or question.event.at >= since)
 
 
-def _candidate(given: Given, field: Field, tell: bool) -> walk.Walk:
+def _candidate(given: Given, field: Field, hidden: Sequence[Path]) -> walk.Walk:
     """Find out what the candidate is: a function, a program, or a text for a model."""
     forms = (given.python is not None, given.prompt is not None, bool(given.command))
     if sum(forms) != 1:
@@ -105,15 +117,13 @@ def _candidate(given: Given, field: Field, tell: bool) -> walk.Walk:
                           temperature=given.temperature)  # fmt: skip
         asking = asked.Asking(asked.template(given.prompt), model, given.history, given.at_once)
         return lambda walked: asked.walk(asking, field, walked)
-    hidden = () if tell else (given.events, given.outcomes)
     start = program.Start(
         argv=tuple(given.command) or program.function(given.python, hidden),
         files=tuple(given.files),
         timeout_s=given.timeout,
         read=tuple(given.read),
-        hidden=hidden,
+        hidden=tuple(hidden),
         walled=not given.open,
-        tell=tell,
     )
     program.check(start)
     return lambda walked: program.walk(start, field, walked)
@@ -131,13 +141,13 @@ def _figures(field: Field, judged: Sequence[Judged | Guessed]) -> dict[str, floa
 def score(given: Given) -> None:
     """Measure, or say why the measurement is invalid."""
     try:
-        found = measure(given, tell=False)
+        found = measure(given, hidden=(given.events, given.outcomes))
     except BreachError as error:
         print(f"backtest: invalid: {error}")
         _leave({"invalid": str(error)})
         return
     told: dict[str, object] = {"metrics": found.metrics, "feedback": _feedback(found, given)}
-    if given.cases and found.field.labels:
+    if given.cases:
         pairs = cast("Sequence[tuple[Question, Judged]]", found.counted)
         told["cases"] = [
             {"id": q.event.id, "pass": scores.right(one.chances, one.label) == 1}
@@ -152,9 +162,9 @@ def score(given: Given) -> None:
 def rehearse(given: Given) -> None:
     """Measure where nothing is secret, and show all; the number counts for nothing."""
     try:
-        found = measure(given, tell=True)
+        found = measure(given)
     except BreachError as error:
-        print(f"backtest: rehearsal: `score` will call this invalid: {error}")
+        print(f"backtest: rehearsal: `score` will call this invalid: {error}: {error.detail}")
         return
     shown = ", ".join(f"{name} {value:.4g}" for name, value in found.metrics.items())
     print(f"rehearsal on {given.events}: {shown}")
@@ -163,17 +173,20 @@ def rehearse(given: Given) -> None:
 def check(given: Given) -> None:
     """Say what the files have."""
     field, walked = _questions(given)
-    counted = [q for q in walked if _counts(q, given.since)]
+    counted = [q for q in walked if _counts(q, field, given.since)]
     kind = f"one of {', '.join(field.labels)}" if field.labels else "a number"
     print(f"{len(field.events)} events; an outcome is {kind}")
     print(f"{len(walked)} are walked, the last {len(counted)} of them count: {_span(counted)}")
-    late = sum(len(q.known) for q in walked)
-    print(f"at the last of them {late} outcomes are known")
+    print(f"at the last of them {walked[-1].past} outcomes are known")
 
 
 def _leave(told: Mapping[str, object]) -> None:
     if place := os.environ.get("SWARM_RESULT"):
-        Path(place).write_text(json.dumps(told), encoding="utf-8")
+        try:
+            Path(place).write_text(json.dumps(told), encoding="utf-8")
+        except OSError as error:
+            what = f"{place} cannot be written: {error.strerror}"
+            raise UsageError(f"SWARM_RESULT: {what}") from None
 
 
 def _feedback(found: Measured, given: Given) -> str:
@@ -181,16 +194,17 @@ def _feedback(found: Measured, given: Given) -> str:
     name = "log_loss" if found.field.labels else "absolute_error"
     metrics, counted = found.metrics, found.counted
     lines = [
-        f"{len(counted)} events, {_span([q for q, _ in counted])}: {name} {metrics[name]:.4f} "
-        f"(standard error {metrics[f'{name}_se']:.4f}), "
-        f"of the base rate {metrics[f'base_{name}']:.4f}"
+        f"{len(counted)} events, {_span([q for q, _ in counted])}: {name} {_short(metrics[name])} "
+        f"(standard error {_short(metrics[f'{name}_se'])}), "
+        f"of the base rate {_short(metrics[f'base_{name}'])}"
     ]
     parts = min(PARTS, len(counted) // FEWEST)
     for n in range(parts if parts > 1 else 0):
         some = counted[n * len(counted) // parts : (n + 1) * len(counted) // parts]
         figures = _figures(found.field, [one for _, one in some])
         where = _span([q for q, _ in some])
-        lines.append(f"{where}: {figures[name]:.4f}, base rate {figures[f'base_{name}']:.4f}")
+        base = _short(figures[f"base_{name}"])
+        lines.append(f"{where}: {_short(figures[name])}, base rate {base}")
     if found.field.labels:
         judged = cast("Sequence[Judged]", [one for _, one in counted])
         lines += [
@@ -202,6 +216,10 @@ def _feedback(found: Measured, given: Given) -> str:
     if given.open:
         lines.append("walked without walls: that nothing was looked up is not proven")
     return "\n".join(lines)
+
+
+def _short(value: float) -> str:
+    return f"{value:.4f}" if abs(value) < LONG else f"{value:.4g}"
 
 
 def _span(counted: Sequence[Question]) -> str:
@@ -240,7 +258,15 @@ def _seconds(text: str) -> float:
 
 
 def _temperature(text: str) -> float | None:
-    return None if text == "none" else float(text)
+    if text == "none":
+        return None
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither none nor a number from 0 up")
+    return found
 
 
 def parser() -> argparse.ArgumentParser:
@@ -249,6 +275,7 @@ def parser() -> argparse.ArgumentParser:
         prog="backtest",
         description="How well a candidate foretells. A program comes last, after `--`.",
     )
+    top.set_defaults(cases=False)
     modes = top.add_subparsers(required=True)
     about = {
         "score": (score, "walk a candidate through hidden events, and judge it"),
@@ -265,13 +292,14 @@ def parser() -> argparse.ArgumentParser:
         mode.add_argument("--until", type=_moment, metavar="DATE", help=last)
         if does is not check:
             _walks(mode)
+        if does is score:
+            mode.add_argument("--cases", action="store_true", help="report each event as a case")
         mode.set_defaults(does=does)
     return top
 
 
 def _walks(mode: argparse.ArgumentParser) -> None:
     mode.add_argument("--timeout", type=_seconds, default=30.0, help="for each answer [30]")
-    mode.add_argument("--cases", action="store_true", help="report each event as a case")
 
     code = mode.add_argument_group("a program or a function")
     code.add_argument("--python", metavar="MODULE:FUNCTION", help="instead of `-- COMMAND`")
@@ -298,12 +326,17 @@ def main() -> int:
     given = parser().parse_args(words[:at])
     given.command = words[at + 1 :]
     signal.signal(signal.SIGTERM, leave)
+    cast("TextIOWrapper", sys.stdout).reconfigure(errors="backslashreplace")
     try:
         given.does(given)
     except (UsageError, FormError) as error:
         print(f"backtest: {error}", file=sys.stderr)
         return 2
-    except (NoAnswerError, ModelError) as error:
+    except NoAnswerError as error:
+        shown = f": {error.detail}" if given.does is rehearse else f"; {UNSHOWN}"
+        print(f"backtest: no answer: {error}{shown}", file=sys.stderr)
+        return 1
+    except ModelError as error:
         print(f"backtest: no answer: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -15,6 +15,8 @@ Outcome = bool | str | float
 EVENT, OUTCOME = ("id", "at", "given"), ("id", "outcome", "known_at")
 NO, YES = "false", "true"
 """The labels of outcomes that are false and true."""
+MOST = 1e100
+"""Of an outcome or a forecast that is a number: its square can still be counted with."""
 
 
 class UsageError(Exception):
@@ -90,6 +92,8 @@ def _event(line: "_Line", result: "_Line") -> Event:
         result.wrong(f"`known_at` is before the event itself, which is at {line.text('at')}")
     if not finite(outcome) and (not isinstance(outcome, str) or not outcome.strip()):
         result.wrong("`outcome` must be true or false, a label, or a finite number")
+    if not isinstance(outcome, str) and abs(cast("float", outcome)) > MOST:
+        result.wrong(f"`outcome` is a number beyond {MOST:g}; measure it in another unit")
     plain = outcome if isinstance(outcome, bool | str) else float(cast("float", outcome))
     fields = cast("dict[str, Any]", given)
     return Event(line.text("id"), at, line.text("at"), fields, plain, known_at)
@@ -161,8 +165,15 @@ def _lines(path: Path, keys: Sequence[str]) -> Iterator[_Line]:
             continue
         try:
             value: object = json.loads(line)
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise UsageError(
+                f"{path}:{number}: half a character (\\ud800 to \\udfff alone) is no text"
+            ) from None
         except ValueError as error:
             raise UsageError(f"{path}:{number}: not JSON: {error}") from None
+        except RecursionError:
+            raise UsageError(f"{path}:{number}: too many brackets inside each other") from None
         if not isinstance(value, dict):
             raise UsageError(f"{path}:{number}: not a JSON object")
         found = _Line(path, number, cast("dict[str, Any]", value))

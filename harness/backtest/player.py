@@ -2,11 +2,12 @@
 
     python player.py MODULE:FUNCTION [HIDDEN ...]
 
-Runs inside the candidate's walls. The function gets the event and all earlier events whose outcome
-is known, and gives what goes under `p` (or `value`). What it prints goes to stderr.
+Runs inside the candidate's walls. The function gets the event, with the labels that there are, and
+all earlier events whose outcome is known, and gives what goes under `p` (or `value`). What it
+prints goes to stderr.
 
-That it tries to open a file with a hidden name is told, even if it makes nothing of being refused.
-A function can prevent that, as it runs in this very process; but it gets no file by it.
+That it is refused a file with a hidden name is told, even if it makes nothing of that. A function
+can prevent that, as it runs in this very process; but it gets no file by it.
 """
 
 import importlib
@@ -17,19 +18,34 @@ from typing import Any
 
 
 def watch(names: list[str]) -> list[str]:
-    """Note the names of hidden files that are asked for from now on."""
+    """Note the names of hidden files that are asked for from now on, and refused."""
     looked: list[str] = []
-    own = os.path.join(os.path.realpath(os.getcwd()), "")
+    trying = False
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
-        if event == "open" and isinstance(args[0], str | bytes):
-            path = os.fsdecode(args[0])
-            name = os.path.basename(path)
-            if name in names and not os.path.realpath(path).startswith(own):
+        nonlocal trying
+        if event != "open" or trying or not isinstance(args[0], str | bytes):
+            return
+        name = os.path.basename(os.fsdecode(args[0]))
+        if name in names:
+            trying = True  # what this opens itself comes by here, too
+            if refused(args[0]):
                 looked.append(name)
+            trying = False
 
     sys.addaudithook(hook)
     return looked
+
+
+def refused(path: str | bytes) -> bool:
+    """Tell whether there is a file that may not be read; one of its own may have the same name."""
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+    except PermissionError:
+        return True
+    except (OSError, ValueError):
+        pass
+    return False
 
 
 def main() -> None:
@@ -49,7 +65,7 @@ def main() -> None:
         known = question["known"]
         history += [{**met.pop(each["id"]), "outcome": each["outcome"]} for each in known]
         event = met[question["event"]["id"]] = question["event"]
-        said = predict(dict(event), list(history))
+        said = predict({**event, "labels": question["labels"]}, list(history))
         key = "p" if question["labels"] else "value"
         answer = {"turn": question["turn"], key: said, "looked": looked[:1]}
         print(json.dumps(answer), file=answers, flush=True)

@@ -2,8 +2,8 @@
 
 Owns the process and what passes between the two: lines of JSON, one question and one answer at a
 time. A question has a word that no one can guess, and the answer must repeat it: what is said
-before it is asked is a breach. Of what the program prints besides, nothing is shown unless asked
-for, as it has seen outcomes.
+before it is asked is a breach. How it ended, at which event, and what it printed besides is only in
+the `detail` of an error, as it has seen outcomes.
 """
 
 import ctypes
@@ -57,8 +57,6 @@ class Start:
     hidden: tuple[Path, ...] = ()
     """Files that it must not get at."""
     walled: bool = True
-    tell: bool = False
-    """Whether what it prints is shown when it fails."""
 
 
 def function(name: str, hidden: Sequence[Path]) -> tuple[str, ...]:
@@ -139,18 +137,18 @@ class _Process:
         try:
             answer: object = json.loads(line)
         except (ValueError, RecursionError):
-            raise BreachError(f"the answer to event {self.now} is no line of JSON") from None
+            self._breach("an answer is no line of JSON")
         if not isinstance(answer, dict):
-            raise BreachError(f"the answer to event {self.now} is no JSON object")
+            self._breach("an answer is no JSON object")
         fields = cast("dict[str, Any]", answer)
         if fields.get("turn") != turn:
-            raise BreachError(
-                f"the answer to event {self.now} does not repeat its `turn`: it was made for "
-                "another question, or before there was one"
+            self._breach(
+                "an answer does not repeat its `turn`: it was made for another question, or before "
+                "there was one"
             )
         for path in self.start.hidden:
             if fields.get("looked") == [path.name]:
-                raise BreachError(f"it tried to open {path.name}, which no candidate may read")
+                self._breach(f"it tried to open {path.name}, which no candidate may read")
         return fields
 
     def _early(self) -> NoReturn:
@@ -159,7 +157,7 @@ class _Process:
             self.rest = os.read(self.answers.fileno(), LINE)
             if not self.rest:
                 self._ended()
-        raise BreachError(f"it said something before it was asked about event {self.now}")
+        self._breach("it said something before it was asked")
 
     def _exchange(self, data: bytes) -> bytes:
         """Send a line and read one, in the time that there is."""
@@ -179,10 +177,10 @@ class _Process:
                     self._ended()
                 self.rest += part
             if len(self.rest) > LINE:
-                raise BreachError(f"the answer to event {self.now} has no end")
+                self._breach("an answer has no end")
             if left <= 0 and b"\n" not in self.rest:
-                took = f"took longer than {self.start.timeout_s:g} s for event {self.now}"
-                raise NoAnswerError(self._failed(f"{took} (does it flush its answers?)"))
+                took = f"it took longer than {self.start.timeout_s:g} s for an answer"
+                raise NoAnswerError(f"{took} (does it flush them?)", self._detail())
         line, _, self.rest = self.rest.partition(b"\n")
         return line
 
@@ -193,34 +191,40 @@ class _Process:
         if self.rest or (
             select.select([self.answers], [], [], SETTLE_S)[0] and os.read(self.answers.fileno(), 1)
         ):
-            raise BreachError("it went on after the last answer")
+            self._breach("it went on after the last answer")
 
     def _ended(self) -> NoReturn:
         """Say how the program ended before its time."""
         try:
             status = self.popen.wait(self.start.timeout_s)
+            how = f", with status {status}" if status >= 0 else f", by {_signal(-status)}"
         except subprocess.TimeoutExpired:
-            raise NoAnswerError(
-                self._failed(f"hung up before it answered event {self.now}")
-            ) from None
-        said = self._said()
-        refused = any(word in said.lower() for word in REFUSED)
-        for path in self.start.hidden if refused else ():
-            if path.name in said:
-                raise BreachError(f"it ended over {path.name}, which no candidate may read")
-        how = f"status {status}" if status >= 0 else signal.Signals(-status).name
-        raise NoAnswerError(self._failed(f"ended with {how} before it answered event {self.now}"))
+            how = ", and runs on without an output"
+        refused = [li for li in self._said().splitlines() if any(w in li.lower() for w in REFUSED)]
+        for path in self.start.hidden:
+            if any(path.name in line for line in refused):
+                self._breach(f"it ended over {path.name}, which no candidate may read")
+        raise NoAnswerError("it ended before its last answer", self._detail(how))
 
-    def _failed(self, what: str) -> str:
-        if not self.start.tell:
-            return f"it {what}; what it printed is not shown, as it has seen outcomes"
+    def _breach(self, what: str) -> NoReturn:
+        raise BreachError(what, f"event {self.now}")
+
+    def _detail(self, how: str = "") -> str:
         printed = self._said()[-SHOWN:].strip()
-        return f"it {what}" + (f"\nIt printed: {printed}" if printed else "")
+        return f"event {self.now}{how}" + (f"\nIt printed: {printed}" if printed else "")
 
     def _said(self) -> str:
         self.errors.seek(0, os.SEEK_END)
         self.errors.seek(max(0, self.errors.tell() - 64 * 1024))
         return self.errors.read().decode("utf-8", "replace")
+
+
+def _signal(number: int) -> str:
+    """Name a signal; those of real time have no names."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 @contextmanager
@@ -299,7 +303,7 @@ def _end(popen: "subprocess.Popen[bytes] | None") -> None:
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
         time.sleep(0.01)
-    raise NoAnswerError("it leaves processes behind that do not end")
+    raise NoAnswerError("it leaves processes behind that do not end", "after its last answer")
 
 
 def _children() -> Iterator[int]:

@@ -15,6 +15,8 @@ from typing import NamedTuple
 EPS = 1e-6
 BINS = 10
 TIE = 1e-9
+LEAST_SKILL = -1e100
+"""Where the base is so good that no float could hold the quotient."""
 
 Chances = Mapping[str, float]
 
@@ -124,7 +126,7 @@ def bins(judged: Sequence[Judged]) -> list[Bin]:
 
 
 def _skill(mine: float, base: float) -> float:
-    return 1 - mine / base if base else 0.0
+    return max(LEAST_SKILL, 1 - mine / base) if base else 0.0
 
 
 def _error(values: Sequence[float]) -> float:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn, cast
 
-from files import NO, YES, Event, Field, finite
+from files import MOST, NO, YES, Event, Field, finite
 from scores import Chances, Guessed, Judged
 
 SUM_TOLERANCE = 1e-3
@@ -17,16 +17,25 @@ SUM_TOLERANCE = 1e-3
 SAME = 1e-9
 
 
-class NoAnswerError(Exception):
+class WalkError(Exception):
+    """A walk came to a bad end.
+
+    Its text has nothing in it that the candidate said or chose, not even at which event it ended:
+    it has seen outcomes, and could tell them to whoever reads this.
+    """
+
+    def __init__(self, what: str, detail: str) -> None:
+        super().__init__(what)
+        self.detail = detail
+        """The event, and what was printed: to be shown where nothing is secret, in a rehearsal."""
+
+
+class NoAnswerError(WalkError):
     """The candidate failed: exit 1."""
 
 
-class BreachError(Exception):
-    """The candidate broke a rule of the walk: its measurement is invalid.
-
-    Never has anything in it that the candidate said: it has seen outcomes, and could tell them to
-    whoever reads this.
-    """
+class BreachError(WalkError):
+    """The candidate broke a rule of the walk: its measurement is invalid."""
 
 
 class Question(NamedTuple):
@@ -37,6 +46,8 @@ class Question(NamedTuple):
     event: Event
     known: tuple[Event, ...]
     """Whose outcomes have become known since the question before."""
+    past: int
+    """How many outcomes are known by then."""
 
 
 Forecast = Chances | float | None
@@ -54,7 +65,7 @@ def questions(events: Sequence[Event]) -> list[Question]:
         upto = seen
         while waiting[upto].known_at < event.at:
             upto += 1
-        found.append(Question(number, event, tuple(waiting[seen:upto])))
+        found.append(Question(number, event, tuple(waiting[seen:upto]), upto))
         seen = upto
     return found
 
@@ -67,7 +78,7 @@ def forecast(answer: Mapping[str, Any], field: Field, number: int) -> Forecast:
     """
 
     def wrong(what: str) -> NoReturn:
-        raise BreachError(f"the answer to event {number} {what}")
+        raise BreachError(f"an answer {what}", f"event {number}")
 
     key = "p" if field.labels else "value"
     if key not in answer:
@@ -76,7 +87,9 @@ def forecast(answer: Mapping[str, Any], field: Field, number: int) -> Forecast:
     if said is None:
         return None
     if not field.labels:
-        return float(said) if _finite(said) else wrong("has a `value` that is no finite number")
+        if not _finite(said) or abs(said) > MOST:
+            wrong(f"has a `value` that is no number up to {MOST:g}")
+        return float(said)
     if field.binary and _finite(said):
         said = {YES: said, NO: 1 - said}
     if not isinstance(said, dict):
@@ -107,8 +120,9 @@ def compare(first: Sequence[Forecast], again: Sequence[Forecast]) -> None:
     for number, (one, other) in enumerate(zip(first, again, strict=False), start=1):
         if not _alike(one, other):
             raise BreachError(
-                f"walked again as far as event {len(again)}, it says something else of event "
-                f"{number}: a forecast may depend on nothing but what was given, and SWARM_SEED"
+                "walked again, it says something else: a forecast may depend on nothing but what "
+                "was given, and SWARM_SEED",
+                f"event {number}",
             )
 
 

@@ -153,6 +153,7 @@ def test_numbers_have_distances() -> None:
 @walled
 def test_an_event_is_met_with_what_was_known_before_it_and_no_more(tmp_path: Path) -> None:
     # Events of one moment, an outcome that is known late, and one that is known at the very moment.
+    # The first two know nothing: numbers are not judged there.
     at = ["2024-01-01", "2024-01-01", "2024-01-02T12:00:00Z", "2024-01-02T13:00:00+01:00",
           "2024-01-03", "2024-01-09"]  # fmt: skip
     known_at = {0: "2024-01-05", 4: "2024-01-09"}
@@ -169,7 +170,50 @@ def test_an_event_is_met_with_what_was_known_before_it_and_no_more(tmp_path: Pat
             for n, o in enumerate(expected)
         ],
     )
-    assert measured(tmp_path, *FUNCTION).metrics["absolute_error"] == 0
+    found = measured(tmp_path, *FUNCTION).metrics
+    assert (found["events"], found["absolute_error"]) == (4, 0)
+
+
+@walled
+def test_numbers_are_judged_where_there_is_a_past_and_no_zero_stands_for_it(tmp_path: Path) -> None:
+    """A base of 0 before the first outcome would make anybody look skilled."""
+    guess = """
+    def predict(event, history): return 302 if history else None
+    """
+    write(tmp_path, [300, 299, 302, 301, 303, 300], guess=guess)
+    found = measured(tmp_path, *FUNCTION).metrics
+    assert (found["events"], found["coverage"]) == (5, 1)
+    assert found["base_absolute_error"] < 3
+    assert found["skill"] < 0.5
+    assert "the last 5 of them count" in backtest(tmp_path, "check").stdout
+    done = backtest(tmp_path, "score", "--until", "2024-01-02", *FUNCTION)
+    assert (done.status, "is an earlier outcome known" in done.stderr) == (2, True), done.stderr
+
+
+@walled
+def test_huge_numbers_are_refused_or_can_be_counted_with(tmp_path: Path) -> None:
+    for value, said in ((1e308, "no number up to 1e+100"), (-1e154, "no number up to 1e+100")):
+        write(tmp_path, [1, 2, 3], guess=f"def predict(event, history): return {value}")
+        assert said in backtest(tmp_path, "score", *FUNCTION).told["invalid"]
+    for outcomes in ([1, 2, 3], [1, 2e-160, 1]):  # and a base that is nearly perfect
+        write(tmp_path, outcomes, guess="def predict(event, history): return 1e99")
+        done = measured(tmp_path, *FUNCTION)
+        assert all(map(math.isfinite, done.metrics.values())), done.metrics
+        assert len(done.told["feedback"]) < 200
+    write(tmp_path, [1, 1e200])
+    done = backtest(tmp_path, "check")
+    assert done.status == 2
+    assert "outcomes.jsonl:2: `outcome` is a number beyond 1e+100" in done.stderr
+
+
+@walled
+def test_a_function_is_told_the_labels(tmp_path: Path) -> None:
+    guess = """
+    def predict(event, history):
+        return {name: 1 / len(event["labels"]) for name in event["labels"]}
+    """
+    write(tmp_path, ["x", "y", "z"], guess=guess)
+    assert measured(tmp_path, *FUNCTION).metrics["log_loss"] == pytest.approx(math.log(3))
 
 
 @walled
@@ -309,9 +353,10 @@ def peek(pid):
 def test_nothing_of_the_outcomes_can_be_reached_and_little_else(tmp_path: Path) -> None:
     """The candidate tells how far it has got by what it answers, which is all that leaves it."""
     with socket_listening() as port:
+        # The first of all events is not judged.
         head = (
             f"TOP, HARNESS, PORT = {str(tmp_path)!r}, {str(BACKTEST)!r}, {port}\n{REACH}\n"
-            "got = []\n"
+            "got = [0]\n"
             "for attempt in attempts():\n"
             "    try:\n        attempt()\n        got.append(1)\n"
             "    except (OSError, KeyError, subprocess.CalledProcessError):\n"
@@ -320,11 +365,12 @@ def test_nothing_of_the_outcomes_can_be_reached_and_little_else(tmp_path: Path) 
         # As many events as attempts: of each, whether it was of use.
         write(
             tmp_path,
-            [0] * REACH.count("yield lambda"),
+            [0] * (1 + REACH.count("yield lambda")),
             main=loop("say(turn=q['turn'], value=got[q['event']['given']['n']])", head=head),
         )
         found = measured(tmp_path, *PROGRAM, SWARM_MODEL_TOKEN="secret")
     assert found.metrics["absolute_error"] == 0
+    assert found.metrics["events"] == REACH.count("yield lambda")
     assert (tmp_path / "outcomes.jsonl").stat().st_size > 0
     assert not (tmp_path / "note").exists()
 
@@ -364,6 +410,27 @@ def test_a_function_that_looks_is_invalid_even_if_it_swallows_the_refusal(tmp_pa
     assert done.told == {"invalid": "it tried to open outcomes.jsonl, which no candidate may read"}
     done = backtest(tmp_path, "rehearse", *FUNCTION)
     assert "log_loss 0.6931" in done.stdout, "there nothing is hidden, and nothing is reached"
+
+
+@walled
+def test_a_file_of_its_own_may_have_the_name_of_a_hidden_one(tmp_path: Path) -> None:
+    guess = f"""
+    import os
+    open(os.environ["TMPDIR"] + "/outcomes.jsonl", "a").close()
+    def predict(event, history):
+        open({str(tmp_path / "past" / "events.jsonl")!r}).close()
+        open(os.environ["TMPDIR"] + "/outcomes.jsonl").close()
+        try:
+            open("own/events.jsonl")
+        except FileNotFoundError:
+            return 0.5
+    """
+    write(tmp_path, [True, False], guess=guess)
+    (tmp_path / "past").mkdir()
+    (tmp_path / "past" / "events.jsonl").write_text("")
+    assert measured(tmp_path, *FUNCTION, "--read", "past").metrics["events"] == 2
+    done = backtest(tmp_path, "score", *FUNCTION)
+    assert done.told == {"invalid": "it ended over events.jsonl, which no candidate may read"}
 
 
 @walled
@@ -430,13 +497,13 @@ def sleeps(process: psutil.Process) -> bool:
 GOOD = "say(turn=q['turn'], p=0.5)"
 BREACHES = {
     "twice": ((GOOD, GOOD), # whether the second answer is there before or after the next question
-              "it said something before it was asked about event 2|event 2 does not repeat its"),
+              "it said something before it was asked|answer does not repeat its"),
     "late": (("seen.append(q['turn'])", "say(turn=seen[0], p=0.5)"),
-             "event 2 does not repeat its `turn`"),
-    "ahead": (("say(turn='none', p=0.5)",), "event 1 does not repeat its `turn`"),
-    "no json": (("print('SECRET', flush=True)",), "event 1 is no line of JSON"),
-    "no object": (("print('[1]', flush=True)",), "event 1 is no JSON object"),
-    "no p": (("say(turn=q['turn'], q=0.5)",), "event 1 has no `p`"),
+             "an answer does not repeat its `turn`"),
+    "ahead": (("say(turn='none', p=0.5)",), "an answer does not repeat its `turn`"),
+    "no json": (("print('SECRET', flush=True)",), "an answer is no line of JSON"),
+    "no object": (("print('[1]', flush=True)",), "an answer is no JSON object"),
+    "no p": (("say(turn=q['turn'], q=0.5)",), "an answer has no `p`"),
     "a word": (("say(turn=q['turn'], p='SECRET')",), "a `p` that is neither"),
     "beyond": (("say(turn=q['turn'], p=1.5)",), "a probability that is no number from 0 to 1"),
     "nan": (("say(turn=q['turn'], p={'true': float('nan')})",), "no number from 0 to 1"),
@@ -444,8 +511,8 @@ BREACHES = {
     "label": (("say(turn=q['turn'], p={'SECRET': 1})",), "a label that there is not"),
     "sum": (("say(turn=q['turn'], p={'true': 0.5, 'false': 0.4})",), "do not add up to 1"),
     "chance": (("say(turn=q['turn'], p=int.from_bytes(os.urandom(4), 'big') / 2**32)",),
-               "walked again as far as event"),
-    "endless": (("print('SECRET' * 10**6, flush=True)",), "event 1 has no end"),
+               "walked again, it says something else"),
+    "endless": (("print('SECRET' * 10**6, flush=True)",), "an answer has no end"),
 }  # fmt: skip
 
 
@@ -489,17 +556,46 @@ def test_what_fails_is_shown_in_the_rehearsal_only(tmp_path: Path) -> None:
     write(tmp_path, [True, False] * 4, guess="def predict(event, history): return 1 / len(history)")
     done = backtest(tmp_path, "score", *FUNCTION)
     assert (done.status, done.told) == (1, {})
-    assert "ended with status 1 before it answered event 1; what it printed is not" in done.stderr
+    assert "it ended before its last answer; how, where, and what it printed is not" in done.stderr
     assert "ZeroDivisionError" not in done.stderr
     done = backtest(tmp_path, "rehearse", *FUNCTION)
     assert (done.status, done.told) == (1, {})
+    assert "it ended before its last answer: event 1, with status 1\nIt printed: " in done.stderr
     assert "ZeroDivisionError" in done.stderr
     write(tmp_path, [True, False] * 4, guess="def predict(event, history): return 2")
     done = backtest(tmp_path, "rehearse", *FUNCTION)
     assert (done.status, done.told) == (0, {})
-    assert "`score` will call this invalid: the answer to event 1" in done.stdout
+    assert "`score` will call this invalid: an answer has a probability" in done.stdout
     write(tmp_path, [True, False] * 4, guess="def predict(event, history): return 0.5")
     assert "log_loss 0.6931" in backtest(tmp_path, "rehearse", *FUNCTION).stdout
+
+
+ENDS = ("os._exit(33)", "sys.exit('SECRET')", "os.kill(os.getpid(), 9)", "os.kill(os.getpid(), 40)")
+
+
+@walled
+def test_by_its_end_it_tells_nothing(tmp_path: Path) -> None:
+    """It has seen outcomes: a status, a signal or the number of an event could say which."""
+    said: set[str] = set()
+    for number, end in enumerate(ENDS):
+        main = loop(f"if q['event']['id'] == 'e{number}': {end}", GOOD)
+        write(tmp_path, [True, False] * 3, main=main)
+        done = backtest(tmp_path, "score", *PROGRAM)
+        assert (done.status, done.told) == (1, {})
+        said.add(done.stdout + done.stderr)
+    assert len(said) == 1, said
+    assert "SECRET" not in str(said)
+    done = backtest(tmp_path, "rehearse", *PROGRAM)
+    assert "ended before its last answer: event 4, by signal 40" in done.stderr
+
+
+@walled
+def test_how_far_it_is_walked_again_cannot_be_foreseen(tmp_path: Path) -> None:
+    """All that a candidate has to go by is the seed; from the second event on it rolls dice."""
+    answer = "say(turn=q['turn'], p=0.5 if q['event']['id'] == 'e0' else os.urandom(1)[0] / 255)"
+    write(tmp_path, [True, False] * 50, main=loop(answer))
+    told = [backtest(tmp_path, "score", *PROGRAM, SWARM_SEED="7").told for _ in range(3)]
+    assert any("walked again" in each.get("invalid", "") for each in told)
 
 
 @walled
@@ -508,7 +604,7 @@ def test_who_takes_too_long_or_cannot_be_run_has_no_answer(tmp_path: Path) -> No
     started = time.monotonic()
     done = backtest(tmp_path, "score", "--timeout", "0.5", *PROGRAM)
     assert done.status == 1
-    assert "took longer than 0.5 s for event 1 (does it flush its answers?); what it" in done.stderr
+    assert "took longer than 0.5 s for an answer (does it flush them?); how, where" in done.stderr
     assert time.monotonic() - started < 60
     for how in (("--files", "own"), ("--files", "own", "--open")):
         done = backtest(tmp_path, "rehearse", *how, "--", "no-such-program")
@@ -543,6 +639,8 @@ O1, O2 = '{"id": "a", "outcome": true}', '{"id": "b", "outcome": false}'
         (E1.replace("given", "facts"), O1, "events.jsonl:1: unknown key `facts`"),
         ("{", O1, "events.jsonl:1: not JSON"),
         ("[]", O1, "events.jsonl:1: not a JSON object"),
+        (E1, O1.replace("true", '"\\ud800"'), "outcomes.jsonl:1: half a character"),
+        (E1.replace("{}", '{"x":' * 10**5 + "1" + "}" * 10**5), O1, "events.jsonl:1: too many"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_file_is_said_with_its_line(
@@ -557,20 +655,37 @@ def test_what_is_wrong_with_a_file_is_said_with_its_line(
 
 def test_what_is_wrong_with_the_command_line_is_said(tmp_path: Path) -> None:
     write(tmp_path, [True, False], guess="")
+    (tmp_path / "text.md").write_text(TEXT)
     for args, said in (
         (("score", "--files", "own"), "say what the candidate is"),
         (("score", *FUNCTION, "--", "true"), "say what the candidate is"),
         (("score", "--prompt", "p.md"), "name the model"),
         (("score", "--prompt", "p.md", "--model", "m"), "p.md cannot be read"),
+        (("score", "--prompt", "text.md", "--model", "m"), "there is no model to ask; swarm sets"),
         (("check", "--from", "may"), "'may' is no date"),
         (("score", *FUNCTION, "--timeout", "0"), "no number of seconds above 0"),
+        (("score", *FUNCTION, "--temperature", "nan"), "'nan' is neither none nor a number"),
+        (("rehearse", *FUNCTION, "--cases"), "unrecognized arguments: --cases"),
     ):
         done = backtest(tmp_path, *args)
         assert (done.status, said in done.stderr) == (2, True), done.stderr
+    write(tmp_path, [1, 2], guess="")
+    done = backtest(tmp_path, "score", *FUNCTION, "--cases")
+    assert (done.status, "--cases: a number is neither" in done.stderr) == (2, True), done.stderr
+
+
+def test_a_result_that_cannot_be_written_and_labels_that_cannot_be_shown(tmp_path: Path) -> None:
+    write(tmp_path, ["\u4e2d", "x"])
+    assert "one of x, \\u4e2d" in backtest(tmp_path, "check", PYTHONIOENCODING="latin-1").stdout
+    (tmp_path / "text.md").write_text("Guess!")
+    words = ("score", "--prompt", "text.md", "--model", "m")
+    done = backtest(tmp_path, *words, SWARM_RESULT="/nodir/x")
+    assert (done.status, "SWARM_RESULT: /nodir/x cannot be written" in done.stderr) == (2, True)
 
 
 # --- a text for a model -----------------------------------------------------------------------
 
+NESTED = '{"p": ' + "[" * 10**5 + "]" * 10**5 + "}"
 TEXT = "Past:\n{history}\nNow: {event}\nWhich of {labels}? Answer with JSON."
 
 
@@ -615,7 +730,7 @@ def test_a_model_is_asked_with_the_text_and_what_was_known(tmp_path: Path) -> No
 
 def test_a_number_or_plain_labels_are_an_answer_and_all_else_is_silence(tmp_path: Path) -> None:
     write(tmp_path, [True, False, True, True])
-    answers = {"01": "0.9", "02": '{"true": 0.1, "false": 0.9}', "03": "It will rain.",
+    answers = {"01": "0.9", "02": '{"true": 0.1, "false": 0.9}', "03": f"It will rain. {NESTED}",
                "04": '{"p": 7} or rather {"p": 0.9}'}  # fmt: skip
     done, _ = asking(tmp_path, lambda text: answers[text.split("2024-01-")[-1][:2]])
     assert done.metrics["coverage"] == 0.75

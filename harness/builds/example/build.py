@@ -59,15 +59,13 @@ def collect():
     return files
 
 
-def bundle(files):
-    """Write the bundle."""
+def bundle(files, method=zipfile.ZIP_STORED):
+    """Write the bundle: without dates, so that it is the same every time."""
     shutil.rmtree(DIST, ignore_errors=True)
     DIST.mkdir()
-    with open(DIST / "units.pyz", "wb") as out:
-        out.write(b"#!/usr/bin/env python3\n")
-        with zipfile.ZipFile(out, "w") as archive:
-            for name, data in files.items():
-                archive.writestr(name, data)
+    with zipfile.ZipFile(DIST / "units.pyz", "w") as archive:
+        for name, data in files.items():
+            archive.writestr(zipfile.ZipInfo(name), data, method)
 
 
 if __name__ == "__main__":

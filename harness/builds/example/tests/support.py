@@ -1,5 +1,6 @@
 """What the tests stand on."""
 
+import os
 import subprocess
 import sys
 import unittest
@@ -9,8 +10,13 @@ TOP = Path(__file__).resolve().parent.parent
 
 
 class Built(unittest.TestCase):
-    """A test that has a fresh bundle."""
+    """A test that has a bundle: the one that $BUNDLE names, or else a fresh one."""
 
     def setUp(self):
-        subprocess.run([sys.executable, "build.py"], cwd=TOP, check=True)
-        self.bundle = str(TOP / "dist" / "units.pyz")
+        self.bundle = os.environ.get("BUNDLE") or built()
+
+
+def built():
+    """Build, and give the path of the bundle."""
+    subprocess.run([sys.executable, "build.py"], cwd=TOP, check=True)
+    return str(TOP / "dist" / "units.pyz")

@@ -1,4 +1,4 @@
-"""The bundle does what it should. Each test has a bundle that was built from the sources."""
+"""The bundle does what it should."""
 
 import ast
 import subprocess
