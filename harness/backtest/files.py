@@ -1,15 +1,14 @@
 """The files of a backtest: dated events, and what came of them. Read and checked.
 
-A line is one JSON object. Lines that are empty or begin with `#` are passed over. What is wrong is
-an error with file and line. Knows no candidate and no measure.
+They are files of JSON `lines`. Knows no candidate and no measure.
 """
 
-import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, cast
+from typing import Any, NamedTuple, cast
+
+from lines import Line, UsageError, finite, lines, unique
 
 Outcome = bool | str | float
 EVENT, OUTCOME = ("id", "at", "given"), ("id", "outcome", "known_at")
@@ -17,10 +16,6 @@ NO, YES = "false", "true"
 """The labels of outcomes that are false and true."""
 MOST = 1e100
 """Of an outcome or a forecast that is a number: its square can still be counted with."""
-
-
-class UsageError(Exception):
-    """A file of the person who measures, or the command line, cannot be used: exit 2."""
 
 
 class Event(NamedTuple):
@@ -65,9 +60,9 @@ def read(events: Path, outcomes: Path) -> Field:
     Raises:
         UsageError: a file cannot be read, or a line of one is wrong.
     """
-    known = {line.text("id"): line for line in _unique(_lines(outcomes, OUTCOME))}
+    known = {line.text("id"): line for line in _lines(outcomes, OUTCOME)}
     found: list[Event] = []
-    for line in _unique(_lines(events, EVENT)):
+    for line in _lines(events, EVENT):
         result = known.pop(name := line.text("id"), None)
         if result is None:
             line.wrong(f"event `{name}` has no outcome in {outcomes}")
@@ -82,12 +77,12 @@ def read(events: Path, outcomes: Path) -> Field:
     return Field(found, _labels(found, outcomes))
 
 
-def _event(line: "_Line", result: "_Line") -> Event:
+def _event(line: Line, result: Line) -> Event:
     given, outcome = line.value.get("given"), result.value.get("outcome")
     if not isinstance(given, dict):
         line.wrong("`given` must be an object with the fields of the event")
-    at = line.time("at")
-    known_at = result.time("known_at") if "known_at" in result.value else at
+    at = _time(line, "at")
+    known_at = _time(result, "known_at") if "known_at" in result.value else at
     if known_at < at:
         result.wrong(f"`known_at` is before the event itself, which is at {line.text('at')}")
     if not finite(outcome) and (not isinstance(outcome, str) or not outcome.strip()):
@@ -113,14 +108,6 @@ def _labels(events: Sequence[Event], outcomes: Path) -> tuple[str, ...]:
     return tuple(sorted(labels))
 
 
-def finite(value: Any) -> bool:
-    """Tell whether something is a number that can be counted with; true and false count, too."""
-    try:
-        return isinstance(value, int | float) and math.isfinite(value)
-    except OverflowError:  # JSON has integers that no float can hold
-        return False
-
-
 def moment(text: str) -> datetime:
     """Read a date or a time of ISO 8601; one without a zone is of UTC.
 
@@ -131,62 +118,17 @@ def moment(text: str) -> datetime:
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-class _Line(NamedTuple):
-    path: Path
-    number: int
-    value: dict[str, Any]
-
-    def wrong(self, what: str) -> NoReturn:
-        raise UsageError(f"{self.path}:{self.number}: {what}")
-
-    def text(self, key: str) -> str:
-        value = self.value.get(key)
-        if not isinstance(value, str) or not value.strip():
-            self.wrong(f"`{key}` must be a text that is not empty")
-        return value
-
-    def time(self, key: str) -> datetime:
-        text = self.text(key)
-        try:
-            return moment(text)
-        except ValueError:
-            self.wrong(f"`{key}` must be as 2024-05-31 or 2024-05-31T18:00:00Z, not {text!r}")
-
-
-def _lines(path: Path, keys: Sequence[str]) -> Iterator[_Line]:
+def _time(line: Line, key: str) -> datetime:
+    text = line.text(key)
     try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{path} is not UTF-8") from None
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        try:
-            value: object = json.loads(line)
-            json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise UsageError(
-                f"{path}:{number}: half a character (\\ud800 to \\udfff alone) is no text"
-            ) from None
-        except ValueError as error:
-            raise UsageError(f"{path}:{number}: not JSON: {error}") from None
-        except RecursionError:
-            raise UsageError(f"{path}:{number}: too many brackets inside each other") from None
-        if not isinstance(value, dict):
-            raise UsageError(f"{path}:{number}: not a JSON object")
-        found = _Line(path, number, cast("dict[str, Any]", value))
-        if unknown := sorted(found.value.keys() - set(keys)):
-            found.wrong(f"unknown key `{unknown[0]}`; there are {', '.join(keys)}")
-        yield found
+        return moment(text)
+    except ValueError:
+        line.wrong(f"`{key}` must be as 2024-05-31 or 2024-05-31T18:00:00Z, not {text!r}")
 
 
-def _unique(lines: Iterator[_Line]) -> Iterator[_Line]:
-    seen: dict[str, int] = {}
-    for line in lines:
-        name = line.text("id")
-        if name in seen:
-            line.wrong(f"the id `{name}` is there already, in line {seen[name]}")
-        seen[name] = line.number
+def _lines(path: Path, keys: Sequence[str]) -> Iterator[Line]:
+    """Read lines that have their own id, and no key but these."""
+    for line in unique(lines(path)):
+        line.known(keys)
+        line.whole()
         yield line

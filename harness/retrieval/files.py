@@ -1,24 +1,20 @@
 """The files of retrieval: a golden set, its queries, results, texts and items. Read and checked.
 
-A line is one JSON object. Lines that are empty or begin with `#` are passed over. What is wrong is
-an error with file and line.
+They are files of JSON `lines`.
 """
 
-import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, cast
+
+from lines import Line, UsageError, finite, lines, listed, unique
 
 GRADES = range(4)
 """0 was looked at and is not relevant; 3 is what was meant."""
 LONGEST_S = 1e6
 """Seconds for one query; more is no time that anybody has clocked."""
 GOLDEN = {"id", "query", "relevant", "keywords", "snippets", "held_out", "note"}
-
-
-class UsageError(Exception):
-    """A file of the person who measures, or the command line, cannot be used."""
 
 
 class NoAnswerError(Exception):
@@ -69,48 +65,21 @@ class Item(NamedTuple):
     """Of length 1."""
 
 
-class _Line(NamedTuple):
-    path: Path
-    number: int
-    value: dict[str, Any]
-    fault: type[Exception]
-
-    def wrong(self, what: str) -> NoReturn:
-        raise self.fault(f"{self.path}:{self.number}: {what}")
-
-    def text(self, key: str) -> str:
-        value = self.value.get(key)
-        if not isinstance(value, str) or not value.strip():
-            self.wrong(f"`{key}` must be a text that is not empty")
-        return value
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        found = _list(self.value.get(key, []))
-        if found is None or not all(isinstance(v, str) and v.strip() for v in found):
-            self.wrong(f"`{key}` must be a list of texts that are not empty")
-        return tuple(str(v) for v in found)
-
-
-def _list(value: object) -> list[Any] | None:
-    return cast("list[Any]", value) if isinstance(value, list) else None
-
-
 def golden(path: Path) -> list[Query]:
     """Read a golden set.
 
     Raises:
         UsageError: it cannot be read, or a line is wrong.
     """
-    found = [_golden(line) for line in _unique(_lines(path, UsageError))]
+    found = [_golden(line) for line in unique(lines(path))]
     if not found:
         hint = "`swarm golden QUERIES --search COMMAND` makes a golden set with you"
         raise UsageError(f"{path}: there is no query in it; {hint}")
     return found
 
 
-def _golden(line: _Line) -> Query:
-    if unknown := line.value.keys() - GOLDEN:
-        line.wrong(f"unknown key `{sorted(unknown)[0]}`; there are {', '.join(sorted(GOLDEN))}")
+def _golden(line: Line) -> Query:
+    line.known(GOLDEN)
     relevant = line.value.get("relevant", {})
     if not isinstance(relevant, dict):
         line.wrong('`relevant` must map ids to grades, as {"doc-7": 3}')
@@ -135,7 +104,7 @@ def queries(path: Path) -> list[Query]:
     Raises:
         UsageError: it cannot be read, or a line is wrong.
     """
-    found = [Query(li.text("id"), li.text("query")) for li in _unique(_lines(path, UsageError))]
+    found = [Query(li.text("id"), li.text("query")) for li in unique(lines(path))]
     if not found:
         raise UsageError(f"{path}: there is no query in it")
     return found
@@ -147,17 +116,17 @@ def results(path: Path) -> dict[str, Found]:
     Raises:
         NoAnswerError: it cannot be read, or a line is wrong.
     """
-    rows = _unique(_lines(path, NoAnswerError))
+    rows = unique(lines(path, NoAnswerError))
     return {row.text("id"): results_in(row.value, row.wrong) for row in rows}
 
 
 def results_in(value: Mapping[str, Any], wrong: Callable[[str], NoReturn]) -> Found:
     """Take results out of an object that has them; say to `wrong` what cannot be taken."""
-    listed = _list(value.get("results"))
-    if listed is None:
+    found = listed(value.get("results"))
+    if found is None:
         wrong("`results` must be a list")
     taken: dict[str, Result] = {}
-    for each in listed:
+    for each in found:
         one = cast("dict[str, Any]", each) if isinstance(each, dict) else {"id": each}
         name = _name(one.get("id"))
         if not name:
@@ -190,7 +159,7 @@ def texts(path: Path) -> dict[str, str]:
         UsageError: it cannot be read, or a line is wrong.
     """
     found: dict[str, str] = {}
-    for line in _lines(path, UsageError):
+    for line in lines(path):
         name = _name(line.value.get("id"))
         if not name:
             line.wrong("every text needs an `id`")
@@ -212,8 +181,8 @@ def items(path: Path) -> dict[str, Item]:
     """
     found: dict[str, Item] = {}
     sizes: set[int] = set()
-    for line in _unique(_lines(path, UsageError)):
-        vector = _list(line.value.get("vector", []))
+    for line in unique(lines(path)):
+        vector = listed(line.value.get("vector", []))
         if vector is None or not all(_number(n) for n in vector):
             line.wrong("`vector` must be a list of numbers")
         item = Item(frozenset(line.texts("tags")), _direction([float(n) for n in vector]))
@@ -239,47 +208,4 @@ def _direction(vector: Sequence[float]) -> tuple[float, ...]:
 
 
 def _number(value: Any) -> bool:
-    try:
-        return (
-            isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        )
-    except OverflowError:  # JSON has integers that no float can hold
-        return False
-
-
-def _lines(path: Path, fault: type[Exception]) -> Iterator[_Line]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise fault(f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise fault(f"{path} is not UTF-8") from None
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        try:
-            value: object = json.loads(line, object_pairs_hook=_object)
-        except (ValueError, RecursionError) as error:
-            raise fault(f"{path}:{number}: not JSON: {error}") from None
-        if not isinstance(value, dict):
-            raise fault(f"{path}:{number}: not a JSON object")
-        yield _Line(path, number, cast("dict[str, Any]", value), fault)
-
-
-def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    value: dict[str, Any] = {}
-    for name, each in pairs:
-        if name in value:
-            raise ValueError(f"the key {name!r} is there twice")
-        value[name] = each
-    return value
-
-
-def _unique(lines: Iterable[_Line]) -> Iterator[_Line]:
-    seen: dict[str, int] = {}
-    for line in lines:
-        name = line.text("id")
-        if name in seen:
-            line.wrong(f"the id {name!r} is there already, in line {seen[name]}")
-        seen[name] = line.number
-        yield line
+    return finite(value) and not isinstance(value, bool)

@@ -153,7 +153,7 @@ class _Row(NamedTuple):
     def texts(self, key: str) -> tuple[str, ...]:
         value: Any = self.value.get(key, [])
         if isinstance(value, list) and all(
-            isinstance(v, str) and v for v in cast("list[Any]", value)
+            isinstance(v, str) and v.strip() for v in cast("list[Any]", value)
         ):
             return tuple(cast("list[str]", value))
         self.wrong(f"`{key}` must be a list of texts")

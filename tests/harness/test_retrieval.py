@@ -460,7 +460,7 @@ def test_a_key_that_is_there_twice_is_a_mistake(place: Path) -> None:
         ({"id": "q9", "query": "x", "relevant": {"a": 4}}, "the grade of 'a' is 4"),
         ({"id": "q9", "query": "x", "relevant": {"a": True}}, "the grade of 'a' is True"),
         ({"id": "q9", "query": "x", "relevant": ["a"]}, "must map ids to grades"),
-        ({"id": "q9", "query": "x", "relevnt": {}}, "unknown key `relevnt`; there are"),
+        ({"id": "q9", "query": "x", "relevnt": {}}, "unknown key 'relevnt'; there are"),
         ({"id": "q9", "query": "x", "relevant": {}, "keywords": "a"}, "must be a list of texts"),
         ({"id": "q9", "query": "x", "relevant": {}, "keywords": ["  "]}, "that are not empty"),
         ({"id": "q9", "query": "x", "relevant": {}, "held_out": 1}, "must be true or false"),
