@@ -396,9 +396,12 @@ def _phase(seen: Seen) -> str:
 def _check_listening(seen: Seen, verb: Verb) -> None:
     run, state = seen.rundir.run, _phase(seen)
     if not seen.live:
+        over = state == "finished"
         raise PreconditionError(
             f"cannot {verb} run `{run}`: it is {state}, and no process carries it out",
-            hint="`swarm launch CONFIG` resumes a run that is not finished",
+            hint=f"`swarm report {run}` tells how it ended"
+            if over
+            else "`swarm launch CONFIG` resumes it",
         )
     if state == "draining":
         raise PreconditionError(

@@ -16,6 +16,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -376,8 +377,7 @@ OURS = {
     ".", ".auto/", ".swarm/", ".venv/bin/swarm", "improve.md", "program.md", "swarm.yaml", "swarm",
     "swarm_guards/", "swarm/", "swarm/tuned/best", "tuned", "tuned-2", "tuned.jsonl", "tuned.log",
     "METRIC loss=0.123", "METRIC name=value", "name: value", "90s", "5m", "8h", "5%", "[]",
-    "dirty: snapshot", "warm_start: tuned", "preset: llm-judged", "nohup", "setsid", "kill -0",
-    "kill -INT", "PATH", "env -u ...",
+    "nohup", "setsid", "kill -0", "kill -INT", "PATH", "env -u ...",
 }  # fmt: skip
 """Names of the example, and of the world around it."""
 
@@ -411,8 +411,23 @@ def closed_sets() -> set[str]:
     return {*VERDICTS, *get_args(Phase), *levels, *doing, *merged, *kinds, *looked_at, *ORDER}
 
 
+def is_setting(span: str, folder: Path) -> bool:
+    """Tell whether the config takes `key: value`, at the top, in `target` or in `judge`."""
+    target = "scope: [a], run: a, metric: {name: loss, goal: minimize}"
+    (folder / "program.md").touch()
+    for text in (
+        f"target: {{{target}}}\n{span}\n",
+        f"target: {{{target}, {span}}}\n",
+        f"target: {{{target}}}\njudge: {{{span}}}\n",
+    ):
+        with suppress(errors.ConfigError):
+            configs.parse(text, folder / "swarm.yaml")
+            return True
+    return False
+
+
 @pages
-def test_every_word_in_code_is_known(desk: Desk, page: Path) -> None:
+def test_every_word_in_code_is_known(desk: Desk, page: Path, tmp_path: Path) -> None:
     objects = [found for printed in desk.printed.values() for found in printed]
     error = errors.SwarmError("").to_json()
     harness = (TOP / "docs" / "harness.md").read_text()
@@ -429,6 +444,8 @@ def test_every_word_in_code_is_known(desk: Desk, page: Path) -> None:
             return bool(names) and all(n in known or f'"{n}"' in harness for n in names)
         if span.startswith("$"):
             return f"`{span[1:]}`" in harness
+        if re.match(r"[a-z_]+: ", span) and span not in known:
+            return is_setting(span, tmp_path)
         if span not in known and re.fullmatch(r"[\w.\[\]]+", span):
             return any(reaches(o, span) for o in objects) or config.issuperset(span.split("."))
         return span in known or span.split(" ")[0] in options or any(commands_in(span))
