@@ -254,7 +254,7 @@ def test_an_agent_that_is_of_no_use_on_one_target_goes_on_with_the_others(place:
     sets = [
         f"agents=[{{count: 1, targets: [one, two], proposer: {proposer}}}, {{targets: [three]}}]"
     ]
-    sets += ["sandbox=off", "budget={experiments: 20}"]
+    sets += ["sandbox=off", "budget={experiments: 40}"]
     opened, state = launch_inline(config_of(place, *sets))
     invalid = [e for e in state.experiments.values() if e.verdict == "invalid"]
     assert {e.target for e in invalid} == {"two"}

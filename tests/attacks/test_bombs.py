@@ -78,7 +78,15 @@ def measure(tmp_path: Path) -> Iterator[Measure]:
             )
             log = tmp_path / "log"
             return evaluate(
-                harness, room, "", sandbox=box, seed=1, label="e1", log=log, gpus="", launcher=None
+                harness,
+                room,
+                "",
+                harnesses=tmp_path,
+                sandbox=box,
+                seed=1,
+                label="e1",
+                log=log,
+                gpus="",
             )
 
         yield run
