@@ -6,6 +6,7 @@ searches print is a stranger's text, and made harmless.
 
 from __future__ import annotations
 
+import io
 import re
 import sys
 
@@ -31,6 +32,8 @@ COMMON = (
     "was", "what", "with",
 )  # fmt: skip
 """Words that are everywhere; marked, they would hide the others."""
+ECHO = 200
+"""Characters of an answer that are shown where nobody sees it typed."""
 _MARK = "bold yellow"
 
 
@@ -42,6 +45,9 @@ class TerminalPage:
         width = None if terminal else PLAIN_WIDTH
         self._console = Console(file=sys.stderr, width=width, highlight=False, emoji=False)
         self._echo = not sys.stdin.isatty()
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            # What is no text then comes as one answer that is none, and not as an error of reading.
+            sys.stdin.reconfigure(errors="surrogateescape")
 
     def show(self, query: Query, sight: Sight, label: Label | None, at: Progress) -> None:
         """Show a query with its results, and its label if it has one."""
@@ -95,7 +101,7 @@ class TerminalPage:
         self._console.print(Text("> ", style="bold"), end="")
         line = sys.stdin.readline()
         if not line or self._echo:
-            self._console.print(Text(one_line(line)))
+            self._console.print(Text(one_line(line, ECHO)))
         if not line:
             raise EOFError
         return line
