@@ -84,9 +84,8 @@ Caller = Callable[..., Call]
 def top(tmp_path: Path) -> Path:
     """A directory with a search and queries."""
     (tmp_path / "search.py").write_text(SEARCH)
-    (tmp_path / "queries.txt").write_text(
-        "# asked last week\n  # by mail\n" + "\n".join(ASKED) + "\n"
-    )
+    asked = ["# asked last week", "  # by mail", *ASKED]
+    (tmp_path / "queries.txt").write_text("\n".join(asked) + "\n")
     return tmp_path
 
 
@@ -298,7 +297,11 @@ def test_a_mistake_in_the_last_line_is_said_and_the_line_stays(
 def test_a_signal_ends_the_search_that_runs(top: Path, ending: signal.Signals, code: int) -> None:
     command = "echo $$ > pid; mv pid there; sleep 98765 & wait"
     with begin(
-        top, "--search", command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
+        top,
+        *("--search", command),
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(ending, signal.SIG_DFL),  # we may be under nohup
     ) as process:
         wait_for((top / "there").exists)
         process.send_signal(ending)

@@ -6,7 +6,6 @@ searches print is a stranger's text, and made harmless.
 
 from __future__ import annotations
 
-import io
 import re
 import sys
 
@@ -45,9 +44,9 @@ class TerminalPage:
         width = None if terminal else PLAIN_WIDTH
         self._console = Console(file=sys.stderr, width=width, highlight=False, emoji=False)
         self._echo = not sys.stdin.isatty()
-        if isinstance(sys.stdin, io.TextIOWrapper):
-            # What is no text then comes as one answer that is none, and not as an error of reading.
-            sys.stdin.reconfigure(errors="surrogateescape")
+        # What is no text then comes as one answer that is none, and not as an error of reading.
+        if (reconfigure := getattr(sys.stdin, "reconfigure", None)) is not None:
+            reconfigure(errors="surrogateescape")
 
     def show(self, query: Query, sight: Sight, label: Label | None, at: Progress) -> None:
         """Show a query with its results, and its label if it has one."""
