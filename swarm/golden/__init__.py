@@ -21,7 +21,7 @@ from swarm.formats.golden import Label, Query
 from swarm.formats.text import one_line
 from swarm.golden.asking import Labelling, Sight
 from swarm.golden.book import Book, alone, read, save
-from swarm.golden.ending import Ended, signals_raise
+from swarm.golden.ending import Stopped, signals_raise
 from swarm.golden.findings import Figures, Finding, Score, counted_queries, figures, findings, score
 from swarm.golden.pages import TerminalPage
 from swarm.golden.searching import Search, pool, ranked
@@ -70,8 +70,8 @@ def start(wish: Wish) -> int:
     try:
         with signals_raise():
             return _started(wish)
-    except Ended as ended:
-        return 128 + ended.number
+    except Stopped as stopped:
+        return 128 + stopped.number
 
 
 def _started(wish: Wish) -> int:
@@ -121,7 +121,7 @@ def _label(wish: Wish, labelling: Labelling) -> None:
             hint=_HINT,
             path=wish.golden,
         ) from None
-    except (KeyboardInterrupt, Ended):
+    except (KeyboardInterrupt, Stopped):
         say(f"\nswarm: what was answered is in {wish.golden}; {_HINT}")
         raise
 

@@ -60,7 +60,7 @@ def answered(line: str, label: Label, shown: Sequence[str], *, failed: bool = Fa
     try:
         line.encode()
     except UnicodeEncodeError:
-        raise UnclearError("some bytes of it are no text, as half a letter is none") from None
+        raise UnclearError("some bytes of it are no text") from None
     word, _, rest = line.strip().partition(" ")
     rest = rest.strip()
     verbs: dict[str, Verb] = {"": "keep", "s": "skip", "b": "back", "q": "stop", "?": "help"}

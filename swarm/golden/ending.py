@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class Ended(BaseException):
+class Stopped(BaseException):
     """A signal came. No `Exception`: nothing may take it for a failure of what it does."""
 
     def __init__(self, number: int) -> None:
@@ -22,14 +22,14 @@ class Ended(BaseException):
 
 @contextmanager
 def signals_raise() -> Generator[None]:
-    """Turn the first of the two into `Ended`; what is ignored, as under nohup, stays so."""
+    """Turn the first of the two into `Stopped`; what is ignored, as under nohup, stays so."""
     before = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGHUP)}
     taken = {s: handler for s, handler in before.items() if handler != signal.SIG_IGN}
 
     def end(number: int, frame: FrameType | None) -> None:
         for which in taken:  # a second one must not cut short what the first has begun
             signal.signal(which, signal.SIG_IGN)
-        raise Ended(number)
+        raise Stopped(number)
 
     for which in taken:
         signal.signal(which, end)
