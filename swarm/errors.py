@@ -174,13 +174,17 @@ class BudgetRefusedError(SwarmError):
 
 
 _REMEDIES = {
-    errno.ENOSPC: "free some disk space, then launch the run again: it resumes",
-    errno.EDQUOT: "free some of your disk quota, then launch the run again: it resumes",
-    errno.EFBIG: "raise the limit on file sizes (`ulimit -f`), then launch the run again",
-    errno.EROFS: "make the disk writable, then launch the run again: it resumes",
+    errno.ENOSPC: "free some disk space",
+    errno.EDQUOT: "free some of your disk quota",
+    errno.EFBIG: "raise the limit on file sizes (`ulimit -f`)",
+    errno.EROFS: "make the disk writable",
 }
 
 
-def remedy(error: OSError) -> str | None:
-    """Say what helps against a file that cannot be written, where that is known."""
-    return _REMEDIES.get(error.errno or 0)
+def remedy(error: OSError, then: str = "launch the run again: it resumes") -> str | None:
+    """Say what helps against a file that cannot be written, where that is known.
+
+    `then` is what goes on where it stopped.
+    """
+    known = _REMEDIES.get(error.errno or 0)
+    return known and f"{known}, then {then}"

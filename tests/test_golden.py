@@ -8,6 +8,7 @@ import os
 import pty
 import random
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,6 +27,7 @@ from swarm.cli import main
 from swarm.errors import PreconditionError, UsageError
 from swarm.formats import golden
 from swarm.formats.golden import Label, Query
+from swarm.golden import searching
 from swarm.golden.answers import UnclearError, answered
 from swarm.golden.asking import is_held_out
 from swarm.golden.book import Book
@@ -81,7 +84,8 @@ Caller = Callable[..., Call]
 def top(tmp_path: Path) -> Path:
     """A directory with a search and queries."""
     (tmp_path / "search.py").write_text(SEARCH)
-    (tmp_path / "queries.txt").write_text("# asked last week\n" + "\n".join(ASKED) + "\n")
+    asked = ["# asked last week", "  # by mail", *ASKED]
+    (tmp_path / "queries.txt").write_text("\n".join(asked) + "\n")
     return tmp_path
 
 
@@ -207,6 +211,19 @@ def begin(top: Path, *words: str, **streams: Any) -> subprocess.Popen[bytes]:
     return subprocess.Popen([*SWARM, "golden", "queries.txt", *words], cwd=top, **streams)
 
 
+def alive_in(group: int) -> bool:
+    """Tell whether a process of a group still runs; one that only waits to be reaped does not."""
+    members = [p for p in psutil.process_iter(["status"]) if _group(p.pid) == group]
+    return any(p.info["status"] != psutil.STATUS_ZOMBIE for p in members)
+
+
+def _group(pid: int) -> int | None:
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return None
+
+
 def labelled(top: Path) -> int:
     path = top / "golden.jsonl"
     return path.read_bytes().count(b"\n") if path.exists() else 0
@@ -258,19 +275,48 @@ def test_a_kill_in_the_middle_of_a_write_leaves_a_whole_set(tmp_path: Path) -> N
             process.kill()
         book = Book(path)
         assert book.labels
-        assert not book.torn
         assert path.read_bytes().endswith(b"\n")
 
 
-@pytest.mark.parametrize("torn", ['{"id": "q2", "query": "opening ho', "{", '{"query": "\u00fc'])
-def test_a_torn_last_line_does_no_harm(top: Path, call: Caller, torn: str) -> None:
-    whole = '# mine\n{"id": "q1", "query": "return a lamp", "relevant": {"lamps": 3}}\n'
-    (top / "golden.jsonl").write_bytes((whole + torn).encode()[: -1 if "\u00fc" in torn else None])
+@pytest.mark.parametrize("last", ['{"id": "q9", "query": "x", "relevant": {"a": 3},}', "{"])
+def test_a_mistake_in_the_last_line_is_said_and_the_line_stays(
+    top: Path, call: Caller, last: str
+) -> None:
+    """It has no end yet, as an editor may leave it; swarm itself never leaves half a line."""
+    text = f'# mine\n{{"id": "q1", "query": "return a lamp", "relevant": {{"lamps": 3}}}}\n{last}'
+    (top / "golden.jsonl").write_text(text)
     done = call("queries.txt", "--search", BATCH, answers="1\n1\n1\nn\n")
-    assert done.code == 0, done.err
-    assert "was cut off" in done.err
-    assert (top / "golden.jsonl").read_text().startswith(whole + '{"id": "q2"')
-    assert len(lines(top / "golden.jsonl")) == 5
+    assert done.code == 2
+    assert "golden.jsonl:3: not JSON" in done.err
+    assert (top / "golden.jsonl").read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("ending", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)]
+)
+def test_a_signal_ends_the_search_that_runs(top: Path, ending: signal.Signals, code: int) -> None:
+    command = "echo $$ > pid; mv pid there; sleep 98765 & wait"
+    with begin(
+        top,
+        *("--search", command),
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(ending, signal.SIG_DFL),  # we may be under nohup
+    ) as process:
+        wait_for((top / "there").exists)
+        process.send_signal(ending)
+        _, err = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == code
+    assert b"the same command goes on" in err
+    group = int((top / "there").read_text())
+    wait_for(lambda: not alive_in(group))
+
+
+def test_what_a_search_leaves_running_is_ended(top: Path, call: Caller) -> None:
+    command = f"echo $$ > pid; sleep 98765 & {BATCH}"
+    assert call("queries.txt", "--search", command, answers="q\n").code == 0
+    group = int((top / "pid").read_text())
+    wait_for(lambda: not alive_in(group))
 
 
 def test_answers_that_end_early_are_no_loss(top: Path, call: Caller) -> None:
@@ -325,6 +371,56 @@ def test_a_set_that_somebody_else_changes_is_not_overwritten(tmp_path: Path) -> 
     with pytest.raises(PreconditionError, match="changed by somebody else"):
         one.put(Label("q2", "b", {}))
     assert [each["id"] for each in lines(path)] == ["q1"]
+
+
+RIVAL = """\
+import sys
+from pathlib import Path
+from swarm.errors import PreconditionError
+from swarm.formats.golden import Label
+from swarm.golden.book import Book
+for n in range(60):
+    while True:
+        book = Book(Path(sys.argv[1]))
+        try:
+            book.put(Label(f"{sys.argv[2]}{n}", "x", {}))
+            break
+        except PreconditionError as error:
+            assert "changed by somebody else" in str(error), error
+"""
+
+
+def test_two_at_once_lose_no_label(tmp_path: Path) -> None:
+    """What is refused is said; what was saved is there."""
+    path = tmp_path / "golden.jsonl"
+    rivals = [
+        subprocess.Popen([sys.executable, "-c", RIVAL, str(path), name], cwd=TOP) for name in "abc"
+    ]
+    assert [rival.wait(DEADLINE_S) for rival in rivals] == [0, 0, 0]
+    ids = [each["id"] for each in lines(path)]
+    assert sorted(ids) == sorted(f"{name}{n}" for name in "abc" for n in range(60))
+    assert [each.name for each in tmp_path.iterdir()] == ["golden.jsonl"]
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(top: Path) -> None:
+    """A limit on the size of files fails a write as a full disk does."""
+    query = "long " * 1000
+    (top / "queries.txt").write_text(f"{query}\n")
+    command = [*SWARM, "golden", "queries.txt", "--search", "printf []; : {query}"]
+    done = subprocess.run(
+        command,
+        cwd=top,
+        input="n\n",
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)),
+    )
+    assert done.returncode == 3, done.stderr
+    assert "cannot write `golden.jsonl`: File too large" in done.stderr
+    assert "then run the same command again: it goes on" in done.stderr
+    assert sorted(each.name for each in top.iterdir()) == ["queries.txt", "search.py"]
 
 
 # --- a terminal ---------------------------------------------------------------------------------
@@ -388,9 +484,14 @@ def test_on_a_terminal(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ('echo \'{"id": "q1", "results": {}}\'', "there is no list `results`"),
         ('echo \'{"id": "q1", "results": [{"text": "x"}]}\'', "every result needs an `id`"),
         ("sleep 60", "took longer than --timeout 1s"),
+        ("yes", "printed more than 1 MiB"),
+        ("yes >&2", "printed more than 1 MiB"),
     ],
 )
-def test_a_search_that_cannot_be_used_says_why(call: Caller, command: str, what: str) -> None:
+def test_a_search_that_cannot_be_used_says_why(
+    call: Caller, monkeypatch: pytest.MonkeyPatch, command: str, what: str
+) -> None:
+    monkeypatch.setattr(searching, "MOST_BYTES", 2**20)
     timeout = "1s" if "sleep" in command else "5m"
     done = call("queries.txt", "--search", command, "--timeout", timeout, answers="1\n")
     assert done.code == 3
@@ -474,6 +575,45 @@ def test_grades(line: str, relevant: dict[str, int]) -> None:
 def test_what_is_no_answer_changes_nothing(line: str) -> None:
     with pytest.raises(UnclearError):
         answered(line, BLANK, ["a", "b", "c"])
+
+
+def test_an_id_that_ends_like_a_grade_is_looked_up_as_it_is() -> None:
+    with pytest.raises(UnclearError, match="`x=1` is result 2"):
+        answered("a x=1", BLANK, ["a", "x=1"])
+    assert answered("a y=1", BLANK, ["a", "x=1"]).label.relevant == {"y": 1}
+
+
+@pytest.mark.parametrize("line", ["n", "1=0", "1=0 2=0"])
+def test_none_is_no_answer_where_a_search_has_failed(line: str) -> None:
+    """Nobody knows whether there is none, until one is known."""
+    with pytest.raises(UnclearError, match="nobody knows"):
+        answered(line, BLANK, ["a", "b"], failed=True)
+    added = answered("a doc", BLANK, ["a", "b"], failed=True).label
+    assert answered(line, added, ["a", "b"], failed=True).label.relevant["doc"] == 3
+    assert answered("1=1", BLANK, ["a", "b"], failed=True).label.relevant == {"a": 1, "b": 0}
+
+
+def test_what_is_said_back_is_short(top: Path, call: Caller) -> None:
+    done = call("queries.txt", "--search", BATCH, answers="x" * 5000 + "\n")
+    assert done.code == 2
+    assert "is no answer" in done.err
+    assert "x" * 250 not in done.err
+
+
+def test_bytes_that_are_no_text_are_no_answer(top: Path) -> None:
+    for locale in ("C", "C.UTF-8"):
+        done = subprocess.run(
+            [*SWARM, "golden", "queries.txt", "--search", BATCH],
+            cwd=top,
+            input=b"a \xff\n1\n",
+            env={**os.environ, "LC_ALL": locale},
+            capture_output=True,
+            timeout=DEADLINE_S,
+            check=False,
+        )
+        assert done.returncode == 2, done.stderr
+        assert b"answer 1, to query `q1`: some bytes of it are no text" in done.stderr
+    assert not (top / "golden.jsonl").exists()
 
 
 def test_additions_stay_when_grades_follow() -> None:
@@ -567,7 +707,12 @@ WRONG = [
     ('{"id": "q1", "query": "a", "snippets": [""]}', "`snippets` must be a list"),
     ('{"id": "q1", "query": "a", "held_out": 1}', "`held_out` must be"),
     ('{"id": "q0", "query": "a"}', "the id `q0` is there already, in line 2"),
+    ('{"id": "q1", "query": "a", "relevant": {"z": 1, "z": 2}}', "not JSON: the key `z` is there"),
+    ('{"id": "q1", "query": "a", "query": "b"}', "not JSON: the key `query` is there twice"),
+    ('\ufeff{"id": "q1", "query": "a"}', "not JSON: Unexpected UTF-8 BOM"),
+    ('  # {"id": "q1", "query": "a"}', "not JSON"),
 ]
+RIGHT = ["", '{"id": "q1", "query": "b", "relevant": {"z": 0}, "held_out": true}', "#", " \t"]
 
 
 def test_the_harness_refuses_the_same_lines_at_the_same_place(top: Path, call: Caller) -> None:
@@ -581,9 +726,10 @@ def test_the_harness_refuses_the_same_lines_at_the_same_place(top: Path, call: C
         theirs = harness(top, "check", "set.jsonl")
         assert theirs.returncode == 2, line
         assert "set.jsonl:4: " in theirs.stderr
-    path.write_text(whole)
-    assert call("--check", "set.jsonl").code == 0
-    assert harness(top, "check", "set.jsonl").returncode == 0
+    for mark in ("", "\ufeff"):
+        path.write_text("\n".join([mark + whole, *RIGHT]))
+        assert call("--check", "set.jsonl").code == 0
+        assert harness(top, "check", "set.jsonl").returncode == 0
 
 
 def test_all_mistakes_are_said_at_once() -> None:
@@ -614,6 +760,19 @@ def test_a_check_looks_at_all_and_changes_nothing(top: Path, call: Caller) -> No
     assert sorted(top.iterdir()) == before
 
 
+@pytest.mark.parametrize("name", ["queries.txt", "plain.jsonl", "asked.jsonl", "unnamed.jsonl"])
+def test_queries_that_are_taken_for_a_set_are_told_from_one(
+    top: Path, call: Caller, name: str
+) -> None:
+    (top / "plain.jsonl").write_text("{braces} in a template\nlamp\n")
+    (top / "asked.jsonl").write_text('{"id": "q1", "query": "lamp"}\n')
+    (top / "unnamed.jsonl").write_text('# mine\n{"query": "lamp"}\n')
+    done = call(name, "--check")
+    assert done.code == 2
+    assert "name the set: --out golden.jsonl" in done.err
+    assert "not JSON" not in done.err
+
+
 @pytest.mark.parametrize(
     ("files", "words", "what"),
     [
@@ -641,6 +800,9 @@ def test_a_check_looks_at_all_and_changes_nothing(top: Path, call: Caller) -> No
             ["other.jsonl", "--search", BATCH],
             "golden.jsonl:2: query `q1` is 'opening hours' there and 'lamp'",
         ),
+        ({}, ["queries.txt", "--search", BATCH, "--out", "queries.txt"], "name the set: --out"),
+        ({"x": "{a} b\nlamp\n"}, ["x", "--search", BATCH], "put another query first"),
+        ({"x": '{"query": "b",}\n'}, ["x", "--search", BATCH], "x:1: not JSON"),
         ({"bad.txt": b"a\n\xff\n"}, ["bad.txt", "--search", BATCH], "bad.txt:2: this is not UTF-8"),
     ],
 )
@@ -660,6 +822,14 @@ def test_a_list_of_the_persons_own_is_left_as_it_is(top: Path, call: Caller) -> 
     (top / "queries.jsonl").write_text(text)
     assert call("queries.jsonl", "--search", BATCH, answers="1\nq\n").code == 0
     assert (top / "queries.jsonl").read_text() == text
+
+
+def test_a_list_that_grows_keeps_what_a_person_wrote(top: Path, call: Caller) -> None:
+    text = '# from the mails\n{"id": "q1", "query": "return a lamp", "from": "mail"}'
+    (top / "queries.jsonl").write_text(text)
+    assert call("queries.txt", "--search", BATCH, answers="1\n1\nq\n").code == 0
+    more = '{"id": "q2", "query": "opening hours"}'
+    assert (top / "queries.jsonl").read_text() == f"{text}\n{more}\n"
 
 
 texts = st.text(st.characters(exclude_characters="\0"), min_size=1).filter(str.strip)

@@ -61,7 +61,7 @@ def lines(path: Path, fault: type[Exception] = UsageError) -> Iterator[Line]:
         fault: it cannot be read, or a line is no JSON object.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise fault(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

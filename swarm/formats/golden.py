@@ -8,6 +8,7 @@ begin with `#` are passed over. Knows no disk, and nothing of how grades come ab
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from swarm.errors import UsageError
 
 GRADES = range(4)
 """3 is what was meant, 1 is near, 0 was looked at and is not relevant."""
+_KNOWN = {"relevant", "keywords", "snippets"}
+"""Keys that say what is good."""
 KEYS = ("id", "query", "relevant", "keywords", "snippets", "held_out", "note")
 _MOST_SAID = 10
 """Mistakes of one file that are said at once."""
@@ -67,6 +70,12 @@ def labels(text: str, path: Path | str) -> list[Label]:
     Raises:
         UsageError: lines are wrong; each is named.
     """
+    if _is_plain(text):
+        raise UsageError(
+            f"{path}: no line of it is a JSON object, so it is no golden set",
+            hint="if it is a list of queries, name the set: --out golden.jsonl",
+            path=path,
+        )
     mistakes = _Mistakes(path)
     found = [_label(row) for row in _rows(text, mistakes)]
     mistakes.end()
@@ -79,8 +88,14 @@ def queries(text: str, path: Path | str) -> list[Query]:
     Raises:
         UsageError: lines are wrong, or there is no query.
     """
-    lines = [li.strip() for li in text.split("\n") if li.strip() and not li.startswith("#")]
+    lines = _plain(text)
     if lines and lines[0].startswith("{"):
+        if _is_plain(text):
+            raise UsageError(
+                f"{path}: the first query begins with {{ as JSON lines do, and no line is one",
+                hint='put another query first, or write each as {"query": "..."}',
+                path=path,
+            )
         mistakes = _Mistakes(path)
         found = [
             Query(row.text("query"), row.text("id") if "id" in row.value else "")
@@ -94,6 +109,14 @@ def queries(text: str, path: Path | str) -> list[Query]:
             f"{path}: there is no query in it", hint="write one query a line", path=path
         )
     return found
+
+
+def only_queries(text: str) -> bool:
+    """Tell whether a text is queries of which nothing is known, plain or as JSON lines."""
+    rows = [_object(line) for line in _plain(text)]
+    if any(row is None for row in rows):
+        return _is_plain(text)
+    return bool(rows) and not any(row.keys() & _KNOWN for row in rows if row is not None)
 
 
 def write_queries(asked: Sequence[Query]) -> str:
@@ -111,6 +134,28 @@ def _json(value: object) -> str:
 
 
 # --- reading ------------------------------------------------------------------------------------
+
+
+def _plain(text: str) -> list[str]:
+    """Give what stands in the lines of a plain text."""
+    stripped = [line.strip() for line in text.split("\n")]
+    return [line for line in stripped if line and not line.startswith("#")]
+
+
+def _is_plain(text: str) -> bool:
+    """Tell whether no line is a JSON object, and not each was meant to be one."""
+    lines = _plain(text)
+    if all(line.startswith("{") for line in lines):
+        return False
+    return all(_object(line) is None for line in lines)
+
+
+def _object(line: str) -> dict[str, Any] | None:
+    try:
+        value: object = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else None
 
 
 class _Mistakes:
@@ -168,7 +213,7 @@ def _rows(text: str, mistakes: _Mistakes) -> Iterator[_Row]:
         if not line.strip() or line.startswith("#"):
             continue
         try:
-            value: object = json.loads(line)
+            value: object = json.loads(line, object_pairs_hook=_once)
         except (ValueError, RecursionError) as error:
             mistakes.add(number, f"not JSON: {error}")
             continue
@@ -180,6 +225,14 @@ def _rows(text: str, mistakes: _Mistakes) -> Iterator[_Row]:
         if isinstance(name, str) and seen.setdefault(name, number) != number:
             row.wrong(f"the id `{name}` is there already, in line {seen[name]}")
         yield row
+
+
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"the key `{twice}` is there twice")
+    return value
 
 
 def _label(row: _Row) -> Label:

@@ -20,7 +20,8 @@ from swarm.formats import golden
 from swarm.formats.golden import Label, Query
 from swarm.formats.text import one_line
 from swarm.golden.asking import Labelling, Sight
-from swarm.golden.book import Book, read, save
+from swarm.golden.book import Book, alone, read, save
+from swarm.golden.ending import Stopped, signals_raise
 from swarm.golden.findings import Figures, Finding, Score, counted_queries, figures, findings, score
 from swarm.golden.pages import TerminalPage
 from swarm.golden.searching import Search, pool, ranked
@@ -66,6 +67,14 @@ def start(wish: Wish) -> int:
         UsageError: the command line, the queries, the golden set or an answer is wrong.
         PreconditionError: a search cannot be used, a file not be written, or the answers end early.
     """
+    try:
+        with signals_raise():
+            return _started(wish)
+    except Stopped as stopped:
+        return 128 + stopped.number
+
+
+def _started(wish: Wish) -> int:
     held_out = _number(Percent, "--held-out", wish.held_out)
     if held_out > 1:
         raise UsageError(f"--held-out: {wish.held_out} is more than all", hint="such as 25%")
@@ -78,8 +87,6 @@ def start(wish: Wish) -> int:
             hint='--search "python -m search", or with {query} in it; --check needs none',
         )
     book = Book(wish.golden)
-    if book.torn:
-        say(f"swarm: the last line of {wish.golden} was cut off; its query is asked again")
     queries = _named(wish, book)
     _refuse(wish, book, queries)
     searches = _searches(wish, queries, timeout_s)
@@ -114,7 +121,7 @@ def _label(wish: Wish, labelling: Labelling) -> None:
             hint=_HINT,
             path=wish.golden,
         ) from None
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped):
         say(f"\nswarm: what was answered is in {wish.golden}; {_HINT}")
         raise
 
@@ -122,6 +129,12 @@ def _label(wish: Wish, labelling: Labelling) -> None:
 def _check(wish: Wish, timeout_s: float) -> int:
     """Look at a golden set that is there; give exit code 2 if nothing can be measured with it."""
     text = read(wish.golden)
+    if wish.out is None and golden.only_queries(text):
+        raise UsageError(
+            f"{wish.golden}: no line of it says what is good, so it is no golden set",
+            hint=f"if it is a list of queries, name the set: --out {GOLDEN}",
+            path=wish.golden,
+        )
     labels = golden.labels(text, wish.golden)
     if not labels:
         raise UsageError(
@@ -213,12 +226,12 @@ def _refuse(wish: Wish, book: Book, queries: Sequence[Query]) -> None:
 def _write_queries(wish: Wish, labels: Sequence[Label]) -> Path:
     """Write what the search may see; a list of the person's own that has it all is left alone."""
     queries = [Query(label.query, label.id) for label in labels]
-    if wish.beside.exists():
-        there = golden.queries(read(wish.beside), wish.beside)
-        if set(queries) <= set(there):
-            return wish.beside
-        queries += [query for query in there if query not in queries]
-    save(wish.beside, golden.write_queries(queries).encode())
+    with alone(wish.beside):
+        text = read(wish.beside) if wish.beside.exists() else ""
+        there = set(golden.queries(text, wish.beside)) if text else set[Query]()
+        if more := [query for query in queries if query not in there]:
+            text += "\n" if text and not text.endswith("\n") else ""
+            save(wish.beside, (text + golden.write_queries(more)).encode())
     return wish.beside
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Literal, NamedTuple
 
 from swarm.formats.golden import Label
+from swarm.formats.text import one_line
 
 Verb = Literal["grade", "stay", "skip", "back", "keep", "stop", "help"]
 BEST = 3
@@ -27,6 +28,8 @@ HELP = """\
   Enter           leave a query that has been answered as it is
   q               stop; the same command goes on here
 `a`, `k` and `t` come first; the grades, or `n`, end a query."""
+_WIDTH = 60
+"""Characters of what was typed that are said back."""
 _GRADED = re.compile(r"(\d{1,6})(?:=([0-3]))?")
 
 
@@ -54,6 +57,10 @@ def answered(line: str, label: Label, shown: Sequence[str], *, failed: bool = Fa
     Raises:
         UnclearError: it is no answer.
     """
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        raise UnclearError("some bytes of it are no text") from None
     word, _, rest = line.strip().partition(" ")
     rest = rest.strip()
     verbs: dict[str, Verb] = {"": "keep", "s": "skip", "b": "back", "q": "stop", "?": "help"}
@@ -68,14 +75,14 @@ def answered(line: str, label: Label, shown: Sequence[str], *, failed: bool = Fa
         case "t":
             snippets = tuple(dict.fromkeys((*label.snippets, rest))) if rest else ()
             return Answer("stay", replace(label, snippets=snippets))
-        case "n" if not rest:
-            if failed:
+        case _:
+            grades = {} if word == "n" and not rest else _numbers(line, len(shown))
+            label = graded(label, shown, grades)
+            if failed and not label.answerable:
                 raise UnclearError(
                     "the search failed, so nobody knows whether there is none; s skips"
                 )
-            return Answer("grade", graded(label, shown, {}))
-        case _:
-            return Answer("grade", graded(label, shown, _numbers(line, len(shown))))
+            return Answer("grade", label)
 
 
 def graded(label: Label, shown: Sequence[str], grades: Mapping[int, int]) -> Label:
@@ -91,12 +98,14 @@ def graded(label: Label, shown: Sequence[str], grades: Mapping[int, int]) -> Lab
 
 def _added(label: Label, rest: str, shown: Sequence[str]) -> Label:
     name, grade = rest, BEST
-    if match := re.fullmatch(r"(.*\S)=([0-3])", rest):
+    # An id may end like a grade: the whole is looked up first.
+    if rest not in shown and (match := re.fullmatch(r"(.*\S)=([0-3])", rest)):
         name, grade = match[1], int(match[2])
     if not name:
         raise UnclearError("add what? `a doc-id`, or `a doc-id=1`")
     if name in shown:
-        raise UnclearError(f"`{name}` is result {shown.index(name) + 1}; give it a grade there")
+        number = shown.index(name) + 1
+        raise UnclearError(f"`{one_line(name, _WIDTH)}` is result {number}; give it a grade there")
     return replace(label, relevant={**label.relevant, name: grade})
 
 
@@ -105,7 +114,8 @@ def _numbers(line: str, most: int) -> dict[int, int]:
     for part in re.sub(r"\s*=\s*", "=", line.strip()).replace(",", " ").split():
         match = _GRADED.fullmatch(part)
         if match is None:
-            raise UnclearError(f"{part!r} is no answer; type such as `1 3`, `1=3 4=1`, n, s or ?")
+            said = one_line(part, _WIDTH)
+            raise UnclearError(f"{said!r} is no answer; type such as `1 3`, `1=3 4=1`, n, s or ?")
         number = int(match[1])
         if not 1 <= number <= most:
             raise UnclearError(f"there is no result {number}; there are {most}")

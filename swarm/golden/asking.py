@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 
 from swarm.errors import UsageError
 from swarm.formats.golden import Label, Query
-from swarm.formats.text import counted
+from swarm.formats.text import counted, one_line
 from swarm.golden.answers import HELP, Answer, UnclearError, answered
 from swarm.golden.book import Book
 from swarm.golden.searching import Result
@@ -186,7 +186,7 @@ class Labelling:
 
 
 def _so_far(label: Label) -> str:
-    said = [f"{name}={grade}" for name, grade in label.relevant.items() if grade]
-    said += [f"keywords {', '.join(label.keywords)}"] if label.keywords else []
+    said = [f"{one_line(name, 60)}={grade}" for name, grade in label.relevant.items() if grade]
+    said += [f"keywords {one_line(', '.join(label.keywords), 200)}"] if label.keywords else []
     said += [counted(len(label.snippets), "passage")] if label.snippets else []
     return f"so far: {'; '.join(said) or 'nothing'}. Now the grades, or n"

@@ -1,15 +1,18 @@
 """The golden set on the disk: whole after every answer, whatever ends the process.
 
-Owns how it is read, a torn last line, and how a label comes into it: the file is written anew
-beside its place and moved there, so that a kill leaves it with the label or without, and nothing
-between. Lines that a person wrote, comments among them, stay as they are. What a line means is
-`formats.golden`'s.
+Owns how it is read, and how a label comes into it: the file is written anew beside its place and
+moved there, so that a kill leaves it with the label or without, and nothing between. A line that
+is no label is therefore a person's, and a mistake. Lines that a person wrote, comments among them,
+stay as they are. What a line means is `formats.golden`'s.
 """
 
 from __future__ import annotations
 
-import json
+import fcntl
 import os
+import secrets
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,10 +33,7 @@ class Book:
         """
         self.path = path
         self._data = _bytes(path)
-        whole, torn = _without_torn(self._data)
-        self.torn = torn
-        """Whether the last line was half a line. It is left out, and gone with the next label."""
-        text = decoded(whole, path)
+        text = decoded(self._data, path)
         self._lines = text.split("\n")[:-1] if text.endswith("\n") else text.split("\n")
         self._lines = [] if self._lines == [""] else self._lines
         self.labels = {label.id: label for label in golden.labels(text, path)}
@@ -44,18 +44,19 @@ class Book:
         Raises:
             PreconditionError: it cannot be written, or somebody else has changed the file.
         """
-        if _bytes(self.path) != self._data:
-            raise PreconditionError(
-                f"`{self.path}` was changed by somebody else, and the last answer is not in it",
-                hint="run the same command again: it goes on from what is there now",
-                path=self.path,
-            )
         lines = list(self._lines)
         old = self.labels.get(label.id)
         label = replace(label, line=len(lines) + 1 if old is None else old.line)
         lines[label.line - 1 :] = [label.write(), *lines[label.line :]]
         data = "".join(f"{line}\n" for line in lines).encode()
-        save(self.path, data)
+        with alone(self.path):
+            if _bytes(self.path) != self._data:
+                raise PreconditionError(
+                    f"`{self.path}` was changed by somebody else, and the last answer is not in it",
+                    hint="run the same command again: it goes on from what is there now",
+                    path=self.path,
+                )
+            save(self.path, data)
         self._lines, self._data = lines, data
         self.labels[label.id] = label
 
@@ -79,15 +80,20 @@ def save(path: Path, data: bytes) -> None:
         PreconditionError: that is not possible.
     """
     place = path.resolve()  # a link stays one
-    part = place.with_name(f".{place.name}.part")
+    part = place.with_name(f".{place.name}.{secrets.token_hex(4)}.part")
     try:
-        with open(part, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if place.exists():
-            part.chmod(place.stat().st_mode & 0o7777)
-        part.replace(place)
+        try:
+            with open(part, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            if place.exists():
+                part.chmod(place.stat().st_mode & 0o7777)
+            part.replace(place)
+        except BaseException:
+            with suppress(OSError):
+                part.unlink()
+            raise
         folder = os.open(place.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -95,7 +101,28 @@ def save(path: Path, data: bytes) -> None:
             os.close(folder)
     except OSError as error:
         what = f"cannot write `{path}`: {error.strerror}"
-        raise PreconditionError(what, hint=remedy(error), path=path) from error
+        hint = remedy(error, "run the same command again: it goes on")
+        raise PreconditionError(what, hint=hint, path=path) from error
+
+
+@contextmanager
+def alone(path: Path) -> Generator[None]:
+    """Keep other processes of ours from writing a file between a look at it and a write.
+
+    The lock is on its folder, so nothing is left lying there. A disk without such locks, as some
+    that are shared by machines, goes without.
+    """
+    try:
+        folder = os.open(path.resolve().parent, os.O_RDONLY)
+    except OSError as error:
+        what = f"cannot write `{path}`: {error.strerror}"
+        raise PreconditionError(what, path=path) from error
+    try:
+        with suppress(OSError):
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def decoded(data: bytes, path: Path) -> str:
@@ -119,15 +146,3 @@ def _bytes(path: Path) -> bytes:
     except OSError as error:
         what = f"cannot read `{path}`: {error.strerror}"
         raise PreconditionError(what, path=path) from error
-
-
-def _without_torn(data: bytes) -> tuple[bytes, bool]:
-    """Cut off a last line that was not written to its end."""
-    head, end, tail = data.rpartition(b"\n")
-    if not tail.startswith(b"{"):
-        return data, False  # whatever it is, it is no half of a label
-    try:
-        json.loads(tail)
-    except (ValueError, RecursionError):
-        return head + end, True
-    return data, False

@@ -160,7 +160,7 @@ def _easy(scores: Sequence[Score]) -> list[Finding]:
     for each in scores:
         missed = each.queries - each.hits
         if each.mrr == 1:
-            what = f"too easy: `{each.command}` has a good answer at rank 1 for all {each.queries}"
+            what = f"`{each.command}` has a good answer at rank 1 for all {each.queries}"
             found.append(Finding("warning", "too_easy", what, hint))
         elif missed < LEAST <= each.queries:
             what = (

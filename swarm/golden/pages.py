@@ -31,6 +31,8 @@ COMMON = (
     "was", "what", "with",
 )  # fmt: skip
 """Words that are everywhere; marked, they would hide the others."""
+ECHO = 200
+"""Characters of an answer that are shown where nobody sees it typed."""
 _MARK = "bold yellow"
 
 
@@ -42,6 +44,9 @@ class TerminalPage:
         width = None if terminal else PLAIN_WIDTH
         self._console = Console(file=sys.stderr, width=width, highlight=False, emoji=False)
         self._echo = not sys.stdin.isatty()
+        # What is no text then comes as one answer that is none, and not as an error of reading.
+        if (reconfigure := getattr(sys.stdin, "reconfigure", None)) is not None:
+            reconfigure(errors="surrogateescape")
 
     def show(self, query: Query, sight: Sight, label: Label | None, at: Progress) -> None:
         """Show a query with its results, and its label if it has one."""
@@ -95,7 +100,7 @@ class TerminalPage:
         self._console.print(Text("> ", style="bold"), end="")
         line = sys.stdin.readline()
         if not line or self._echo:
-            self._console.print(Text(one_line(line)))
+            self._console.print(Text(one_line(line, ECHO)))
         if not line:
             raise EOFError
         return line

@@ -15,6 +15,7 @@ import shlex
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, BinaryIO, NamedTuple, cast
@@ -27,6 +28,9 @@ PLACE = "{query}"
 SEED = "golden"
 """Of the order of a pool: the same query has the same one every time."""
 MOST_BYTES = 256 * 2**20
+"""What a search may print; one in a loop would fill the disk."""
+LOOK_S = 0.1
+"""How often it is looked at."""
 _QUOTED = re.compile(
     r"""\\.|'[^']*(?:'|\Z)|"(?:\\.|[^"\\])*(?:"|\Z)|`[^`]*(?:`|\Z)|(?<![^\s;&|()])#[^\n]*|<<.*""",
     re.DOTALL,
@@ -198,32 +202,38 @@ def _run(command: str, stdin: bytes, timeout_s: float) -> _Ended:
             )
         except (OSError, ValueError) as error:  # too long, or with what no argument can hold
             return _Ended("", None, f"could not be started: {error}")
-        status = _waited(process, timeout_s)
-        if status is None:
-            failure = f"took longer than --timeout {duration(timeout_s)}{_last_words(err)}"
-        else:
-            failure = f"ended with {_status(status)}{_last_words(err)}" if status else ""
-        out.seek(0)
-        output = out.read(MOST_BYTES + 1)
-        if len(output) > MOST_BYTES and not failure:
-            failure = f"printed more than {MOST_BYTES >> 20} MiB"
-        return _Ended(output.decode("utf-8", "replace"), status, failure)
-
-
-def _waited(process: subprocess.Popen[bytes], timeout_s: float) -> int | None:
-    """Wait for a command; None if it took too long. It is gone afterwards in any case."""
-    try:
-        return process.wait(timeout_s)
-    except subprocess.TimeoutExpired:
-        return None
-    finally:
-        if process.returncode is None:
+        try:
+            problem = _waited(process, (out, err), timeout_s)
+        finally:
             _end(process)
+        if problem:
+            return _Ended("", None, f"{problem}{_last_words(err)}")
+        status = process.returncode
+        failure = f"ended with {_status(status)}{_last_words(err)}" if status else ""
+        out.seek(0)
+        return _Ended(out.read(MOST_BYTES).decode("utf-8", "replace"), status, failure)
+
+
+def _waited(
+    process: subprocess.Popen[bytes], printed: Sequence[BinaryIO], timeout_s: float
+) -> str | None:
+    """Wait for a command to end; give why it has to be ended instead, or does not count."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        left = deadline - time.monotonic()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, min(LOOK_S, left)))
+        if any(os.fstat(file.fileno()).st_size > MOST_BYTES for file in printed):
+            return f"printed more than {MOST_BYTES >> 20} MiB"
+        if process.returncode is not None:
+            return None
+        if left <= 0:
+            return f"took longer than --timeout {duration(timeout_s)}"
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a command and all that it started in its group."""
-    with suppress(ProcessLookupError):
+    """End a command, if it still runs, and what it has left running in its group."""
+    with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
