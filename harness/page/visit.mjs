@@ -91,14 +91,20 @@ async function shoot(page, {width, height, mobile, stem}) {
   const went = navigations(page);
   const found = await go(page, went);
   const before = went.length;
+  const [taken] = await Promise.allSettled([look(session, stem, HIGHEST / deviceScaleFactor)]);
+  if (went.length > before) throw new Error(`it is there, and then goes on to ${went.at(-1)}`);
+  if (taken.status === 'rejected') throw taken.reason;
+  return found;
+}
+
+/** Make the files of a look. */
+async function look(session, stem, highest) {
   await inPage(session, settle);
   await draw(session, `${stem}-top.png`, false);
-  await inPage(session, scroll, Math.floor(HIGHEST / deviceScaleFactor));
+  await inPage(session, scroll, Math.floor(highest));
   await inPage(session, settle);
-  if (went.length > before) throw new Error(`it is there, and then goes on to ${went.at(-1)}`);
   writeFileSync(`${stem}.txt`, await inPage(session, words));
   await draw(session, `${stem}.png`, true);
-  return found;
 }
 
 /** Take a picture, of the window or of all: by the session that has set the density of pixels. */
