@@ -171,7 +171,8 @@ def visit(asked: Visit, use: Tools) -> list[dict[str, Any]]:
             cancel=Event(),
         )
         if done.problem is not None:
-            raise NoAnswerError(f"the visit to {asked.url}: {done.problem}")
+            why = done.problem.removeprefix("exit 1: ")  # what `visit.mjs` says itself
+            raise NoAnswerError(f"the visit to {asked.url}: {why}")
         answer = json.loads(out.read_text("utf-8"))
     for picture in answer["pictures"]:
         if picture["status"] != 200:

@@ -240,6 +240,20 @@ def report(numbers: Mapping[str, float], notes: Sequence[str]) -> None:
 @contextmanager
 def _served(given: Given) -> Generator[str]:
     """Build the site and serve it, and give its address."""
+    folder, compress = _built(given), given.compress == "on"
+    if given.build is None:  # built by somebody who is gone
+        with serving.serving(folder, compress=compress) as address:
+            yield address
+        return
+    with (
+        tempfile.TemporaryDirectory() as own,
+        serving.serving(_copied(folder, Path(own, "site")), compress=compress) as address,
+    ):
+        yield address
+
+
+def _built(given: Given) -> Path:
+    """Build the site, if it is not, and give the folder that is served."""
     site: Path = given.site
     if not site.is_dir():
         raise UsageError(f"there is no folder {site}")
@@ -260,17 +274,8 @@ def _served(given: Given) -> Generator[str]:
         made = "the build has left" if given.build is not None else "there is"
         raise NoAnswerError(f"--serve: {made} no folder {folder}")
     if not folder.resolve().is_relative_to(site.resolve()):
-        raise NoAnswerError(f"--serve: {folder} is a link that leads out of {site}")
-    compress = given.compress == "on"
-    if given.build is None:  # built by somebody who is gone
-        with serving.serving(folder, compress=compress) as address:
-            yield address
-        return
-    with (
-        tempfile.TemporaryDirectory() as own,
-        serving.serving(_copied(folder, Path(own, "site")), compress=compress) as address,
-    ):
-        yield address
+        raise NoAnswerError(f"--serve: {folder} leads out of {site}")
+    return folder
 
 
 def _copied(folder: Path, into: Path) -> Path:

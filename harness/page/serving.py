@@ -73,6 +73,12 @@ class Handler(SimpleHTTPRequestHandler):
         asked = urlsplit(self.path)
         path = "/" + unquote(asked.path).lstrip("/")  # `//host/` would lead to another host
         file = self._file(path)
+        if file is None and path == "/favicon.ico":
+            # A browser asks for it unbidden. After a 404 it asks no more, in none of its contexts:
+            # the first run alone would have that request, and the error.
+            self.send_response(HTTPStatus.NO_CONTENT)
+            self.end_headers()
+            return
         if file is None:
             self.send_error(HTTPStatus.NOT_FOUND)
             return

@@ -180,8 +180,12 @@ async function settle() {
   await Promise.race([Promise.all(decoded), soon(10_000)]);
   for (const animation of document.getAnimations()) {
     const {iterations} = animation.effect?.getTiming() ?? {iterations: 1};
-    if (iterations === Infinity) animation.cancel();
-    else animation.finish();
+    try {
+      if (iterations === Infinity) animation.cancel();
+      else animation.finish();
+    } catch {
+      animation.cancel(); // one that stands still, or goes with the scrolling, has no end
+    }
   }
   await soon(100);
 }
