@@ -37,6 +37,8 @@ def difference(reference: bytes, page: bytes, near: int, drawn: Path | None = No
         UsageError: the reference cannot be read, or nothing can be drawn there.
     """
     before = _read(reference, "the reference", UsageError)
+    if page == reference and drawn is None:
+        return Difference(0.0, None, (before.size, before.size))
     after = _read(page, "the page's picture", NoAnswerError)
     size = max(before.width, after.width), max(before.height, after.height)
     off = ImageChops.difference(_padded(before, size), _padded(after, size))

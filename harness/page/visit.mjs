@@ -109,7 +109,7 @@ async function look(session, stem, highest) {
 
 /** Take a picture, of the window or of all: by the session that has set the density of pixels. */
 async function draw(session, file, whole) {
-  const asked = {format: 'png', captureBeyondViewport: whole};
+  const asked = {format: 'png', optimizeForSpeed: true, captureBeyondViewport: whole};
   const {data} = await session.send('Page.captureScreenshot', asked);
   writeFileSync(file, Buffer.from(data, 'base64'));
 }
