@@ -12,6 +12,7 @@ from targets import check_nobody_left, git, launch_inline
 from test_docs import TOP
 
 from swarm import config as configs
+from swarm.entities import means
 from swarm.proposers.scripted import apply_diff
 from swarm.state import RunState
 
@@ -76,7 +77,12 @@ def test_a_page_becomes_readable_and_looks_as_it_did(clone: Path) -> None:
     apply_diff(PATCHES[0].read_text(), example)
     # The second agent's, while the first one tries the two that come to nothing.
     (example / "patches" / "04-read.diff").rename(example / "patches" / "025-read.diff")
-    changed(example / "build.py", ("range(1900, 2100)", "range(1985, 1987)"))
+    alone = 'assert not list(HERE.glob("reference/*")), "a build sees the references"'
+    changed(
+        example / "build.py",
+        ("range(1900, 2100)", "range(1985, 1987)"),
+        ("def main():\n", f"def main():\n    {alone}\n"),
+    )
     changed(
         clone / "configs" / "page.yaml",
         ("--reference reference", "--reference reference --sizes 412x823"),
@@ -94,6 +100,7 @@ def test_a_page_becomes_readable_and_looks_as_it_did(clone: Path) -> None:
     (pale,) = (e for e in state.experiments.values() if e.verdict == "constraint_failed")
     assert "pixels_changed" in pale.reason
     (target,) = state.targets.values()
+    assert all(means(target, e)["text_changed"] == 0 for e in state.experiments.values())
     base, best = target.primary(target.info.base), target.primary(target.best)
     assert (base.mean, best.mean) == (71, 100)
 

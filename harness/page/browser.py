@@ -42,6 +42,8 @@ FLAGS = (
     "--no-proxy-server",  # the page is on loopback
     "--mute-audio",
     "--hide-scrollbars",
+    # The same for the camera and for Lighthouse, which cannot be told to ask for less motion.
+    "--force-prefers-reduced-motion",
     "--force-color-profile=srgb",
     "--font-render-hinting=none",
     "--remote-debugging-port=0",
@@ -51,8 +53,14 @@ START_S = 60.0
 """For Chromium to listen; it takes one second, and a minute on a machine with much other work."""
 LONG = 60
 """Characters of a folder; Chromium makes a socket there, whose path may have 107."""
+SLACK_S = 30.0
+"""Beyond the time for each step, so that `visit.mjs` can say which of them took too long."""
 WITHHELD = ("SWARM_RESULT", "SWARM_CASES")
 """Variables that are for the harness, and not for what it starts."""
+
+
+KINDS = ("-top.png", ".png", ".txt")
+"""The files of a look: the window at first, the whole page after scrolling, and its words."""
 
 
 class Tools(NamedTuple):
@@ -65,13 +73,14 @@ class Tools(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A picture to take."""
+    """A look to take: pictures, and the words that can be seen."""
 
     width: int
     height: int
-    """Of the window; the picture is of the whole page."""
+    """Of the window."""
     mobile: bool
-    file: Path
+    stem: Path
+    """What the names of the files begin with; they end with `KINDS`."""
 
 
 class Visit(NamedTuple):
@@ -147,7 +156,7 @@ def visit(asked: Visit, use: Tools) -> list[dict[str, Any]]:
         out = Path(folder, "answer.json")
         task = {
             **asked._asdict(),
-            "pictures": [{**each._asdict(), "file": str(each.file)} for each in asked.pictures],
+            "pictures": [{**each._asdict(), "stem": str(each.stem)} for each in asked.pictures],
             "flags": dict(asked.flags),
             "port": port,
             "lighthouse": str(use.lighthouse),
@@ -158,15 +167,16 @@ def visit(asked: Visit, use: Tools) -> list[dict[str, Any]]:
             cwd=Path(folder),
             env=environment(),
             stdin=json.dumps(task).encode(),
-            timeout_s=asked.timeout_s * (len(asked.pictures) + asked.runs),
+            timeout_s=asked.timeout_s * (len(asked.pictures) + asked.runs) + SLACK_S,
             cancel=Event(),
         )
         if done.problem is not None:
-            raise NoAnswerError(f"the visit to {asked.url}: {done.problem}")
+            why = done.problem.removeprefix("exit 1: ")  # what `visit.mjs` says itself
+            raise NoAnswerError(f"the visit to {asked.url}: {why}")
         answer = json.loads(out.read_text("utf-8"))
     for picture in answer["pictures"]:
         if picture["status"] != 200:
-            raise NoAnswerError(f"{asked.url}: HTTP status {picture['status']}")
+            raise NoAnswerError(f"{picture['url']}: HTTP status {picture['status']}")
     return answer["reports"]
 
 

@@ -18,6 +18,7 @@ import importlib.util
 import json
 import math
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -55,11 +56,19 @@ Given = argparse.Namespace
 
 
 class Look(NamedTuple):
-    """One picture that is compared."""
+    """A page in a window: what is compared of it."""
 
     path: str
     name: str
+    """What the names of its files begin with."""
     size: tuple[int, int]
+
+
+class Changed(NamedTuple):
+    """How far a page looks different: the largest share of all looks."""
+
+    pixels: float
+    text: float
 
 
 # --- pictures ---------------------------------------------------------------------------------
@@ -67,33 +76,33 @@ class Look(NamedTuple):
 
 def shoot(given: Given) -> None:
     """Make the pictures that others are compared with."""
-    tools = browser.tools()
+    tools, wanted = browser.tools(), looks(given)
     into: Path = given.reference
     _need_pillow()  # whoever compares will have the same `python`
     _make(into, "--reference")
     with _served(given) as address:
-        for path in given.path:
-            _taken(given, tools, address + path, path, into, runs=0)
-    for each in looks(given):
-        print(f"{into / each.name}")
+        _seen(given, tools, address, wanted, into)
+    for each in wanted:
+        print("\n".join(f"{into / each.name}{kind}" for kind in browser.KINDS))
 
 
 def look(given: Given) -> None:
     """Fail if the page looks different."""
-    tools, before = browser.tools(), _references(given)
+    tools, wanted = browser.tools(), looks(given)
+    before = _references(given, wanted)
     with _served(given) as address, tempfile.TemporaryDirectory() as folder:
-        for path in given.path:
-            _taken(given, tools, address + path, path, Path(folder), runs=0)
-        share = _compared(given, before, Path(folder))
-    if share > given.tolerance:
-        what = f"{share:.2%} of the pixels of a picture differ; {given.tolerance:.2%} may"
-        raise NoAnswerError(f"the page looks different: {what}")
+        _seen(given, tools, address, wanted, Path(folder))
+        changed = _compared(given, before, Path(folder))
+    for share, what in ((changed.pixels, "the pixels of a picture"), (changed.text, "the words")):
+        if share > given.tolerance:
+            what = f"{share:.2%} of {what} differ; {given.tolerance:.2%} may"
+            raise NoAnswerError(f"the page looks different: {what}")
 
 
 def looks(given: Given) -> list[Look]:
-    """Name the pictures: each page in each size."""
+    """Name the looks: each page in each size."""
     found = [
-        Look(path, f"{_slug(path)}-{width}.png", (width, height))
+        Look(path, f"{_slug(path)}-{width}", (width, height))
         for path in given.path
         for width, height in given.sizes
     ]
@@ -107,11 +116,12 @@ def _slug(path: str) -> str:
     return kept or "index"
 
 
-def _references(given: Given) -> dict[str, bytes]:
+def _references(given: Given, wanted: Sequence[Look]) -> dict[str, bytes]:
     """Read the references: before the build, which could put others in their place."""
     _need_pillow()
+    names = [each.name + kind for each in wanted for kind in browser.KINDS]
     try:
-        return {each.name: (given.reference / each.name).read_bytes() for each in looks(given)}
+        return {name: (given.reference / name).read_bytes() for name in names}
     except OSError as error:
         what = f"{error.filename}: {error.strerror}"
         raise UsageError(f"--reference: {what}; `page.py shoot` makes the pictures") from None
@@ -124,20 +134,24 @@ def _need_pillow() -> None:
         raise UsageError(f"{sys.executable} has no Pillow to compare pictures with: {what}")
 
 
-def _compared(given: Given, before: Mapping[str, bytes], folder: Path) -> float:
-    """Compare all pictures, say what differs, and give the largest share that does."""
+def _compared(given: Given, before: Mapping[str, bytes], folder: Path) -> Changed:
+    """Compare all pictures and words, say what differs, and give the largest shares that do."""
     import pictures
 
     if given.save is not None:
         _make(given.save, "--save")
-    worst = 0.0
+    pixels, text = [0.0], [0.0]
     for name, reference in before.items():
         page = (folder / name).read_bytes()
+        if name.endswith(".txt"):
+            text.append(pictures.words_changed(reference, page))
+            print(f"# {name}: {text[-1]:.2%} of the words differ")
+            continue
         drawn = given.save / f"diff-{name}" if given.save is not None else None
         found = pictures.difference(reference, page, given.near, drawn)
-        worst = max(worst, found.share)
+        pixels.append(found.share)
         print("# " + _said(name, found.share, found.rows, found.sizes, drawn))
-    return worst
+    return Changed(max(pixels), max(text))
 
 
 def _make(folder: Path, option: str) -> None:
@@ -168,26 +182,23 @@ def _said(
 
 def measure(given: Given) -> None:
     """Measure the page, and compare its pictures if there are references."""
-    given.weights = given.weights or dict.fromkeys(given.only, 1.0)
-    for name in given.weights:
+    weights: Mapping[str, float] = given.weights or dict.fromkeys(given.only, 1.0)
+    for name in weights:
         if reports.category(name) not in given.only:
             raise UsageError(f"--weights: `{name}` is not measured: --only leaves it out")
+    if given.save is not None and given.reference is None:
+        raise UsageError("--save: there is nothing to compare with: give --reference, too")
     tools = browser.tools()
-    before = _references(given) if given.reference is not None else {}
-    notes: list[str] = []
+    wanted = looks(given) if given.reference is not None else []
+    before = _references(given, wanted) if wanted else {}
     with _served(given) as address, tempfile.TemporaryDirectory() as folder:
-        pages = {
-            path: _taken(
-                given, tools, address + path, path, Path(folder) if before else None, given.runs
-            )
-            for path in given.path
-        }
-        each = [reports.metrics(found, given.weights) for found in pages.values()]
+        pages = _seen(given, tools, address, wanted, Path(folder), given.runs)
+        each = [reports.metrics(found, weights) for found in pages.values()]
         numbers = {name: fmean(page[name] for page in each) for name in each[0]}
         if before:
-            numbers["pixels_changed"] = _compared(given, before, Path(folder))
-    for path, found in pages.items():
-        notes += _notes(given, path, found)
+            changed = _compared(given, before, Path(folder))
+            numbers |= {"pixels_changed": changed.pixels, "text_changed": changed.text}
+    notes = [line for path, found in pages.items() for line in _notes(path, found, weights)]
     if given.keep is not None:
         try:
             given.keep.write_text(json.dumps(pages), encoding="utf-8")
@@ -196,12 +207,12 @@ def measure(given: Given) -> None:
     report(numbers, notes)
 
 
-def _notes(given: Given, path: str, found: Sequence[reports.Report]) -> list[str]:
+def _notes(path: str, found: Sequence[reports.Report], weights: Mapping[str, float]) -> list[str]:
     """Say what the page does not pass, and how far the runs were apart."""
     version = found[0].get("lighthouseVersion")
     runs = f"{len(found)} run{'s' * (len(found) != 1)}"
     notes = [f"{path}: Lighthouse {version}, median of {runs}"]
-    if wide := reports.spread(found, given.weights):
+    if wide := reports.spread(found, weights):
         notes.append("  between the runs: " + ", ".join(f"{n} {w:.4g}" for n, w in wide.items()))
     for finding in reports.findings(found[-1])[:WORST]:
         lost = f"-{finding.lost:.1f}" if finding.lost else "info"
@@ -229,6 +240,20 @@ def report(numbers: Mapping[str, float], notes: Sequence[str]) -> None:
 @contextmanager
 def _served(given: Given) -> Generator[str]:
     """Build the site and serve it, and give its address."""
+    folder, compress = _built(given), given.compress == "on"
+    if given.build is None:  # built by somebody who is gone
+        with serving.serving(folder, compress=compress) as address:
+            yield address
+        return
+    with (
+        tempfile.TemporaryDirectory() as own,
+        serving.serving(_copied(folder, Path(own, "site")), compress=compress) as address,
+    ):
+        yield address
+
+
+def _built(given: Given) -> Path:
+    """Build the site, if it is not, and give the folder that is served."""
     site: Path = given.site
     if not site.is_dir():
         raise UsageError(f"there is no folder {site}")
@@ -248,23 +273,41 @@ def _served(given: Given) -> Generator[str]:
     if not folder.is_dir():
         made = "the build has left" if given.build is not None else "there is"
         raise NoAnswerError(f"--serve: {made} no folder {folder}")
-    with serving.serving(folder, compress=given.compress == "on") as address:
-        yield address
+    if not folder.resolve().is_relative_to(site.resolve()):
+        raise NoAnswerError(f"--serve: {folder} leads out of {site}")
+    return folder
 
 
-def _taken(
-    given: Given, tools: browser.Tools, url: str, path: str, into: Path | None, runs: int
-) -> Sequence[reports.Report]:
-    """Visit a page: pictures of it into a folder if there is one, and Lighthouse's reports."""
-    wanted = [each for each in looks(given) if each.path == path] if into is not None else []
-    shots = [
-        browser.Picture(*each.size, each.size[0] < PHONE, (into or Path()).resolve() / each.name)
-        for each in wanted
-    ]
-    asked = browser.Visit(url, given.timeout, shots, runs)
-    if runs:
-        asked = asked._replace(form_factor=given.form_factor, flags=_flags(given))
-    return browser.visit(asked, tools)
+def _copied(folder: Path, into: Path) -> Path:
+    """Copy what was built: what the build has left running does not have it at hand."""
+    try:
+        shutil.copytree(folder, into, symlinks=True, ignore=shutil.ignore_patterns(".git"))
+    except (OSError, shutil.Error) as error:
+        raise NoAnswerError(f"--serve: {folder} cannot be copied: {error}") from None
+    return into
+
+
+def _seen(
+    given: Given,
+    tools: browser.Tools,
+    address: str,
+    wanted: Sequence[Look],
+    into: Path,
+    runs: int = 0,
+) -> dict[str, Sequence[reports.Report]]:
+    """Visit each page: the looks that are wanted into a folder, and Lighthouse's reports."""
+    found: dict[str, Sequence[reports.Report]] = {}
+    for path in given.path:
+        shots = [
+            browser.Picture(*each.size, each.size[0] < PHONE, into.resolve() / each.name)
+            for each in wanted
+            if each.path == path
+        ]
+        asked = browser.Visit(address + path, given.timeout, shots, runs)
+        if runs:
+            asked = asked._replace(form_factor=given.form_factor, flags=_flags(given))
+        found[path] = browser.visit(asked, tools)
+    return found
 
 
 def _flags(given: Given) -> dict[str, object]:
@@ -336,7 +379,8 @@ def from_(least: int, most: float = math.inf) -> Callable[[str], int]:
 
     def whole_number(text: str) -> int:
         if not least <= int(text) <= most:
-            raise argparse.ArgumentTypeError(f"{least} or more is wanted, not {text}")
+            what = f"{least} or more" if most == math.inf else f"from {least} to {most}"
+            raise argparse.ArgumentTypeError(f"{what} is wanted, not {text}")
         return int(text)
 
     return whole_number
@@ -371,7 +415,7 @@ def parser() -> argparse.ArgumentParser:
         add("--path", action="append", type=address_path, help="a page; again for more [/]")
         add("--sizes", type=sizes, default=list(SIZES), help="of windows [412x823,1350x940]")
         add("--compress", choices=("on", "off"), default="on", help="texts, by the server [on]")
-        add("--timeout", type=seconds, default=180.0, help="for a build, a picture, or a run [180]")
+        add("--timeout", type=seconds, default=180.0, help="for a build, a look, or a run [180]")
         return made
 
     def comparing(made: argparse.ArgumentParser, *, needed: bool) -> None:
@@ -385,7 +429,8 @@ def parser() -> argparse.ArgumentParser:
 
     looking = mode("look", look, "fail if the page looks different")
     comparing(looking, needed=True)
-    looking.add_argument("--tolerance", type=share, default=0.01, help="of the pixels [1%%]")
+    looking.add_argument("--tolerance", type=share, default=0.01,
+        help="of the pixels, and of the words [1%%]")  # fmt: skip
 
     measuring = mode("measure", measure, "measure with Lighthouse")
     comparing(measuring, needed=False)

@@ -1,10 +1,11 @@
-"""Two pictures of a page, compared pixel by pixel.
+"""Two looks of a page, compared pixel by pixel and word by word.
 
-Owns what counts as a pixel that differs. The only importer of Pillow, which is there with
-matplotlib: decoding PNG in plain Python takes seconds for one page. Knows no browser.
+Owns what counts as a pixel and as a word that differs. The only importer of Pillow, which is there
+with matplotlib: decoding PNG in plain Python takes seconds for one page. Knows no browser.
 """
 
 import io
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,6 +37,8 @@ def difference(reference: bytes, page: bytes, near: int, drawn: Path | None = No
         UsageError: the reference cannot be read, or nothing can be drawn there.
     """
     before = _read(reference, "the reference", UsageError)
+    if page == reference and drawn is None:
+        return Difference(0.0, None, (before.size, before.size))
     after = _read(page, "the page's picture", NoAnswerError)
     size = max(before.width, after.width), max(before.height, after.height)
     off = ImageChops.difference(_padded(before, size), _padded(after, size))
@@ -50,6 +53,16 @@ def difference(reference: bytes, page: bytes, near: int, drawn: Path | None = No
     changed = mask.histogram()[255]
     rows = (box[1], box[3]) if box else None
     return Difference(changed / (size[0] * size[1]), rows, (before.size, after.size))
+
+
+def words_changed(reference: bytes, page: bytes) -> float:
+    """Give the share of the words that only one of two texts has, of those of the longer one.
+
+    Their order is on the pictures.
+    """
+    before, after = (Counter(data.decode("utf-8", "replace").split()) for data in (reference, page))
+    most = max(before.total(), after.total())
+    return 1 - (before & after).total() / most if most else 0.0
 
 
 def _read(data: bytes, name: str, error: type[Exception]) -> Image.Image:

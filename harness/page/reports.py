@@ -68,6 +68,7 @@ def metrics(reports: Sequence[Report], weights: Mapping[str, float]) -> dict[str
 def _one(report: Report, weights: Mapping[str, float]) -> dict[str, float]:
     if error := report.get("runtimeError"):
         raise NoAnswerError(f"Lighthouse: {error.get('code')}: {error.get('message')}")
+    _check(report)
     numbers = {
         ours: _number(report["categories"][theirs], "score", ours) * 100
         for ours, theirs in CATEGORIES.items()
@@ -82,6 +83,19 @@ def _one(report: Report, weights: Mapping[str, float]) -> dict[str, float]:
     total = sum(weights.values())
     composite = sum(scores[name] * weight for name, weight in weights.items()) / total
     return {"composite": composite, **numbers}
+
+
+def _check(report: Report) -> None:
+    """Fail by the first audit that failed: the score of its category is gone with it."""
+    for ours, theirs in CATEGORIES.items():
+        for ref in report["categories"].get(theirs, {}).get("auditRefs", ()):
+            audit = report["audits"].get(ref["id"], {})
+            if ref["weight"] and audit.get("scoreDisplayMode") == "error":
+                name = next(
+                    (name for name, audit_id in AUDITS.items() if audit_id == ref["id"]), ref["id"]
+                )
+                why = audit.get("errorMessage") or "it failed"
+                raise NoAnswerError(f"`{ours}`: Lighthouse's audit `{name}`: {why}")
 
 
 def _number(holder: Mapping[str, Any] | None, key: str, name: str) -> float:

@@ -13,7 +13,7 @@ from functools import lru_cache
 from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 TEXTS = ("text/", "application/javascript", "application/json", "image/svg+xml", "application/xml")
 """Kinds of files that hosts send compressed; pictures and fonts are compressed already."""
@@ -70,14 +70,22 @@ class Handler(SimpleHTTPRequestHandler):
         self._answer(body=False)
 
     def _answer(self, *, body: bool) -> None:
-        path = unquote(urlsplit(self.path).path)
+        asked = urlsplit(self.path)
+        path = "/" + unquote(asked.path).lstrip("/")  # `//host/` would lead to another host
         file = self._file(path)
+        if file is None and path == "/favicon.ico":
+            # A browser asks for it unbidden. After a 404 it asks no more, in none of its contexts:
+            # the first run alone would have that request, and the error.
+            self.send_response(HTTPStatus.NO_CONTENT)
+            self.end_headers()
+            return
         if file is None:
             self.send_error(HTTPStatus.NOT_FOUND)
             return
         if file.is_dir():  # so that relative links lead where they should
             self.send_response(HTTPStatus.MOVED_PERMANENTLY)
-            self.send_header("Location", path.rstrip("/") + "/")
+            rest = f"?{asked.query}" if asked.query else ""
+            self.send_header("Location", quote(path) + "/" + rest)
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
@@ -99,12 +107,14 @@ class Handler(SimpleHTTPRequestHandler):
             file = (self.folder / path.lstrip("/")).resolve()
             if path.endswith("/"):
                 file /= "index.html"
-            elif not file.exists():
-                file = file.with_name(file.name + ".html")  # as hosts do: /about is about.html
+            elif not file.is_file():  # as hosts do: /about is about.html, also beside a folder
+                page = file.with_name(file.name + ".html")
+                file = page if page.is_file() else file
             inside = file.resolve().is_relative_to(self.folder)
-        except (OSError, ValueError):
+        except (OSError, ValueError, RuntimeError):  # RuntimeError: links that lead in a circle
             return None
-        return file if inside and (file.is_file() or file.is_dir()) else None
+        found = file.is_file() or (file.is_dir() and not path.endswith("/"))
+        return file if inside and found else None
 
     def log_message(
         self,

@@ -5,13 +5,17 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any, NamedTuple
 from urllib.error import HTTPError
+from urllib.parse import unquote
 from urllib.request import Request, urlopen
 
 import chromium
@@ -20,6 +24,7 @@ import pytest
 from PIL import Image
 from test_docs import TOP
 
+CHANGED = ("pixels_changed", "text_changed")
 HARNESS = TOP / "harness" / "page"
 PROGRAM = HARNESS / "page.py"
 EXAMPLE = HARNESS / "example"
@@ -109,6 +114,23 @@ def test_a_file_that_is_no_picture_is_the_fault_of_whose_it_is(
         pictures.difference(png((1, 1)), b"x", 24)
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "share"),
+    [
+        ("", "", 0),
+        ("", "a word", 1),
+        ("to be or not to be", "be or  not\nto be to", 0),  # lines and order are on the picture
+        ("to be or not to be", "to be", 4 / 6),
+        ("to be", "to be or not to be", 4 / 6),
+    ],
+)
+def test_the_share_of_words_that_differ(
+    before: str, after: str, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = part("pictures", monkeypatch)
+    assert pictures.words_changed(before.encode(), after.encode()) == pytest.approx(share)
+
+
 # --- the server -------------------------------------------------------------------------------
 
 
@@ -137,6 +159,31 @@ def test_a_folder_is_served_as_a_host_does(monkeypatch: pytest.MonkeyPatch, tmp_
                 get(path)
     with serving.serving(site, compress=False) as address:
         assert get("/", **{"Accept-Encoding": "gzip"}).headers["Content-Encoding"] is None
+
+
+def test_a_folder_and_a_page_with_odd_names(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    serving = part("serving", monkeypatch)
+    for name in ("日本", "a\r\nX-Evil: 1", "both", "empty/index.html"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "index.html").write_text("in it") if "/" not in name else None
+    (tmp_path / "both.html").write_text("beside it")
+    (tmp_path / "loop").symlink_to("loop")
+
+    def get(path: str) -> Any:
+        return urlopen(address + path, timeout=30)
+
+    with serving.serving(tmp_path) as address:
+        assert get("/%E6%97%A5%E6%9C%AC?a=%20b").url.endswith("/%E6%97%A5%E6%9C%AC/?a=%20b")
+        evil = get("/a%0D%0AX-Evil:%201")
+        assert (evil.read(), evil.headers["X-Evil"]) == (b"in it", None)
+        assert get("/favicon.ico").status == 204
+        assert get("/both").read() == b"beside it"
+        assert get("/both/").read() == b"in it"
+        for path in ("/loop", "/loop/", "/empty/"):
+            with pytest.raises(HTTPError, match="404"):
+                get(path)
 
 
 # --- what Lighthouse says ---------------------------------------------------------------------
@@ -191,6 +238,10 @@ def test_a_report_without_a_number_is_none(monkeypatch: pytest.MonkeyPatch) -> N
     broken["audits"]["largest-contentful-paint"] = {"errorMessage": "NO_LCP"}
     with pytest.raises(reports.NoAnswerError, match="`lcp`: NO_LCP"):
         reports.metrics([broken], {"seo": 1})
+    broken["audits"]["largest-contentful-paint"]["scoreDisplayMode"] = "error"
+    broken["categories"]["performance"]["score"] = None  # as Lighthouse then has it
+    with pytest.raises(reports.NoAnswerError, match=r"`performance`: .*audit `lcp`: NO_LCP"):
+        reports.metrics([broken], {"seo": 1})
     failed = {**lhr(), "runtimeError": {"code": "NO_FCP", "message": "it painted nothing"}}
     with pytest.raises(reports.NoAnswerError, match="it painted nothing"):
         reports.metrics([lhr(), failed], {"seo": 1})
@@ -208,6 +259,8 @@ def test_a_report_without_a_number_is_none(monkeypatch: pytest.MonkeyPatch) -> N
         (["measure", ".", "--path", "about"], "a path such as /about.html"),
         (["shoot", ".", "--reference", "r", "--sizes", "412"], "WIDTHxHEIGHT is wanted"),
         (["look", ".", "--reference", "r", "--tolerance", "200%"], "from 0% to 100%"),
+        (["look", ".", "--reference", "r", "--near", "300"], "from 0 to 255 is wanted, not 300"),
+        (["measure", ".", "--save", "seen"], "--save: there is nothing to compare with"),
     ],
 )
 def test_a_command_line_that_cannot_be_used(words: list[str], said: str, tmp_path: Path) -> None:
@@ -253,6 +306,8 @@ def test_a_site_that_cannot_be_built_or_is_not_there(tmp_path: Path) -> None:
         1,
         "page: no answer: --serve: the build has left no folder dist\n",
     )
+    done = page(*words, "ln -s / dist", folder=tmp_path)
+    assert (done.status, "--serve: dist leads out of ." in done.err) == (1, True), done.err
     done = page("look", ".", "--reference", "none", folder=tmp_path)
     assert done.status == 2
     assert "`page.py shoot` makes the pictures" in done.err
@@ -282,20 +337,137 @@ def test_a_page_is_measured_and_looked_at(tmp_path: Path) -> None:
     (site / "index.html").write_text(text)
     small = ("--sizes", "412x300", "--reference", "pictures")
     made = page("shoot", site, *small, folder=tmp_path)
-    assert (made.status, made.out, made.err) == (0, "pictures/index-412.png\n", "")
+    names = [f"index-412{kind}" for kind in ("-top.png", ".png", ".txt")]
+    assert (made.status, made.err) == (0, "")
+    assert made.out.splitlines() == [f"pictures/{name}" for name in names]
     build = "sed -i 's/Hello/Good bye, and do not come again/' index.html; rm ../pictures/*"
     words = ("--build", build, "--runs", "1", "--wait", "250", "--save", "seen")
     done = page("measure", site, *words, *small, folder=tmp_path)
     assert (done.status, done.err) == (0, "")
     found = done.result["metrics"]
     scores = {"composite", "performance", "accessibility", "best_practices", "seo"}
-    assert found.keys() == scores | {*("fcp", "lcp", "tbt", "si", "cls", "bytes", "pixels_changed")}
+    assert found.keys() == scores | {*("fcp", "lcp", "tbt", "si", "cls", "bytes"), *CHANGED}
     assert all(0 < found[name] <= 100 for name in scores)
     assert found["cls"] == 0
     assert 100 < found["bytes"] < 2000
     assert 0.005 < found["pixels_changed"] < 0.2
+    assert found["text_changed"] == 1
     assert "does not have a `[lang]` attribute" in done.result["feedback"]
     assert (tmp_path / "seen" / "diff-index-412.png").is_file()
+    assert nobody(tmp_path)
+
+
+PHONE = '<!doctype html><meta name="viewport" content="width=device-width"><title>A page</title>'
+WINDOW = ("--sizes", "412x300", "--reference")
+WORDS = "<h1>Hello, whoever you are</h1>"
+TALL = "<div style='height: 700px'></div>"
+
+
+def site(folder: Path, name: str, text: str) -> Path:
+    (folder / name).mkdir(exist_ok=True)
+    (folder / name / "index.html").write_text(PHONE + text)
+    return folder / name
+
+
+@chromium.needed
+def test_a_page_sees_the_same_of_the_camera_and_of_every_run(tmp_path: Path) -> None:
+    """What it can ask for in one line, and what an earlier visit could have left."""
+    seen: list[str] = []
+
+    class Listener(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(unquote(self.path))
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    listener = ThreadingHTTPServer(("127.0.0.1", 0), Listener)
+    Thread(target=listener.serve_forever, args=(0.05,), daemon=True).start()
+    facts = (
+        "localStorage.n = 1 + +(localStorage.n ?? 0);"
+        "const facts = [localStorage.n, document.cookie, devicePixelRatio, innerWidth, innerHeight,"
+        " screen.width, screen.orientation.type, navigator.userAgent, navigator.maxTouchPoints,"
+        " JSON.stringify(navigator.userAgentData), navigator.webdriver,"
+        " matchMedia('(prefers-reduced-motion: reduce)').matches, 'ontouchstart' in window];"
+        "document.cookie = 'been=here';"
+        f"new Image().src = 'http://127.0.0.1:{listener.server_address[1]}/'"
+        " + encodeURIComponent(facts.join(' | '));"
+    )
+    asking = site(tmp_path, "asking", f"{WORDS}<script>{facts}</script>")
+    phone = ("--sizes", "412x823", "--reference")
+    try:
+        assert page("shoot", asking, *phone, "r", folder=tmp_path).status == 0
+        words = ("--runs", "2", "--wait", "250", "--only", "seo")
+        done = page("measure", asking, *words, *phone, "r", folder=tmp_path)
+    finally:
+        listener.shutdown()
+        listener.server_close()
+    assert (done.status, done.err) == (0, "")
+    assert len(seen) == 4
+    assert len(set(seen)) == 1, seen
+    assert seen[0].startswith("/1 |  | 1.75 | 412 | 823 |")
+
+
+@chromium.needed
+def test_a_page_that_only_looks_alike(tmp_path: Path) -> None:
+    """One that is there once somebody scrolls, and a photograph of the reference."""
+    assert (
+        page("shoot", site(tmp_path, "a", WORDS + TALL), *WINDOW, "r", folder=tmp_path).status == 0
+    )
+    waits = f"window.scrollTo = () => {{}}; document.body.innerHTML = `{TALL}`;"
+    comes = f"addEventListener('scroll', () => document.body.innerHTML = `{WORDS}{TALL}`);"
+    lazy = site(tmp_path, "b", f"<body><script>{waits}{comes}</script>")
+    done = page("look", lazy, *WINDOW, "r", folder=tmp_path)
+    assert done.status == 1
+    assert "index-412.png: 0.00% of the pixels" in done.out
+    assert "index-412.txt: 0.00% of the words" in done.out
+    assert "of the pixels of a picture differ" in done.err
+
+    photo = "<img src='photo.png' style='position: absolute; top: 0; left: 0; width: 412px'>"
+    tiny = "<div style='position: absolute; width: 1px; height: 1px; overflow: hidden'>"
+    flat = site(tmp_path, "c", f"{TALL}{tiny}{WORDS}</div>{photo}")
+    shutil.copy(tmp_path / "r" / "index-412.png", flat / "photo.png")
+    done = page("look", flat, *WINDOW, "r", "--tolerance", "2%", folder=tmp_path)
+    assert (done.status, "100.00% of the words differ" in done.err) == (1, True), done
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("<script>location = 'http://nowhere.example/x'</script>", "leaves the site for http://no"),
+        ("<script>location = '/none.html?x'</script>", "/none.html?x: HTTP status 404"),
+        (
+            f"{TALL}<script>onscroll = () => location = '/there'</script>",
+            "it is there, and then goes on to http://127.0.0.1",
+        ),
+        (
+            f"{TALL}<script>onscroll = () => document.body.style.height = '99999px'</script>",
+            "higher than the 9362 px",
+        ),
+        ("<script>setInterval(() => fetch('?' + Math.random()), 50)</script>", "longer than 3 s"),
+    ],
+)
+@chromium.needed
+def test_a_page_of_which_there_is_no_picture_says_why(text: str, said: str, tmp_path: Path) -> None:
+    limit = "3" if "3 s" in said else "180"
+    folder = site(tmp_path, "a", WORDS + text)
+    done = page("shoot", folder, *WINDOW, "r", "--timeout", limit, folder=tmp_path)
+    assert (done.status, said in done.err) == (1, True), done.err
+
+
+@chromium.needed
+def test_what_a_build_leaves_running_does_not_change_what_is_served(tmp_path: Path) -> None:
+    """It waits for the browser, and for half a minute at most; a page with a dialog is seen."""
+    place = site(tmp_path, "a", f"{WORDS}<script>alert('Hello')</script>")
+    assert page("shoot", place, *WINDOW, "r", folder=tmp_path).status == 0
+    wait = "touch there; for i in $(seq 600); do ls ../tmp/page-* && break; sleep 0.05; done"
+    later = f"setsid sh -c '{wait}; echo > dist/index.html' > /dev/null 2>&1 &"
+    build = f"mkdir dist; cp index.html dist; {later} until test -e there; do sleep 0.05; done"
+    words = ("--build", build, "--serve", "dist")
+    done = page("look", place, *words, *WINDOW, "r", folder=tmp_path)
+    assert (done.status, done.err) == (0, "")
+    assert (place / "dist" / "index.html").read_text() == "\n"
     assert nobody(tmp_path)
 
 
