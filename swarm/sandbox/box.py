@@ -158,7 +158,7 @@ class Sandbox:
             raise
         if answer is None:
             self._give_up(token)
-            return Outcome(None, error="supervisor died")
+            return Outcome(None, error="supervisor died, or hangs")
         spent: bool = answer.pop("spent")
         outcome = self._outcome(answer, command)
         if spent:
