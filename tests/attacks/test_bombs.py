@@ -125,7 +125,7 @@ def test_without_walls_a_bomb_ends_too_on_a_busy_machine(tmp_path: Path, bomb: s
             for _ in range(4):
                 argv = (sys.executable, "-S", "-c", bomb)
                 fell = box.run(Command(argv, tmp_path, {}, TIMEOUT_S, tmp_path / "log"))
-                # Its supervisor may be too late, or see some that do not end in time: it is replaced.
+                # Its supervisor may be too late, or not end all of it in time: it is replaced.
                 assert fell.over == "processes" or fell.timed_out or fell.error
                 assert fell.status != 0
                 after = box.run(Command(("true",), tmp_path, {}, TIMEOUT_S, tmp_path / "log"))
