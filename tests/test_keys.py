@@ -284,7 +284,9 @@ def found_in(place: Path) -> list[str]:
     words = [w for value in PLANTED.values() for w in ("-e", value)]
     argv = ["grep", "-rlaF", "--devices=skip", *words, str(place)]
     listing = subprocess.run(argv, capture_output=True, text=True, check=False).stdout
-    names = [str(p) for p in place.rglob("*") if any(v in p.name for v in PLANTED.values())]
+    # Not `rglob`, which fails where a folder of Ray's goes away while it is looked at.
+    every = (Path(top, name) for top, dirs, files in os.walk(place) for name in (*dirs, *files))
+    names = [str(p) for p in every if any(v in p.name for v in PLANTED.values())]
     return listing.splitlines() + names
 
 
