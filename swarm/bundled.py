@@ -36,16 +36,22 @@ def _programs() -> tuple[tuple[str, bytes], ...]:
     return tuple((p.relative_to(top).as_posix(), p.read_bytes()) for p in found)
 
 
+@cache
+def _version() -> str:
+    """Name the programs after what is in them."""
+    digest = hashlib.sha256()
+    for name, content in _programs():
+        digest.update(f"{name}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()[:12]
+
+
 def programs(below: Path) -> Path:
     """Give the directory below `below` that has the harnesses' programs, and make it if need be.
 
     It is named after what is in it: another version of swarm makes another, and whoever works
     with this one is not disturbed.
     """
-    digest = hashlib.sha256()
-    for name, content in _programs():
-        digest.update(f"{name}\0{len(content)}\0".encode() + content)
-    done = below / digest.hexdigest()[:12]
+    done = below / _version()
     if done.is_dir():
         return done
     below.mkdir(parents=True, exist_ok=True)

@@ -396,12 +396,11 @@ def _phase(seen: Seen) -> str:
 def _check_listening(seen: Seen, verb: Verb) -> None:
     run, state = seen.rundir.run, _phase(seen)
     if not seen.live:
-        over = state == "finished"
+        hint = "`swarm launch CONFIG` resumes it"
+        if state == "finished":
+            hint = f"`swarm report {run}` tells how it ended"
         raise PreconditionError(
-            f"cannot {verb} run `{run}`: it is {state}, and no process carries it out",
-            hint=f"`swarm report {run}` tells how it ended"
-            if over
-            else "`swarm launch CONFIG` resumes it",
+            f"cannot {verb} run `{run}`: it is {state}, and no process carries it out", hint=hint
         )
     if state == "draining":
         raise PreconditionError(

@@ -21,7 +21,7 @@ from swarm.errors import PreconditionError, UsageError
 from swarm.formats import family, program_md
 from swarm.formats.family import Files, History, of_run
 from swarm.report import save
-from swarm.sections import closest
+from swarm.sections import unknown
 from swarm.state import RunState
 from swarm.terminal import emit_foreign, emit_json, say
 
@@ -128,10 +128,8 @@ def export(
         PreconditionError: there is no such run, or the file cannot be written.
     """
     if form not in FORMS:
-        near = closest(form, tuple(FORMS), 0.4)
-        meant = f"did you mean `{near}`? " if near else ""
         known = "; ".join(f"`{name}`: {known.says}" for name, known in FORMS.items())
-        raise UsageError(f"there is no form {form!r}", hint=f"{meant}there is {known}")
+        raise unknown("form", form, tuple(FORMS), known)
     files = FORMS[form].write(_narrowed(_find(source, directory, overrides), target))
     if out is not None:
         placed = _placed(out, files)

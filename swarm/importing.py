@@ -21,7 +21,7 @@ from swarm.records import DIFF_LIMIT, Goal
 from swarm.repo import Place, changes, create_run_ignore, locate
 from swarm.report import save
 from swarm.rundir import RUN_NAME, RunDir, imported, runs_folder
-from swarm.sections import closest
+from swarm.sections import unknown
 from swarm.terminal import emit, emit_json, say
 
 BIGGEST = 64 * 2**20
@@ -92,9 +92,7 @@ def _repository(wish: Wish) -> Place | None:
 def _find(path: Path, form: str | None) -> _Found:
     """Find the one history that is meant."""
     if form is not None and form not in FORMS:
-        near = closest(form, tuple(FORMS), 0.4)
-        meant = f"did you mean `{near}`? " if near else ""
-        raise UsageError(f"there is no form {form!r}", hint=f"{meant}there is {_known()}")
+        raise unknown("form", form, tuple(FORMS), _known())
     tried = FORMS if form is None else {form: FORMS[form]}
     try:
         if not path.exists():

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, cast, get_args
 from pydantic import BaseModel, ConfigDict, ValidationInfo, model_validator
 from pydantic_core import ErrorDetails
 
+from swarm.errors import UsageError
 from swarm.quantities import show, wrong
 from swarm.yaml_marks import Document, Loc
 
@@ -123,6 +124,13 @@ def report_unknown(document: Document, section: type[Section], loc: Loc) -> None
     else:
         suggestion = closest(key, section.keys())
         document.report(loc, "unknown key", at_key=True, suggestion=suggestion)
+
+
+def unknown(what: str, word: str, names: Sequence[str], known: str) -> UsageError:
+    """Give the error for a word that is none of these; `known` lists them for people."""
+    near = closest(word, names, 0.4)
+    meant = f"did you mean `{near}`? " if near else ""
+    return UsageError(f"there is no {what} {word!r}", hint=f"{meant}there is {known}")
 
 
 def closest(word: str, words: Sequence[str], likeness: float = 0.6) -> str | None:

@@ -14,7 +14,8 @@ from pathlib import Path
 from threading import Event as Flag
 from typing import Any, cast
 
-from files import NO, YES, Event, Field, UsageError
+from ending import UsageError
+from files import NO, YES, Event, Field
 from form import ModelForm
 from model import Server, text_of
 from parallel import in_parallel

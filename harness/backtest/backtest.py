@@ -27,7 +27,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from io import TextIOWrapper
 from pathlib import Path
-from typing import NamedTuple, NoReturn, cast
+from typing import NamedTuple, cast
 
 sys.dont_write_bytecode = True  # the checkout may be read-only, and must stay clean when it is not
 sys.path.append(str(Path(__file__).resolve().parent.parent / "checklist"))
@@ -37,7 +37,8 @@ import files  # noqa: E402
 import program  # noqa: E402
 import scores  # noqa: E402
 import walk  # noqa: E402
-from files import Field, UsageError  # noqa: E402
+from ending import UsageError, leave_on  # noqa: E402
+from files import Field  # noqa: E402
 from form import FormError, ModelForm  # noqa: E402
 from model import ModelError  # noqa: E402
 from scores import Guessed, Judged  # noqa: E402
@@ -325,7 +326,7 @@ def main() -> int:
     at = words.index("--") if "--" in words else len(words)
     given = parser().parse_args(words[:at])
     given.command = words[at + 1 :]
-    signal.signal(signal.SIGTERM, leave)
+    leave_on(signal.SIGTERM)
     cast("TextIOWrapper", sys.stdout).reconfigure(errors="backslashreplace")
     try:
         given.does(given)
@@ -342,11 +343,6 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     return 0
-
-
-def leave(number: int, _: object) -> NoReturn:
-    """End by a signal, and all children first."""
-    sys.exit(128 + number)
 
 
 if __name__ == "__main__":

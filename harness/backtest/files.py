@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from lines import Line, UsageError, finite, lines, unique
+from ending import UsageError
+from lines import Line, finite, lines, unique
 
 Outcome = bool | str | float
 EVENT, OUTCOME = ("id", "at", "given"), ("id", "outcome", "known_at")

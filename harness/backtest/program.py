@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import IO, Any, NoReturn, cast
 
 import walls
-from files import Field, UsageError
+from ending import UsageError
+from files import Field
 from walk import BreachError, Forecast, NoAnswerError, Question, forecast
 
 LINE = 2**20

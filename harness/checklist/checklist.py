@@ -26,12 +26,13 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from threading import Event
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 sys.dont_write_bytecode = True  # the checkout may be read-only, and must stay clean when it is not
 
 import form  # noqa: E402
 import processes  # noqa: E402
+from ending import leave_on  # noqa: E402
 from form import Checklist, FormError, Input, Question  # noqa: E402
 from model import Judge, ModelError, Usage  # noqa: E402
 from parallel import in_parallel  # noqa: E402
@@ -350,7 +351,7 @@ def main() -> int:
     tells.add_argument("checklist", type=Path)
     tells.add_argument("outputs", type=Path, nargs="+", metavar="OUTPUT")
     given = parser.parse_args()
-    signal.signal(signal.SIGTERM, leave)
+    leave_on(signal.SIGTERM)
     try:
         if given.command == "discriminate":
             return discriminate(given.checklist, given.outputs)
@@ -365,11 +366,6 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     return 0
-
-
-def leave(number: int, _: object) -> NoReturn:
-    """End by a signal, and all children first."""
-    sys.exit(128 + number)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, cast
 
-
-class UsageError(Exception):
-    """A file of the person who measures, or the command line, cannot be used: exit 2."""
+from ending import UsageError
 
 
 class Line(NamedTuple):

@@ -18,7 +18,7 @@ from threading import Event
 from typing import Any, NamedTuple
 
 import processes
-from reports import NoAnswerError, UsageError
+from ending import NoAnswerError, UsageError
 
 LIGHTHOUSE = "12.8.2"
 """The version that this was tried with: the last one for Node 18 and 20."""

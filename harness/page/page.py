@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
 from threading import Event
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 sys.dont_write_bytecode = True  # the checkout may be read-only, and must stay clean when it is not
 sys.path.append(str(Path(__file__).resolve().parent.parent / "checklist"))
@@ -36,7 +36,7 @@ import browser  # noqa: E402
 import processes  # noqa: E402
 import reports  # noqa: E402
 import serving  # noqa: E402
-from reports import NoAnswerError, UsageError  # noqa: E402
+from ending import NoAnswerError, UsageError, leave_on, status_of  # noqa: E402
 
 SIZES = ((412, 823), (1350, 940))
 """Lighthouse's phone and its desktop."""
@@ -454,24 +454,8 @@ def main() -> int:
     """Do what the command line says."""
     given = parser().parse_args()
     given.path = list(dict.fromkeys(given.path or ["/"]))
-    signal.signal(signal.SIGTERM, leave)
-    signal.signal(signal.SIGHUP, leave)
-    try:
-        given.does(given)
-    except UsageError as error:
-        print(f"page: {error}", file=sys.stderr)
-        return 2
-    except NoAnswerError as error:
-        print(f"page: no answer: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
-
-
-def leave(number: int, _: object) -> NoReturn:
-    """End by a signal, and all children first."""
-    sys.exit(128 + number)
+    leave_on(signal.SIGTERM, signal.SIGHUP)
+    return status_of("page", lambda: given.does(given))
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+from ending import NoAnswerError, UsageError
 from PIL import Image, ImageChops
-from reports import NoAnswerError, UsageError
 
 NEAR = 24
 """Of 255: how far each colour of a pixel may be off. Smoothing of edges moves by less than that."""

@@ -1,12 +1,14 @@
 """Lighthouse's reports in, metrics and findings out.
 
-Also the two ways to fail, which all parts share. Starts nothing and reads no file.
+Starts nothing and reads no file.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any, NamedTuple, cast
+
+from ending import NoAnswerError
 
 CATEGORIES = {
     "performance": "performance",
@@ -28,14 +30,6 @@ SCORED = (*CATEGORIES, "fcp", "lcp", "tbt", "si", "cls")
 """What `composite` may be made of: each has a score of 0 to 100, larger is better."""
 
 Report = Mapping[str, Any]
-
-
-class UsageError(Exception):
-    """The command line, a tool or a file that belongs to the harness cannot be used: exit 2."""
-
-
-class NoAnswerError(Exception):
-    """The candidate's site cannot be built, served, or measured: exit 1."""
 
 
 class Finding(NamedTuple):

@@ -14,7 +14,8 @@ from threading import Event
 from typing import Any, NoReturn, cast
 
 import processes
-from files import Found, NoAnswerError, Query, UsageError, results_in
+from ending import NoAnswerError, UsageError
+from files import Found, Query, results_in
 
 PLACE = "{query}"
 OUTPUT_LIMIT = 256 * 2**20

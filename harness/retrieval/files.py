@@ -8,17 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, cast
 
-from lines import Line, UsageError, finite, lines, listed, unique
+from ending import NoAnswerError, UsageError
+from lines import Line, finite, lines, listed, unique
 
 GRADES = range(4)
 """0 was looked at and is not relevant; 3 is what was meant."""
 LONGEST_S = 1e6
 """Seconds for one query; more is no time that anybody has clocked."""
 GOLDEN = {"id", "query", "relevant", "keywords", "snippets", "held_out", "note"}
-
-
-class NoAnswerError(Exception):
-    """What the system under test left cannot be used: its fault."""
 
 
 class Query(NamedTuple):

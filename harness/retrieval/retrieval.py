@@ -25,7 +25,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, median
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 sys.dont_write_bytecode = True  # the checkout may be read-only, and must stay clean when it is not
 sys.path.append(str(Path(__file__).resolve().parent.parent / "checklist"))
@@ -34,7 +34,8 @@ import asking  # noqa: E402
 import files  # noqa: E402
 import lists  # noqa: E402
 import measures  # noqa: E402
-from files import Found, NoAnswerError, Query, Result, UsageError  # noqa: E402
+from ending import NoAnswerError, UsageError, leave_on, status_of  # noqa: E402
+from files import Found, Query, Result  # noqa: E402
 
 WORST = 8
 """Queries that the feedback names."""
@@ -416,23 +417,8 @@ def main() -> int:
             # JSON has for it.
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     given = parser().parse_args()
-    signal.signal(signal.SIGTERM, leave)
-    try:
-        given.does(given)
-    except UsageError as error:
-        print(f"retrieval: {error}", file=sys.stderr)
-        return 2
-    except NoAnswerError as error:
-        print(f"retrieval: no answer: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
-
-
-def leave(number: int, _: object) -> NoReturn:
-    """End by a signal, and all children first."""
-    sys.exit(128 + number)
+    leave_on(signal.SIGTERM)
+    return status_of("retrieval", lambda: given.does(given))
 
 
 if __name__ == "__main__":

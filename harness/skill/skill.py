@@ -29,7 +29,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Event
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 sys.dont_write_bytecode = True  # the checkout may be read-only, and must stay clean when it is not
 sys.path.append(str(Path(__file__).resolve().parent.parent / "checklist"))
@@ -44,6 +44,7 @@ import suite as suites  # noqa: E402
 import tools  # noqa: E402
 import transcript as transcripts  # noqa: E402
 import writers  # noqa: E402
+from ending import leave_on  # noqa: E402
 from form import FormError  # noqa: E402
 from model import Judge, ModelError, Server  # noqa: E402
 from outcome import Outcome, OutcomeError  # noqa: E402
@@ -430,7 +431,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     given = parser().parse_args()
-    signal.signal(signal.SIGTERM, leave)
+    leave_on(signal.SIGTERM)
     try:
         return given.does(given)
     except FormError as error:
@@ -441,11 +442,6 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-
-
-def leave(number: int, _: object) -> NoReturn:
-    """End by a signal, and all children first."""
-    sys.exit(128 + number)
 
 
 if __name__ == "__main__":

@@ -83,9 +83,7 @@ def row(state: RunState, number: int, target: str | None = None) -> str:
 def _experiment_row(state: RunState, experiment: Experiment) -> str:
     target = state.targets[experiment.target]
     commit, verdict = experiment.proposal.commit, experiment.verdict
-    record, machine = Record(), experiment.machine
-    if commit is not None and machine is not None:
-        record = target.record(commit, machine)
+    record, machine = record_of(target, experiment), experiment.machine
     n = record.primary.n
     crashed = verdict in CRASHED
     value = CRASH_VALUE if crashed else _cell(record.primary.mean if n else None)
@@ -147,6 +145,12 @@ def _sound(path: Path) -> bool:
 
 def _target(state: RunState, name: str | None) -> Target:
     return next(iter(state.targets.values())) if name is None else state.targets[name]
+
+
+def record_of(target: Target, experiment: Experiment) -> Record:
+    """Give what was measured of an experiment; empty if it never was."""
+    commit, machine = experiment.proposal.commit, experiment.machine
+    return Record() if commit is None or machine is None else target.record(commit, machine)
 
 
 def fullest(target: Target, commit: str) -> Record:

@@ -62,6 +62,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 def part(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Import a module of the harness, as `page.py` does."""
+    monkeypatch.syspath_prepend(HARNESS.parent / "checklist")
     monkeypatch.syspath_prepend(HARNESS)
     for known in ("reports", "pictures", "serving"):
         monkeypatch.delitem(sys.modules, known, raising=False)

@@ -26,7 +26,16 @@ from swarm.formats.family.cells import (
     whole,
     words,
 )
-from swarm.formats.family.history import Asked, Entry, Files, History, Status, compared, numbered
+from swarm.formats.family.history import (
+    NOT_RUN,
+    Asked,
+    Entry,
+    Files,
+    History,
+    Status,
+    compared,
+    numbered,
+)
 from swarm.formats.text import one_line
 from swarm.records import Goal
 
@@ -120,7 +129,7 @@ def _id(name: str, said: Mapping[str, Any]) -> int:
 def _entry(number: int, said: Mapping[str, Any], known: Words, sign: int) -> Entry:
     found = known.status(said["status"])
     status = found or "discard"
-    score = finite(said.get("score")) if found and status not in ("crash", "timeout") else None
+    score = finite(said.get("score")) if found and status not in NOT_RUN else None
     standing = finite(said.get("baseline_score"))
     gain = None if score is None or standing is None else finite(sign * (score - standing))
     return Entry(

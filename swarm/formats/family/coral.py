@@ -22,7 +22,7 @@ from swarm.formats.family.cells import (
     table,
     words,
 )
-from swarm.formats.family.history import Asked, Entry, Files, History, Status
+from swarm.formats.family.history import NOT_RUN, Asked, Entry, Files, History, Status
 from swarm.formats.text import counted, first_line
 from swarm.records import Goal
 
@@ -95,7 +95,7 @@ def _entry(
         status = "discard"
     if kind == "grader_error":
         status = "crash"
-    measured = found is not None and status not in ("crash", "timeout")
+    measured = found is not None and status not in NOT_RUN
     return Entry(
         number=0 if status == "baseline" else number,
         status=status,

@@ -26,6 +26,7 @@ Outcome = Literal["keep", "discard", "crash"]
 """All that every tool of the family knows."""
 
 NOT_RUN: frozenset[Status] = frozenset({"crash", "timeout"})
+"""Their number is a sentinel, whatever it is."""
 DESCRIPTION = 300
 """Characters of a description in the tables of others."""
 LONGEST = 2000
@@ -79,6 +80,11 @@ class Entry(Noun):
         if self.status in NOT_RUN:
             return "crash"
         return "keep" if self.status in ("keep", "baseline") else "discard"
+
+    @property
+    def word(self) -> Outcome:
+        """Give the status as others write it: where a baseline has no value, they know a crash."""
+        return "crash" if self.unmeasured else self.outcome
 
     @property
     def said(self) -> str:

@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from swarm.formats.family.cells import Words, finite, goal_of, load, moment, sha, table, words
-from swarm.formats.family.history import Asked, Entry, Files, History, Status, numbered
+from swarm.formats.family.history import NOT_RUN, Asked, Entry, Files, History, Status, numbered
 from swarm.formats.text import counted
 from swarm.records import Goal
 
@@ -106,7 +106,7 @@ def _entry(line: Mapping[str, Any], known: Words, *, first: bool) -> Entry:
     return Entry(
         number=0 if first else max(0, int(line["run"]) - 1),
         status="baseline" if first else status,
-        value=None if status in ("crash", "timeout") else finite(line.get("metric")),
+        value=None if status in NOT_RUN else finite(line.get("metric")),
         commit=sha(line.get("commit", "")),
         summary=words(line.get("description")),
         rationale=words(info.get("hypothesis")) or words(info.get("rationale")),

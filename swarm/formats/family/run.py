@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from swarm.entities import Experiment, Target
-from swarm.formats.family.history import Entry, History
-from swarm.formats.results_tsv import fullest, memory_mb
+from swarm.formats.family.history import NOT_RUN, Entry, History
+from swarm.formats.results_tsv import fullest, memory_mb, record_of
 from swarm.judge import Record, Sample
 from swarm.state import RunState
 
@@ -53,16 +53,13 @@ def _baseline(target: Target) -> Entry:
 
 
 def _entry(target: Target, e: Experiment) -> Entry:
-    record = Record()
-    if e.proposal.commit is not None and e.machine is not None:
-        record = target.record(e.proposal.commit, e.machine)
+    record = record_of(target, e)
     assert e.verdict is not None
     assert e.verdict != "aborted"
-    crashed = e.verdict in ("crash", "timeout")
     return Entry(
         number=e.number,
         status=e.verdict,
-        value=record.primary.mean if record.primary.n and not crashed else None,
+        value=record.primary.mean if record.primary.n and e.verdict not in NOT_RUN else None,
         commit=e.proposal.commit,
         agent=e.agent,
         summary=e.proposal.summary,

@@ -15,7 +15,16 @@ from typing import Any, NamedTuple
 from swarm.errors import UsageError
 from swarm.formats import results_tsv
 from swarm.formats.family.cells import Words, finite, listed, load, named, table, whole
-from swarm.formats.family.history import Asked, Entry, Files, History, compared, numbered, tally
+from swarm.formats.family.history import (
+    NOT_RUN,
+    Asked,
+    Entry,
+    Files,
+    History,
+    compared,
+    numbered,
+    tally,
+)
 from swarm.formats.family.lines import marked, marks
 from swarm.formats.family.tables import columns, table_of, tsv
 from swarm.formats.text import number, one_line
@@ -78,7 +87,7 @@ def _entry(row: _Row, place: int, reasons: Mapping[int, str], known: Words) -> E
     status = found or "discard"
     count = whole(row.number)
     count = place if count is None else count
-    value = None if found is None or status in ("crash", "timeout") else _share(row)
+    value = None if found is None or status in NOT_RUN else _share(row)
     told, reason = marks(row.said), ""
     # Only where nothing passed: a rule on (CRASH) reports is no crash.
     if status in ("discard", "baseline") and value == 0 and (told.crash or told.unmeasured):

@@ -10,7 +10,16 @@ from collections.abc import Mapping
 
 from swarm.formats import results_tsv
 from swarm.formats.family.cells import Words, sha, whole
-from swarm.formats.family.history import Asked, Entry, Files, History, compared, numbered, tally
+from swarm.formats.family.history import (
+    NOT_RUN,
+    Asked,
+    Entry,
+    Files,
+    History,
+    compared,
+    numbered,
+    tally,
+)
 from swarm.formats.results_tsv import CRASH_VALUE, NOTHING, Row, cell
 from swarm.formats.text import number, one_line, signed
 from swarm.records import Goal
@@ -73,7 +82,7 @@ def read(files: Files, asked: Asked) -> History:
 def _entry(row: Row, place: int, words: Words) -> Entry:
     known = words.status(row.status)
     status = known or "discard"
-    measured = known is not None and status not in ("crash", "timeout")
+    measured = known is not None and status not in NOT_RUN
     # The first row is the baseline by the protocol. A table whose first row was thrown away is
     # a part of one.
     if place == 0 and status != "discard":
@@ -100,23 +109,22 @@ def karpathy(history: History) -> Files:
     name = one_line(history.metric.name)
     lines = [("commit", name, "memory_gb", "status", "description")]
     for entry in history.entries:
-        crashed = entry.unmeasured
-        memory = 0.0 if crashed else entry.memory_gb or 0.0
-        value = CRASH_VALUE if crashed else NOTHING if entry.value is None else cell(entry.value)
-        status = "crash" if crashed else entry.outcome
-        lines.append((entry.short, value, f"{memory:.1f}", status, entry.said))
+        memory = 0.0 if entry.unmeasured else entry.memory_gb or 0.0
+        value = _value(entry, CRASH_VALUE)
+        lines.append((entry.short, value, f"{memory:.1f}", entry.word, entry.said))
     return {TABLE: tsv(lines)}
 
 
 def labclaw(history: History) -> Files:
     """Give labclaw's table, and the summary that it ends with."""
-    lines: list[tuple[str, ...]] = [LABCLAW]
-    for entry in history.entries:
-        crashed = entry.unmeasured
-        value = "ERR" if crashed else NOTHING if entry.value is None else cell(entry.value)
-        status = "crash" if crashed else entry.outcome
-        lines.append((entry.short, value, status, entry.said))
-    return {TABLE: tsv(lines), "summary.txt": _summary(history)}
+    rows = ((e.short, _value(e, "ERR"), e.word, e.said) for e in history.entries)
+    return {TABLE: tsv([LABCLAW, *rows]), "summary.txt": _summary(history)}
+
+
+def _value(entry: Entry, crashed: str) -> str:
+    if entry.unmeasured:
+        return crashed
+    return NOTHING if entry.value is None else cell(entry.value)
 
 
 def tsv(lines: list[tuple[str, ...]]) -> str:
