@@ -204,7 +204,7 @@ if part == "sleep":
     time.sleep(60)
 says("1", {"type": "text", "text": "## Explore"})
 says("1", {"type": "tool_use", "id": "t", "name": "Bash", "input": {"command": "ls"}})
-time.sleep(0.2)
+time.sleep(0.5)
 tell(type="user", message={"content": [{"type": "tool_result", "tool_use_id": "t",
      "is_error": part == "error", "content": "x"}]})
 if part == "half":
