@@ -156,9 +156,9 @@ class Sandbox:
         except BaseException:
             self._give_up(token)
             raise
-        if answer is None:
+        if isinstance(answer, str):
             self._give_up(token)
-            return Outcome(None, error="supervisor died, or hangs")
+            return Outcome(None, error=answer)
         spent: bool = answer.pop("spent")
         outcome = self._outcome(answer, command)
         if spent:
@@ -184,6 +184,7 @@ class Sandbox:
                 return Walled(command.argv, private | env, str(cwd))
 
     def _order(self, command: Command, walled: Walled) -> dict[str, Any]:
+        events = self._cgroup and self._cgroup.memory_events
         return {
             "argv": walled.argv,
             "cwd": walled.cwd,
@@ -195,10 +196,12 @@ class Sandbox:
             "output_limit": command.output_limit,
             "append": command.append,
             "stdin": None if command.stdin is None else str(command.stdin.absolute()),
-            "memory": self.limits.memory,
+            "memory": None if events else self.limits.memory,
             "processes": self.limits.processes,
             "file_size": self.limits.file_size,
             "tasks": self._tasks,
+            "joins": [] if self._cgroup is None else self._cgroup.joins,
+            "memory_events": events,
         }
 
     def _outcome(self, answer: dict[str, Any], command: Command) -> Outcome:
@@ -270,13 +273,11 @@ class Sandbox:
             launcher.wait()
         ours.settimeout(_OVERDUE_S)
         self.supervisor = stamp("supervisor", hello["pid"])
-        if self._cgroup is not None:
-            self._cgroup.take(self.supervisor.pid)
 
     def _exchange(
         self, message: dict[str, Any], timeout_s: float, cancel: Event | None
-    ) -> dict[str, Any] | None:
-        """Send an order and wait for its answer; None when the supervisor is dead or stuck."""
+    ) -> dict[str, Any] | str:
+        """Send an order and wait for its answer, or for the reason why there is none."""
         try:
             self._send(message)
         except OSError:
@@ -299,8 +300,8 @@ class Sandbox:
                     deadline = time.monotonic() + _OVERDUE_S
                     cancel = None
         except OSError:
-            pass
-        return None
+            return "supervisor died"
+        return f"supervisor hangs: no answer {_OVERDUE_S:g} s after it was due"
 
     def _send(self, message: dict[str, Any]) -> None:
         if self._link is None:

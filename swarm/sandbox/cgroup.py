@@ -21,8 +21,6 @@ _ROOT = Path("/")
 _WANTED = ("memory", "pids")
 _PREFIX = "swarm-"
 _KILL_S = 2.0
-_OWN = 64 * 2**20
-"""Bytes for the supervisor, which is in it too, and must never wait for memory."""
 _numbers = itertools.count()
 
 
@@ -56,21 +54,23 @@ class Cgroup:
 
     @property
     def joins(self) -> list[str]:
-        """Files to which the pid of a process is written to put it in, with all that come of it."""
+        """Files to which a process writes `0` to be in it, with all that come of it."""
         return [str(f.path / "cgroup.procs") for f in self._folders]
 
-    def take(self, pid: int) -> None:
-        """Put a supervisor in, so that its commands are born there: to move a process takes the
-        kernel ten milliseconds, and once is enough.
-        """
+    @property
+    def memory_events(self) -> str | None:
+        """The file that counts whom the kernel has killed for memory, if it keeps to it here."""
         for folder in self._folders:
-            folder.write("cgroup.procs", str(pid))
+            if "memory" in folder.controllers:
+                name = "memory.events" if folder.unified else "memory.oom_control"
+                return str(folder.path / name)
+        return None
 
     def begin(self, memory: int | None, tasks: int | None) -> None:
         """Set the limits of the next command; None is without."""
         for folder in self._folders:
             if "memory" in folder.controllers:
-                self._limit_memory(folder, None if memory is None else memory + _OWN)
+                self._limit_memory(folder, memory)
             if "pids" in folder.controllers:
                 folder.write("pids.max", "max" if tasks is None else str(tasks))
         self._kills, self._refusals = self._count("oom_kill"), self._count("max")

@@ -43,6 +43,7 @@ STATUS_FD = 3
 STATUS_BYTES = 16 * 1024
 FIRST_SAMPLE_S = 0.02
 SLOWEST_SAMPLE_S = 0.25
+CLOSE_LOOK_S = 0.5
 PAGE = resource.getpagesize()
 MAXRSS_UNIT = 1024 if LINUX else 1
 
@@ -63,10 +64,16 @@ class Order(TypedDict):
     walls: bool
     """Whether the program around it says on `STATUS_FD` that its walls stand."""
     memory: int | None
+    """Bytes that we have to watch over, as the kernel does not."""
     processes: int | None
     file_size: int | None
     tasks: int | None
     """Most threads of this user, where the kernel is to keep to it by user."""
+    joins: list[str]
+    """Files of its cgroup, to which it writes itself. We stay outside: who is in it may wait long
+    for memory that its crowd has taken."""
+    memory_events: str | None
+    """Where the kernel counts whom it has killed for memory in that cgroup, if it does."""
 
 
 class OwnerGoneError(Exception):
@@ -147,14 +154,11 @@ def resident(pids: list[int]) -> int:
     return total
 
 
-def proportional(pids: list[int]) -> int:
-    """Sum the memory of processes in bytes, shared pages divided among those that share them."""
-    total = 0
-    for pid in pids:
-        rows = read(f"/proc/{pid}/smaps_rollup").splitlines()
-        found = next((row for row in rows if row.startswith(b"Pss:")), None)
-        total += resident([pid]) if found is None else int(found.split()[1]) * 1024
-    return total
+def share(pid: int) -> int:
+    """Give the memory of a process in bytes, shared pages divided among those that share them."""
+    rows = read(f"/proc/{pid}/smaps_rollup").splitlines()
+    found = next((row for row in rows if row.startswith(b"Pss:")), None)
+    return resident([pid]) if found is None else int(found.split()[1]) * 1024
 
 
 def send_signal(pids: list[int], number: int) -> None:
@@ -227,15 +231,53 @@ class Brood:
         return [self.main] if self.main is not None and self.status is None else []
 
 
-def exceeded(order: Order, pids: list[int], resident_bytes: int) -> str | None:
-    """Name the limit that the processes of a command are over."""
-    if order["processes"] is not None and len(pids) > order["processes"]:
-        return "processes"
-    most = order["memory"]
-    # Pages that a thousand forks share are one page: looked at closely only when it matters.
-    if most is not None and resident_bytes > most and proportional(pids) > most:
-        return "memory"
-    return None
+class Guard:
+    """Watches the limits of one command, as far as the kernel does not keep to them."""
+
+    def __init__(self, order: Order) -> None:
+        self._order = order
+        self._killed = self._oom_kills()
+        self._count = 0
+        self.resident = 0
+        """The most memory that its processes were seen to have together, in bytes."""
+
+    def look(self) -> str | None:
+        """Look once; name the limit that the command is over."""
+        pids = descendants(self._order["processes"])
+        grows, self._count = len(pids) > self._count, len(pids)
+        now = resident(pids)
+        self.resident = max(self.resident, now)
+        processes, memory = self._order["processes"], self._order["memory"]
+        if processes is not None and len(pids) > processes:
+            return "processes"
+        if self._oom_kills() > self._killed:
+            return "memory"  # who waits for the one that was killed would wait till the timeout
+        # Pages that a thousand forks share are one page: looked at closely only when it matters,
+        # and not in a crowd that grows. Who forks keeps its memory map locked, and a reader waits
+        # for seconds where hundreds fork; it will be too many soon, or hold still.
+        if memory is not None and now > memory and not grows and takes_more(pids, memory):
+            return "memory"
+        return None
+
+    def _oom_kills(self) -> int:
+        """Count whom the kernel has killed for memory in the cgroup of the command, ever."""
+        for row in read(self._order["memory_events"] or "").splitlines():
+            if row.startswith(b"oom_kill "):
+                return int(row.split()[1])
+        return 0
+
+
+def takes_more(pids: list[int], most: int) -> bool:
+    """Tell whether processes take more than `most` bytes, shared pages divided among the sharers.
+
+    The largest come first, and it is a short look: reading takes long where much is mapped.
+    """
+    until, total = time.monotonic() + CLOSE_LOOK_S, 0
+    for pid in sorted(pids, key=lambda pid: resident([pid]), reverse=True):
+        total += share(pid)
+        if total > most or time.monotonic() > until:
+            break
+    return total > most
 
 
 # --- output ------------------------------------------------------------------------------------
@@ -430,6 +472,9 @@ def leave_keyring() -> None:
 
 def confine(order: Order) -> None:
     """Set the limits that the kernel keeps for each process, and for all of them together."""
+    for path in order["joins"]:
+        with open(path, "w") as file:
+            file.write("0")
     if LINUX:
         # When memory runs out, the kernel is to end the command and neither us nor others.
         with suppress(OSError), open("/proc/self/oom_score_adj", "r+") as file:
@@ -520,7 +565,6 @@ class Supervisor:
                     outlet.close()
                 return answer | {"error": f"cannot write the log {path!r}: {error.strerror}"}
         told, tell = os.pipe() if order["walls"] else (None, None)
-        start = time.monotonic()
         try:
             brood.main, reason = spawn(order, outlets[0].inlet, outlets[-1].inlet, tell)
         except OSError as error:
@@ -533,8 +577,9 @@ class Supervisor:
         finally:
             for inlet in (*(outlet.inlet for outlet in outlets), *((tell,) if tell else ())):
                 os.close(inlet)
+        guard, start = Guard(order), time.monotonic()  # it has just become the command
         try:
-            ending, sampled = self._watch(brood, outlets, order, start + order["timeout_s"])
+            ending = self._watch(brood, outlets, guard, start + order["timeout_s"])
             seconds = time.monotonic() - start
             stubborn = brood.end()
             for outlet in outlets:
@@ -556,32 +601,28 @@ class Supervisor:
             "walls": "" if told is None else said_on(told),
             "seconds": 0.0 if reason else seconds,
             "cpu_seconds": 0.0 if reason else brood.cpu_s,
-            "peak_memory_mb": 0.0 if reason else self._peak(sampled) / 2**20,
+            "peak_memory_mb": 0.0 if reason else self._peak(guard.resident) / 2**20,
             "truncated": any(outlet.spool.dropped for outlet in outlets),
             "error": error,
             "unstarted": bool(reason) and not reason.startswith(OURS),
         }
 
-    def _watch(
-        self, brood: Brood, outlets: list[Outlet], order: Order, deadline: float
-    ) -> tuple[str, int]:
-        """Wait for the end of the main process; say why it is over and the memory it took."""
+    def _watch(self, brood: Brood, outlets: list[Outlet], guard: Guard, deadline: float) -> str:
+        """Wait for the end of the main process, and say why it is over."""
         poll = select.poll()
         open_ends = {outlet.end: outlet for outlet in outlets}
         for fd in (self._control, self._wake, *open_ends):
             poll.register(fd, select.POLLIN)
         start = time.monotonic()
-        next_sample, sampled = start + FIRST_SAMPLE_S, 0
+        next_sample = start + FIRST_SAMPLE_S
         while True:
             now = time.monotonic()
             if now >= deadline:
-                return "timeout", sampled
+                return "timeout"
             if now >= next_sample:
                 spent = time.thread_time()
-                below = descendants(order["processes"])
-                sampled = max(sampled, resident(below))
-                if (limit := exceeded(order, below, sampled)) is not None:
-                    return limit, sampled
+                if (limit := guard.look()) is not None:
+                    return limit
                 cost = time.thread_time() - spent
                 pace = max(FIRST_SAMPLE_S, (now - start) / 10, 20 * cost)
                 next_sample = now + min(pace, max(SLOWEST_SAMPLE_S, 5 * cost))
@@ -592,10 +633,10 @@ class Supervisor:
             if self._wake in ready:
                 brood.reap()
             if brood.status is not None:
-                return "exit", sampled
+                return "exit"
             if self._control in ready:
                 self._receive()  # the only message in mid-command is a cancellation
-                return "cancel", sampled
+                return "cancel"
 
     def _peak(self, sampled: int) -> int:
         largest = self._brood.largest
