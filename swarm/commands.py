@@ -22,7 +22,7 @@ from swarm import config as configs
 from swarm.config import RunConfig
 from swarm.entities import Target
 from swarm.errors import ConfigError, PreconditionError, UsageError
-from swarm.ledger import Tail, is_live
+from swarm.ledger import Tail, is_live, is_written
 from swarm.records import VERDICTS, AnyEvent, Measured
 from swarm.rundir import RunDir, find
 from swarm.state import RunState
@@ -45,13 +45,13 @@ class Seen:
 
     @property
     def live(self) -> bool:
-        """Tell whether a process writes the ledger now."""
+        """Tell whether a process carries the run out now, or is about to."""
         return is_live(self.rundir.ledger)
 
     @property
     def over(self) -> bool:
         """Tell whether nothing more will come unless somebody launches the run again."""
-        return self.state.phase in views.ENDED or not self.live
+        return views.phase(self.state, live=self.live) in views.ENDED
 
     def news(self) -> Iterator[AnyEvent]:
         """Fold and give what was written since the last look."""
@@ -94,9 +94,11 @@ def status(seen: Seen, *, json: bool) -> None:
 
 
 def _status(seen: Seen) -> dict[str, Any]:
-    now, config = datetime.now(UTC), _config(seen)
+    # A launch that has not written yet has run for no time, whatever the one before left open.
+    begun = is_written(seen.rundir.ledger)
+    now = (None if begun else seen.state.last_at) or datetime.now(UTC)
     return views.status_json(
-        seen.state, live=seen.live, dir=seen.rundir.path, now=now, config=config
+        seen.state, live=seen.live, dir=seen.rundir.path, now=now, config=_config(seen)
     )
 
 

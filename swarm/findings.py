@@ -204,7 +204,7 @@ def find(
     Args:
         state: what the ledger tells.
         config: for the rule, the constraints and `final`; without it, the default rule.
-        live: whether a process writes the ledger now.
+        live: whether a process carries the run out now.
         digest: sha256 of the run's config file.
         only: the one target that is wanted, by name.
     """

@@ -35,7 +35,7 @@ from swarm.errors import (
 from swarm.formats.text import counted, duration
 from swarm.keys import take
 from swarm.launch import Opened, check_groups, check_target, discard, open_run, warm_start
-from swarm.ledger import is_live, read
+from swarm.ledger import is_written, launched, read
 from swarm.proposers.ready import check
 from swarm.quantities import NAME_RULE, is_ref_part
 from swarm.rundir import RunDir, runs_folder
@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from swarm.repo import Source
 
 POLL_S = 0.2
+LOOKS_S = 1.0
+"""Those who look whether the run lives may hold its lock, for no time."""
 
 
 @dataclass(frozen=True)
@@ -223,6 +225,11 @@ def launch_config(order: Order) -> int:
     if opened.finished:
         _tell_end(opened, order)
         return 0
+    with launched(opened.rundir.ledger, wait_s=LOOKS_S):
+        return _launch(opened, order)
+
+
+def _launch(opened: Opened, order: Order) -> int:
     opened.rundir.requests()  # what was asked of an earlier launch is not meant for this one
     _tell_start(opened, order)
     log = log_path(opened.rundir)
@@ -335,7 +342,7 @@ def _leave_nothing(opened: Opened) -> bool:
     with suppress(SwarmError):
         experiments = _state(opened).experiments.values()
         begun = any(e.verdict not in (None, "duplicate", "invalid") for e in experiments)
-        if opened.resumed or begun or is_live(opened.rundir.ledger):
+        if opened.resumed or begun or is_written(opened.rundir.ledger):
             return False
         remove_scratch(opened.rundir)
         discard(opened)

@@ -28,7 +28,7 @@ from swarm.errors import (
     remedy,
 )
 from swarm.formats.family import History, attempts
-from swarm.ledger import Ledger, read
+from swarm.ledger import Ledger, launched, read
 from swarm.mustering import agent_infos
 from swarm.records import MetricSpec, RunStarted, TargetInfo, WarmStarted
 from swarm.repo import (
@@ -80,7 +80,8 @@ def open_run(config: RunConfig, *, name: str | None = None, wait_s: float = 30.0
     rundir = RunDir(runs_folder(place.top) / wanted)
     while rundir.exists():
         if not _is_finished(rundir):
-            with Ledger(rundir.ledger, wait_s=wait_s):  # fail early, before anything is started
+            ledger = rundir.ledger  # fail early, before anything is started
+            with launched(ledger, wait_s=wait_s), Ledger(ledger, wait_s=wait_s):
                 if not _is_finished(rundir):  # its last launch may have come to the end meanwhile
                     return _resume(rundir, config, place.top, prefixes)
         if name is not None:

@@ -1,6 +1,6 @@
 """The event log of a run: append-only, one JSON object a line, one writer, synced on demand.
 
-Owns the file, its lock and the torn last line. Knows events only as things with a `seq`: what they
+Owns the file, its locks and the torn last line. Knows events only as things with a `seq`: what they
 mean is `state`'s business. Readers need no lock, so views work while the run lives and after.
 """
 
@@ -10,8 +10,8 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +21,9 @@ from pydantic_core import PydanticSerializationError
 
 from swarm.errors import LedgerError, RunInUseError, remedy
 from swarm.records import EVENT, LEDGER_VERSION, AnyEvent
+
+_WRITER, _LAUNCH = ".lock", ".launch"
+"""What is locked beside a ledger, by who writes it and by who has it written."""
 
 
 class Ledger:
@@ -132,10 +135,37 @@ def read(path: Path) -> Iterator[AnyEvent]:
     yield from Tail(path).poll()
 
 
-def is_live(path: Path) -> bool:
-    """Tell whether a process is writing this ledger now."""
+@contextmanager
+def launched(path: Path, *, wait_s: float = 0.0) -> Generator[None]:
+    """Say that this process has the run carried out, from before its ledger has a writer.
+
+    Raises:
+        RunInUseError: another process has it carried out.
+        LedgerError: the lock cannot be opened.
+    """
     try:
-        os.close(_lock(path, 0.0, create=False))
+        fd = _lock(path, wait_s, suffix=_LAUNCH)
+    except OSError as error:
+        raise _trouble("open", path.with_suffix(_LAUNCH), error) from error
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
+def is_live(path: Path) -> bool:
+    """Tell whether a process carries out the run of this ledger, or is about to."""
+    return is_written(path) or _is_held(path, _LAUNCH)
+
+
+def is_written(path: Path) -> bool:
+    """Tell whether a process is writing this ledger now."""
+    return _is_held(path, _WRITER)
+
+
+def _is_held(path: Path, suffix: str) -> bool:
+    try:
+        os.close(_lock(path, 0.0, suffix=suffix, create=False))
     except RunInUseError:
         return True
     except OSError:
@@ -143,10 +173,10 @@ def is_live(path: Path) -> bool:
     return False
 
 
-def _lock(path: Path, wait_s: float, *, create: bool = True) -> int:
+def _lock(path: Path, wait_s: float, *, suffix: str = _WRITER, create: bool = True) -> int:
     # A probe shares the lock, so that two probes never take each other for a writer.
     flags, kind = (os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX) if create else (0, fcntl.LOCK_SH)
-    fd = os.open(path.with_suffix(".lock"), flags, 0o644)
+    fd = os.open(path.with_suffix(suffix), flags, 0o644)
     deadline = time.monotonic() + wait_s
     while True:
         try:

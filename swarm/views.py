@@ -28,7 +28,8 @@ from swarm.state import RunState
 
 OUTSIDE = ("seconds", "peak_memory_mb")
 """What swarm takes from outside stands in a record beside the harness's own metrics."""
-ENDED: frozenset[Phase] = frozenset({"finished", "failed", "interrupted"})
+RESUMABLE: frozenset[Phase] = frozenset({"failed", "interrupted"})
+ENDED: frozenset[Phase] = frozenset({"finished", *RESUMABLE})
 
 
 def rule_of(config: RunConfig | None, target: Target) -> JudgeConfig:
@@ -144,7 +145,11 @@ def sd(sample: Sample) -> float | None:
 
 
 def phase(state: RunState, *, live: bool) -> Phase:
-    """Give the run's state: `interrupted` when it should go on but no process writes it."""
+    """Give the run's state: `interrupted` when it should go on but no process carries it out, and
+    `running` when one does that again.
+    """
+    if live and state.phase in RESUMABLE:
+        return "running"
     return state.phase if live or state.phase in ENDED else "interrupted"
 
 
@@ -161,7 +166,7 @@ def doing(
     Args:
         state: what the ledger tells.
         agent: one of its agents.
-        live: whether a process writes the ledger now.
+        live: whether a process carries the run out now.
         now: by default the end of the ledger.
         used_up: the groups of agents that have reached a limit of theirs, see `used_up`.
     """
@@ -242,7 +247,7 @@ def status_json(
 
     Args:
         state: what the ledger tells.
-        live: whether a process writes the ledger now.
+        live: whether a process carries the run out now.
         dir: the run directory.
         now: for the time spent by a launch that still runs.
         config: for the limits of groups, and for the forecast, which a run has while it goes on.

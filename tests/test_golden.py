@@ -31,6 +31,7 @@ from swarm.golden import searching
 from swarm.golden.answers import UnclearError, answered
 from swarm.golden.asking import is_held_out
 from swarm.golden.book import Book
+from swarm.golden.ending import Stopped, signals_raise, signals_wait
 from swarm.golden.findings import LEAST, Score, figures, findings, score
 from swarm.golden.searching import Result, pool
 
@@ -310,6 +311,21 @@ def test_a_signal_ends_the_search_that_runs(top: Path, ending: signal.Signals, c
     assert b"the same command goes on" in err
     group = int((top / "there").read_text())
     wait_for(lambda: not alive_in(group))
+
+
+def held(ending: signal.Signals, reached: list[str]) -> None:
+    with signals_raise(), signals_wait():
+        signal.raise_signal(ending)
+        reached.append("the end")
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_waits_while_a_search_is_started(ending: signal.Signals) -> None:
+    before, reached = signal.getsignal(ending), list[str]()
+    with pytest.raises(Stopped if ending == signal.SIGTERM else KeyboardInterrupt):
+        held(ending, reached)
+    assert reached == ["the end"]
+    assert signal.getsignal(ending) == before
 
 
 def test_what_a_search_leaves_running_is_ended(top: Path, call: Caller) -> None:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from swarm.errors import LedgerError, RunInUseError
-from swarm.ledger import Ledger, Tail, is_live, read
+from swarm.ledger import Ledger, Tail, is_live, is_written, launched, read
 from swarm.records import (
     AnyEvent,
     Attempt,
@@ -196,6 +196,19 @@ def test_a_second_writer_waits_for_the_first_to_go(path: Path) -> None:
     with Ledger(path, wait_s=10) as second:
         assert second.append([Paused()])
     timer.join()
+
+
+def test_a_run_lives_from_its_launch_on(path: Path) -> None:
+    filled(path)
+    with launched(path):
+        assert (is_live(path), is_written(path)) == (True, False)
+        with pytest.raises(RunInUseError, match="in use"), launched(path):
+            pass
+        with Ledger(path):
+            assert is_written(path)
+    assert not is_live(path)
+    with launched(path):
+        pass
 
 
 def test_looking_whether_a_run_lives_never_looks_like_a_run(path: Path) -> None:

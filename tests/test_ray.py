@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -101,20 +102,29 @@ def check(top: Path, before: list[AnyEvent]) -> None:
     assert git(top, "status", "--porcelain") == ""
 
 
+def status(top: Path) -> dict[str, Any]:
+    words = [sys.executable, "-m", "swarm", "status", "toy", "--json"]
+    done = subprocess.run(words, cwd=top, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def await_start(top: Path, process: subprocess.Popen[str]) -> dict[str, Any]:
+    """Give how things stand when the launch has said that it starts Ray."""
+    assert process.stderr is not None
+    while "being started" not in process.stderr.readline():
+        assert process.poll() is None
+    return status(top)
+
+
 def test_a_launch_on_ray_ends_with_a_summary(target: Path) -> None:
-    code, out, err = finish(launch(target))
+    process = launch(target)
+    assert await_start(target, process)["state"] == "running"
+    code, out, err = finish(process)
     assert code == 0, err
     assert "=== Autoresearch Summary ===" in out
     assert "Traceback" not in err
     check(target, [])
-    status = subprocess.run(
-        [sys.executable, "-m", "swarm", "status", "--json"],
-        cwd=target,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert json.loads(status.stdout)["state"] == "finished"
+    assert status(target)["state"] == "finished"
 
 
 @pytest.mark.parametrize(
@@ -146,7 +156,12 @@ def test_a_killed_launch_or_raylet_is_made_good_by_the_next_launch(
     os.kill(victim(target, process), signal.SIGKILL)
     code, _, err = finish(process)
     assert code in (4, -signal.SIGKILL), err
-    code, _, err = finish(launch(target))
+    process = launch(target)
+    starting, so_far = await_start(target, process), events_of(target)
+    assert starting["state"] == "running"
+    ran = (so_far[-1].at - so_far[0].at).total_seconds()
+    assert starting["spend"]["seconds"] <= ran, "nobody ran it between the two launches"
+    code, _, err = finish(process)
     assert code == 0, err
     check(target, before)
 
@@ -159,6 +174,9 @@ def test_ctrl_c_leaves_a_run_that_can_be_resumed(target: Path) -> None:
     assert code == 130, err
     before = events_of(target)
     assert before[-1].kind == "interrupted"
-    code, _, err = finish(launch(target))
+    assert status(target)["state"] == "interrupted"
+    process = launch(target)
+    assert await_start(target, process)["state"] == "running"
+    code, _, err = finish(process)
     assert code == 0, err
     check(target, before)

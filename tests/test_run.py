@@ -27,7 +27,7 @@ from swarm.coordinator import Coordinator
 from swarm.entities import FINAL_INDEX
 from swarm.errors import ConfigError, HarnessError, PreconditionError, RunInUseError
 from swarm.launch import discard, open_run
-from swarm.ledger import Ledger, read
+from swarm.ledger import Ledger, launched, read
 from swarm.records import Measured, Proposed
 from swarm.runtime import Inline
 
@@ -245,8 +245,9 @@ def test_a_resume_refuses_another_config_and_names_the_keys(tmp_path: Path) -> N
 def test_a_held_run_is_not_launched_twice(tmp_path: Path) -> None:
     top = make_repo(tmp_path / "repo")
     opened = open_run(make_config(top))
-    with Ledger(opened.rundir.ledger), pytest.raises(RunInUseError):
-        open_run(make_config(top), wait_s=0.2)
+    for held in (Ledger(opened.rundir.ledger), launched(opened.rundir.ledger)):
+        with held, pytest.raises(RunInUseError):
+            open_run(make_config(top), wait_s=0.2)
 
 
 def test_a_base_that_cannot_be_measured_says_what_was_looked_for(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """SIGTERM and SIGHUP end the labelling as Ctrl-C does, and the search that runs at that time.
 
-Owns these two signals while it works. A search has a session of its own, so that nothing else would
+Owns these signals while it works. A search has a session of its own, so that nothing else would
 tell it that the terminal is gone.
 """
 
@@ -10,6 +10,8 @@ import signal
 from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
+
+_ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
 class Stopped(BaseException):
@@ -38,3 +40,19 @@ def signals_raise() -> Generator[None]:
     finally:
         for which, handler in taken.items():
             signal.signal(which, handler)
+
+
+@contextmanager
+def signals_wait() -> Generator[None]:
+    """Let signals wait until the end of this: none comes between a start and who could end it."""
+    came: list[int] = []
+    before = {s: h for s in _ENDING if callable(h := signal.getsignal(s))}
+    for which in before:
+        signal.signal(which, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for which, handler in before.items():
+            signal.signal(which, handler)
+        if came:
+            signal.raise_signal(came[0])

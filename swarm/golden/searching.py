@@ -16,13 +16,14 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from swarm.errors import PreconditionError, UsageError
 from swarm.formats.golden import Query, write_queries
 from swarm.formats.text import duration, one_line
+from swarm.golden.ending import signals_wait
 
 PLACE = "{query}"
 SEED = "golden"
@@ -195,23 +196,36 @@ def _run(command: str, stdin: bytes, timeout_s: float) -> _Ended:
     ):
         given.write(stdin)
         given.seek(0)
-        words = ["/bin/sh", "-c", command]
         try:
-            process = subprocess.Popen(
-                words, stdin=given, stdout=out, stderr=err, start_new_session=True
-            )
+            with _begun(command, given, out, err) as process:
+                problem = _waited(process, (out, err), timeout_s)
         except (OSError, ValueError) as error:  # too long, or with what no argument can hold
             return _Ended("", None, f"could not be started: {error}")
-        try:
-            problem = _waited(process, (out, err), timeout_s)
-        finally:
-            _end(process)
         if problem:
             return _Ended("", None, f"{problem}{_last_words(err)}")
         status = process.returncode
         failure = f"ended with {_status(status)}{_last_words(err)}" if status else ""
         out.seek(0)
         return _Ended(out.read(MOST_BYTES).decode("utf-8", "replace"), status, failure)
+
+
+@contextmanager
+def _begun(
+    command: str, given: BinaryIO, out: BinaryIO, err: BinaryIO
+) -> Generator[subprocess.Popen[bytes]]:
+    """Start a command; end it, if it still runs, and what it has left running in its group."""
+    words, process = ["/bin/sh", "-c", command], None
+    try:
+        with signals_wait():
+            process = subprocess.Popen(
+                words, stdin=given, stdout=out, stderr=err, start_new_session=True
+            )
+        yield process
+    finally:
+        if process is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def _waited(
@@ -229,13 +243,6 @@ def _waited(
             return None
         if left <= 0:
             return f"took longer than --timeout {duration(timeout_s)}"
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a command, if it still runs, and what it has left running in its group."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def _status(status: int) -> str:
