@@ -132,11 +132,11 @@ def test_a_negative_baseline_keeps_the_sign_of_a_gain(goal: Any) -> None:
         (lambda t: None, "running", "interrupted"),
         (lambda t: t.drain(), "draining", "interrupted"),
         (lambda t: t.finish(), "finished", "finished"),
-        (lambda t: t.give_up("all parked"), "failed", "failed"),
-        (lambda t: t.interrupt(), "interrupted", "interrupted"),
+        (lambda t: t.give_up("all parked"), "running", "failed"),  # a launch takes it up again
+        (lambda t: t.interrupt(), "running", "interrupted"),
     ],
 )
-def test_a_run_that_nobody_writes_is_interrupted(
+def test_what_a_run_is_depends_on_whether_anybody_carries_it_out(
     then: Callable[[Story], None], live: str, dead: str
 ) -> None:
     told = half_a_morning()
