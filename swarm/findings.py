@@ -208,11 +208,13 @@ def find(
         digest: sha256 of the run's config file.
         only: the one target that is wanted, by name.
     """
+    stands = views.phase(state, live=live)
+    goes_on = stands == "running"  # then why it ended the last time is over
     return Findings(
         run=state.run,
-        state=views.phase(state, live=live),
-        reason=state.reason,
-        hint=state.hint,
+        state=stands,
+        reason="" if goes_on else state.reason,
+        hint=None if goes_on else state.hint,
         live=live,
         seed=state.seed,
         version=state.launch.version if state.launch else None,

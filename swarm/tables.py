@@ -67,10 +67,11 @@ def status(
         zone: of the clock shown; the local one by default.
     """
     head = f"{found['run']}  {found['state']}"
-    if state.reason not in ("", found["state"]):
+    goes_on = found["state"] == "running"  # then why it ended the last time is over
+    if not goes_on and state.reason not in ("", found["state"]):
         head += f": {one_line(state.reason)}"
     lines = [head]
-    if state.hint:
+    if state.hint and not goes_on:
         lines.append(f"  hint: {one_line(state.hint)}")
     for target in found["targets"]:
         several = len(found["targets"]) > 1

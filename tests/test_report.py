@@ -17,6 +17,7 @@ from story import HOSTILE, Story, begun, half_a_morning, long_night, morning
 from swarm import tables
 from swarm.config import RunConfig
 from swarm.errors import UsageError
+from swarm.findings import find
 from swarm.formats.results_tsv import parse
 from swarm.picture import gather, progress_png
 from swarm.records import (
@@ -143,6 +144,8 @@ def test_what_a_run_is_depends_on_whether_anybody_carries_it_out(
     then(told)
     assert status(told, live=True)["state"] == live
     assert status(told)["state"] == dead
+    again = find(told.state, live=True)
+    assert (again.state, again.reason == "") == (live, live == "running"), again.reason
 
 
 def test_what_agents_do() -> None:
