@@ -1,17 +1,15 @@
 """`swarm check`: a target is tried out before the night, from a config file to an exit code.
 
-Owns the signals and how it is told, as text and as JSON. What is measured is in `observing`, what
+Owns how it is told, as text and as JSON. What is measured is in `observing`, what
 it means in `diagnosis`.
 """
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 from swarm.config import RunConfig
@@ -21,7 +19,11 @@ from swarm.errors import ConfigError, PreconditionError
 from swarm.formats.text import count, counted, duration, number, sanitise
 from swarm.observations import Figures, Observations, figures
 from swarm.observing import observe
+from swarm.signals import Stopped, signals_raise, signals_wait
 from swarm.terminal import emit, emit_json, say
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+"""Signals that end it in good order."""
 
 
 def check_config(path: Path, overrides: Sequence[str] = (), *, as_json: bool) -> int:
@@ -31,10 +33,9 @@ def check_config(path: Path, overrides: Sequence[str] = (), *, as_json: bool) ->
         ConfigError: the config is wrong, with all that is.
         PreconditionError: what it is made from is not as it is needed.
     """
-    stop = Stop()
     try:
-        with stop.watching():
-            checked = check(path, overrides, stop)
+        with signals_raise(*STOPPING, for_good=True):
+            checked = check(path, overrides)
     except Stopped as stopped:
         say("swarm: ended; nothing is left")
         return 128 + stopped.number
@@ -45,12 +46,12 @@ def check_config(path: Path, overrides: Sequence[str] = (), *, as_json: bool) ->
     return checked.exit_code
 
 
-def check(path: Path, overrides: Sequence[str], stop: Stop) -> Checked:
-    """Try a config out, one target after the other, while `stop` watches for signals.
+def check(path: Path, overrides: Sequence[str]) -> Checked:
+    """Try a config out, one target after the other.
 
     Raises:
         ConfigError: the config is wrong, with all that is.
-        Stopped: a signal came; nothing is left.
+        Stopped: a signal came that is made to raise; nothing is left.
     """
     entered = enter(path, overrides)
     for note in entered.notes:
@@ -58,7 +59,7 @@ def check(path: Path, overrides: Sequence[str], stop: Stop) -> Checked:
     looks: list[Look] = []
     for target, key in entered.config.places():
         own = entered.config.only(target.name)
-        seen = observe(own, lambda text: say(f"swarm: {text}"), stop.tidying, key=key)
+        seen = observe(own, lambda text: say(f"swarm: {text}"), signals_wait, key=key)
         looks.append(Look(own, seen, diagnose(seen, own)))
     return Checked(path, tuple(looks))
 
@@ -106,54 +107,6 @@ class Checked(NamedTuple):
         """Say it on stdout."""
         for look in self.looks:
             _tell(look)
-
-
-# --- signals ------------------------------------------------------------------------------------
-
-
-class Stopped(BaseException):
-    """A signal came. No `Exception`: nothing may take it for a failure of what it does."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
-class Stop:
-    """Turns SIGINT and SIGTERM into `Stopped`, once, and not while things are tidied up."""
-
-    def __init__(self) -> None:
-        self._number: int | None = None
-        self._tidying = False
-
-    @contextmanager
-    def watching(self) -> Generator[None]:
-        before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
-        for which in before:
-            signal.signal(which, self._handle)
-        try:
-            yield
-        finally:
-            for which, handler in before.items():
-                # Once it is ending, no second signal may cut that short.
-                signal.signal(which, signal.SIG_IGN if self._number else handler)
-
-    @contextmanager
-    def tidying(self) -> Generator[None]:
-        """Hold signals back; one that came is raised at the end, whatever else went wrong."""
-        outer, self._tidying = self._tidying, True
-        before = self._number
-        try:
-            yield
-        finally:
-            self._tidying = outer
-            if self._number is not None and before is None and not outer:
-                raise Stopped(self._number)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        first, self._number = self._number is None, self._number or number
-        if first and not self._tidying:
-            raise Stopped(number)
 
 
 # --- words --------------------------------------------------------------------------------------

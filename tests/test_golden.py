@@ -31,9 +31,9 @@ from swarm.golden import searching
 from swarm.golden.answers import UnclearError, answered
 from swarm.golden.asking import is_held_out
 from swarm.golden.book import Book
-from swarm.golden.ending import Stopped, signals_raise, signals_wait
 from swarm.golden.findings import LEAST, Score, figures, findings, score
 from swarm.golden.searching import Result, pool
+from swarm.signals import Stopped, signals_raise, signals_wait
 
 SWARM = [sys.executable, "-m", "swarm"]
 HARNESS = [sys.executable, str(TOP / "harness" / "retrieval" / "retrieval.py")]
@@ -314,7 +314,7 @@ def test_a_signal_ends_the_search_that_runs(top: Path, ending: signal.Signals, c
 
 
 def held(ending: signal.Signals, reached: list[str]) -> None:
-    with signals_raise(), signals_wait():
+    with signals_raise(signal.SIGTERM), signals_wait():
         signal.raise_signal(ending)
         reached.append("the end")
 

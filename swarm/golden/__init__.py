@@ -7,6 +7,7 @@ label there is not asked again. What a line means is in `formats.golden`.
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,11 +22,11 @@ from swarm.formats.golden import Label, Query
 from swarm.formats.text import one_line
 from swarm.golden.asking import Labelling, Sight
 from swarm.golden.book import Book, alone, read, save
-from swarm.golden.ending import Stopped, signals_raise
 from swarm.golden.findings import Figures, Finding, Score, counted_queries, figures, findings, score
 from swarm.golden.pages import TerminalPage
 from swarm.golden.searching import Search, pool, ranked
 from swarm.quantities import Duration, Percent
+from swarm.signals import Stopped, signals_raise
 from swarm.terminal import emit, emit_json, say
 
 GOLDEN = Path("golden.jsonl")
@@ -67,8 +68,12 @@ def start(wish: Wish) -> int:
         UsageError: the command line, the queries, the golden set or an answer is wrong.
         PreconditionError: a search cannot be used, a file not be written, or the answers end early.
     """
+    # A search has a session of its own: nothing else would tell it that the terminal is gone. What
+    # is ignored, as under nohup, stays so.
+    ending = (signal.SIGTERM, signal.SIGHUP)
+    heeded = [which for which in ending if signal.getsignal(which) != signal.SIG_IGN]
     try:
-        with signals_raise():
+        with signals_raise(*heeded):
             return _started(wish)
     except Stopped as stopped:
         return 128 + stopped.number

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 from swarm.errors import PreconditionError, UsageError
 from swarm.formats.golden import Query, write_queries
 from swarm.formats.text import duration, one_line
-from swarm.golden.ending import signals_wait
+from swarm.signals import signals_wait
 
 PLACE = "{query}"
 SEED = "golden"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from swarm import config as configs
-from swarm.check import Checked, Stop, Stopped, check
+from swarm.check import STOPPING, Checked, check
 from swarm.config import RunConfig
 from swarm.errors import HarnessError, PreconditionError, UsageError
 from swarm.foreground import Order, launch_config
@@ -35,6 +35,7 @@ from swarm.observing import bench
 from swarm.proposers import NoProposalError
 from swarm.records import Usage
 from swarm.repo import inspect, tracked_files
+from swarm.signals import Stopped, signals_raise, signals_wait
 from swarm.terminal import emit, emit_json, say
 
 MODEL = "claude-opus-5-5"
@@ -84,13 +85,12 @@ def start(wish: Wish) -> int:
     """
     _refuse(wish)
     environ = dict(os.environ)
-    stop = Stop()
     try:
         work = _look_and_ask(wish)
-        with stop.watching():
-            _draft(work, environ, stop)
+        with signals_raise(*STOPPING, for_good=True):
+            _draft(work, environ)
             written = _write(work)
-            checked = check(wish.config, (), stop)
+            checked = check(wish.config, ())
     except EOFError:
         say("swarm: no answer; nothing done")
         return 1
@@ -167,15 +167,15 @@ def _look_and_ask(wish: Wish) -> _Work:
 # --- guard tests --------------------------------------------------------------------------------
 
 
-def _draft(work: _Work, environ: Mapping[str, str], stop: Stop) -> None:
+def _draft(work: _Work, environ: Mapping[str, str]) -> None:
     """Draft guard tests, and try them on the base."""
     given: list[DraftFile] = []
     model = _model(work, environ)
     if model is not None:
-        with stop.tidying():
+        with signals_wait():
             given = _asked(work, model)
     try:
-        with bench(_parsed(work, ()), lambda text: say(f"swarm: {text}"), stop.tidying) as base:
+        with bench(_parsed(work, ()), lambda text: say(f"swarm: {text}"), signals_wait) as base:
             work.tried = try_out(
                 base,
                 work.facts,
