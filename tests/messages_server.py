@@ -200,6 +200,7 @@ class Counted:
 
     total: Tokens
     requests: tuple[Tokens, ...]
+    """In order of arrival."""
     by_model: Mapping[str, Tokens]
 
     @property
@@ -259,7 +260,7 @@ class Meter:
         self._known: set[str] = set()
 
     def count(self, body: Json) -> tuple[Tokens, set[str]]:
-        """Give a request's tokens, and the prefixes to be remembered once it is answered."""
+        """Give a request's tokens, and the prefixes to be remembered once its answer begins."""
         digest = hashlib.sha256(str(body.get("model")).encode())
         size, sizes, names, marks = 0, [0], [""], list[int]()
         for place, (text, mark) in enumerate(_pieces(body), start=1):
@@ -303,7 +304,7 @@ class MessagesServer:
         self.errors: list[str] = []
         """Tracebacks of scripts that failed."""
         self._requests: list[Asked] = []
-        self._counted: list[tuple[str, Tokens]] = []
+        self._counted: dict[int, tuple[str, Tokens]] = {}
         self._meter = Meter()
         self._idle = threading.Condition()
         self._busy = 0
@@ -341,11 +342,12 @@ class MessagesServer:
         """The count of all that was answered in full."""
         self._settle()
         with self._idle:
+            counted = [self._counted[ordinal] for ordinal in sorted(self._counted)]
             total, by_model = Tokens(), dict[str, Tokens]()
-            for model, tokens in self._counted:
+            for model, tokens in counted:
                 total = total.plus(tokens)
                 by_model[model] = by_model.get(model, Tokens()).plus(tokens)
-            return Counted(total, tuple(tokens for _, tokens in self._counted), by_model)
+            return Counted(total, tuple(tokens for _, tokens in counted), by_model)
 
     def release(self) -> None:
         """Let go of what hangs or trickles: the connections are closed."""
@@ -358,19 +360,27 @@ class MessagesServer:
 
     # The handler's side.
 
-    def begin(self, asked: Asked) -> None:
-        """Take note of a request."""
+    def begin(self, asked: Asked) -> int:
+        """Take note of a request, and give its ordinal."""
         with self._idle:
             self._requests.append(asked)
             self._busy += 1
+            return len(self._requests)
 
-    def end(self, model: str, tokens: Tokens | None, prefixes: set[str]) -> None:
+    def learn(self, prefixes: set[str]) -> None:
+        """Remember prefixes: with Anthropic, too, they can be read once an answer begins.
+
+        A client that has its answer may ask again before this one's thread goes on.
+        """
+        with self._idle:
+            self._meter.learn(prefixes)
+
+    def end(self, ordinal: int, model: str, tokens: Tokens | None) -> None:
         """Count a request if it was answered in full."""
         with self._idle:
             self._busy -= 1
             if tokens is not None:
-                self._counted.append((model, tokens))
-                self._meter.learn(prefixes)
+                self._counted[ordinal] = model, tokens
             self._idle.notify_all()
 
     def count(self, body: Json) -> tuple[Tokens, set[str]]:
@@ -427,19 +437,20 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _messages(self, asked: Asked) -> None:
         owner = self.server.messages
-        owner.begin(asked)
+        ordinal = owner.begin(asked)
         done: Tokens | None = None
-        prefixes: set[str] = set()
         try:
             reply = self._reply(asked)
-            tokens, prefixes = owner.count(asked.body) if reply.content else (Tokens(), prefixes)
+            tokens, prefixes = owner.count(asked.body) if reply.content else (Tokens(), set[str]())
             tokens = tokens._replace(output=_written(reply))
+            if reply.fault is None:
+                owner.learn(prefixes)
             self._answer(asked.body, reply, tokens)
             done = tokens if reply.fault is None else None
         except (_Broken, OSError):
             self.close_connection = True
         finally:
-            owner.end(str(asked.body.get("model")), done, prefixes)
+            owner.end(ordinal, str(asked.body.get("model")), done)
 
     def _reply(self, asked: Asked) -> Reply:
         owner = self.server.messages

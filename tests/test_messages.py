@@ -323,6 +323,25 @@ def test_long_conversations_stay_cached(asking: Asking) -> None:
             assert after.cache_read >= before.cache_read + before.cache_creation
 
 
+class Late(MessagesServer):
+    """A server whose threads go on only when the client has its answer and has asked again."""
+
+    def end(self, ordinal: int, model: str, tokens: Tokens | None) -> None:
+        if ordinal == 2:
+            with self._idle:
+                assert self._idle.wait_for(lambda: 3 in self._counted, timeout=20)
+        super().end(ordinal, model, tokens)
+
+
+def test_what_a_server_has_counted_stands_in_the_order_of_arrival(asking: Asking) -> None:
+    looks = [Reply.calling("read_file", path="train.py", start=n, end=9) for n in (1, 2)]
+    with Late(in_order(*looks, EDIT, DONE)) as server:
+        asking.draft(server)
+        for before, after in zip(server.usage.requests, server.usage.requests[1:], strict=False):
+            assert after.cache_read >= before.cache_read + before.cache_creation > 0
+    assert not server.errors
+
+
 def test_usd_tells_cache_writes_apart(asking: Asking) -> None:
     prices = {"input": 1, "output": 10, "cache_read": 0.1, "cache_write": 2, "proposal": 0.5}
     with MessagesServer(GOOD) as server:
