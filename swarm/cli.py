@@ -481,6 +481,10 @@ def export(
         typer.Option("--out", metavar="PATH", help="The file, or the directory of several."),
     ] = None,
     target: Target = None,
+    metric: Annotated[
+        str | None,
+        typer.Option("--metric", metavar="NAME", help="What the metric is to be called there."),
+    ] = None,
     directory: Dir = None,
     json: Json = False,
 ) -> None:
@@ -499,6 +503,7 @@ def export(
         directory=directory,
         overrides=tuple(set_),
         target=target,
+        metric=metric,
         out=out,
         as_json=json,
     )

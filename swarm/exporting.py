@@ -31,6 +31,8 @@ class Source(NamedTuple):
 
     config: RunConfig
     state: RunState | None = None
+    metric: str | None = None
+    """What the metric is called in results, where another tool looks for a certain name."""
 
 
 class Form(NamedTuple):
@@ -50,8 +52,10 @@ def program(source: Source) -> str:
     Raises:
         UsageError: the page cannot say how the number is read.
     """
-    config, state = source
+    config, state, metric = source
     target = config.target
+    if metric is not None:
+        raise UsageError("--metric is for results, and program.md has none", hint="leave it out")
     if target.metric.lines == "last":
         raise UsageError(
             "the number is read from the last line of the output, which program.md cannot say",
@@ -81,7 +85,7 @@ def results(write: Callable[[History], Files], source: Source) -> Files:
     Raises:
         UsageError: the source is no run, or has no experiment yet.
     """
-    config, state = source
+    config, state, metric = source
     target = config.target
     if state is None:
         raise UsageError(
@@ -92,8 +96,9 @@ def results(write: Callable[[History], Files], source: Source) -> Files:
             f"run `{state.run}` has not begun", hint="export it when it has measured its base"
         )
     run = target.run if isinstance(target.run, str) else shlex.join(target.run)
-    told = of_run(state, target.name, target.scope).model_copy(update={"run": run})
-    return write(told)
+    told = of_run(state, target.name, target.scope)
+    spec = told.metric.model_copy(update={"name": metric or told.metric.name})
+    return write(told.model_copy(update={"run": run, "metric": spec}))
 
 
 FORMS: Mapping[str, Form] = {
@@ -117,10 +122,11 @@ def export(
     directory: Path | None,
     overrides: tuple[str, ...],
     target: str | None,
+    metric: str | None,
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Do what `swarm export` does; `target` says which of several.
+    """Do what `swarm export` does; `target` says which of several, `metric` its name there.
 
     Raises:
         UsageError: there is no such form.
@@ -130,7 +136,8 @@ def export(
     if form not in FORMS:
         known = "; ".join(f"`{name}`: {known.says}" for name, known in FORMS.items())
         raise unknown("form", form, tuple(FORMS), known)
-    files = FORMS[form].write(_narrowed(_find(source, directory, overrides), target))
+    found = _narrowed(_find(source, directory, overrides), target)
+    files = FORMS[form].write(found._replace(metric=metric))
     if out is not None:
         placed = _placed(out, files)
         _check_free(form, placed)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import PurePosixPath
 
 import pytest
@@ -14,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from story import HOSTILE, morning
 
-from swarm.errors import UsageError
+from swarm.errors import PreconditionError, UsageError
 from swarm.formats.family import FORMS, Asked, Entry, Files, History, attempts, of_run, tally
 from swarm.formats.family.lines import marks
 from swarm.formats.family.pi import confidence
@@ -115,7 +117,12 @@ def test_pis_log() -> None:
                 "{torn",
                 "[]",
                 {"run": 2, "metric": 0, "status": "crash", "description": "x", "timestamp": "no"},
-                {"run": 3, "metric": 40, "status": "checks_failed", "asi": {"hypothesis": "why"}},
+                {
+                    "run": 3,
+                    "metric": 40,
+                    "status": "checks_failed",
+                    "asi": {"hypothesis": "why", "rollback_reason": "a test fails"},
+                },
                 {"run": 4, "status": "discard"},
                 {"run": 5, "metric": 45, "status": "sparkling", "timestamp": 1_700_000_000_000},
                 {"run": True, "metric": 1},
@@ -132,7 +139,7 @@ def test_pis_log() -> None:
     ]
     assert told.notes == ("1 with the unknown status 'sparkling', read as keep, as pi does",)
     assert tally(told).best == 45
-    assert told.entries[2].rationale == "why"
+    assert (told.entries[2].rationale, told.entries[2].reason) == ("why", "a test fails")
     assert told.entries[4].at == datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)
 
 
@@ -547,7 +554,8 @@ def check_same(form: str, told: History, again: History) -> None:
     ]
     for ours, theirs in zip(told.entries, again.entries, strict=True):
         if (kept := FINER.get(form, {}).get(ours.status)) is not None:
-            assert theirs.status == kept
+            # leo has a number in every row, and what has none is a no-op.
+            assert theirs.status == ("invalid" if form == "leo" and ours.value is None else kept)
     for ours, theirs in zip(told.entries, again.entries, strict=True):
         if ours.value is None or ours.outcome == "crash":
             assert theirs.value is None
@@ -591,9 +599,11 @@ def entry(draw: st.DrawFn, number: int, values: st.SearchStrategy[float]) -> Ent
 
 
 @st.composite
-def histories(draw: st.DrawFn, values: st.SearchStrategy[float], goal: Goal | None) -> History:
-    spec = MetricSpec(name="val", goal=goal or draw(st.sampled_from(("minimize", "maximize"))))
-    base = Entry(number=0, status="baseline", value=draw(st.none() | values), commit="c" * 40)
+def histories(draw: st.DrawFn, values: st.SearchStrategy[float], form: str) -> History:
+    goal = "maximize" if form == "skill" else draw(st.sampled_from(("minimize", "maximize")))
+    spec = MetricSpec(name="val", goal=goal)
+    begun = values if form == "leo" else st.none() | values
+    base = Entry(number=0, status="baseline", value=draw(begun), commit="c" * 40)
     count = draw(st.integers(0, 6))
     steps = [draw(st.integers(1, 3)) for _ in range(count)]
     entries = [draw(entry(sum(steps[: i + 1]), values)) for i in range(count)]
@@ -605,9 +615,8 @@ def histories(draw: st.DrawFn, values: st.SearchStrategy[float], goal: Goal | No
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_a_round_trip_keeps_verdicts_and_values(form: str, data: st.DataObject) -> None:
-    share = form == "skill"
-    numbers = st.floats(0, 1) if share else st.floats(-1e6, 1e6)
-    told = data.draw(histories(numbers, "maximize" if share else None))
+    numbers = st.floats(0, 1) if form == "skill" else st.floats(-1e6, 1e6)
+    told = data.draw(histories(numbers, form))
     check_same(form, told, back(form, told))
 
 
@@ -665,6 +674,68 @@ def test_pis_status_reads_runs_metrics_and_confidence() -> None:
     assert [line["metric"] for line in lines if line.get("status") == "crash"] == [0, 0]
     assert lines[-1]["confidence"] > 0
     assert lines[1]["confidence"] is None
+    reasons = [line.get("asi", {}).get("rollback_reason") for line in lines[1:]]
+    assert reasons[7] == "the diff touches prepare.py, which is out of scope"
+    kept = [line["status"] == "keep" for line in lines[1:]]
+    assert not any(reason for reason, keep in zip(reasons, kept, strict=True) if keep)
+
+
+def test_pi_can_go_on_where_a_run_ends() -> None:
+    def ran(number: int, value: float, status: str = "keep") -> Entry:
+        return Entry.model_validate({"number": number, "status": status, "value": value})
+
+    entries = (ran(0, 3.0, "baseline"), ran(1, 2.0), ran(0, 2.5, "baseline"), ran(2, 2.4))
+    spec = MetricSpec(name="m", goal="minimize")
+    (text,) = written("pi", History(name="h", metric=spec, entries=entries)).values()
+    runs = [line for line in map(json.loads, text.splitlines()) if "run" in line]
+    assert [line["run"] for line in runs] == [1, 2, 3, 4], "pi counts on over segments"
+    assert [line["segment"] for line in runs] == [0, 0, 1, 1]
+    # Each of these would be asked for again in every run that pi adds.
+    assert [line["metrics"] for line in runs] == [{}] * 4
+
+
+def test_leos_scripts_take_its_log() -> None:
+    """They know rows that count up by one, and nothing but numbers in `metric`."""
+    text = written("leo", gaps())["autoresearch-results/results.tsv"]
+    rows = [line.split("\t") for line in text.splitlines() if not line.startswith("#")][1:]
+    assert [row[0] for row in rows] == ["0", "1", "2", "3", "4", "5"]
+    assert all(Decimal(row[2]).is_finite() and Decimal(row[3]).is_finite() for row in rows)
+    assert [row[2] for row in rows] == [f"{v:.6f}" for v in (3, 2, 2, 2, 2.5, 2)]
+    assert [row[5] for row in rows] == ["baseline", "keep", "crash", "no-op", "discard", "no-op"]
+    assert [row[3] for row in rows] == ["0", "-1.000000", "0", "0", "+0.500000", "0"]
+    unmeasured = gaps().model_copy(
+        update={"entries": (Entry(number=0, status="baseline"), *gaps().experiments)}
+    )
+    with pytest.raises(PreconditionError, match="the baseline has no value, and leo's log begins"):
+        written("leo", unmeasured)
+
+
+def gaps() -> History:
+    """Give a history in which numbers are missing, and values."""
+
+    def ran(number: int, value: float | None, status: str = "keep") -> Entry:
+        return Entry.model_validate({"number": number, "status": status, "value": value})
+
+    entries = (
+        *(ran(0, 3.0, "baseline"), ran(2, 2.0), ran(3, None, "crash")),
+        *(ran(5, None, "duplicate"), ran(8, 2.5, "discard"), ran(9, None, "guard_failed")),
+    )
+    return History(name="h", metric=MetricSpec(name="m", goal="minimize"), entries=entries)
+
+
+@pytest.mark.parametrize("form", ["karpathy", "labclaw", "uditgoenka", "leo"])
+def test_readers_that_know_quotes_find_every_row(form: str) -> None:
+    """Readers go on, from a quote at a cell's start, over tabs and line ends."""
+    entries = [
+        Entry(number=n, status="baseline" if n == 0 else "keep", value=3.0 - n, summary=said)
+        for n, said in enumerate(("start", '"a" is b', '"open', 'an "open', 'end"'))
+    ]
+    spec = MetricSpec(name="m", goal="minimize")
+    files = written(form, History(name="h", metric=spec, entries=tuple(entries)))
+    text = next(t for name, t in files.items() if name.endswith(".tsv"))
+    lines = [line for line in text.splitlines(keepends=True) if not line.startswith("#")]
+    told = [row[-1] for row in csv.reader(lines, delimiter="\t")]
+    assert told == ["description", "start", "'a' is b", "'open", 'an "open', 'end"']
 
 
 def test_pis_confidence_by_hand() -> None:
@@ -714,6 +785,14 @@ def test_a_skill_loops_files_agree() -> None:
     said = json.loads(files["autoresearch-s/results.json"])
     assert (said["baseline_score"], said["best_score"], said["current_experiment"]) == (50, 75, 2)
     assert said["eval_breakdown"][1] == {"name": "c2", "pass_count": 1, "total": 2}
+    ends = {
+        phase: json.loads(written("skill", told.model_copy(update={"phase": phase}))[name])[
+            "status"
+        ]
+        for phase in ("finished", "draining", "interrupted")
+        for name in ("autoresearch-s/results.json",)
+    }
+    assert ends == {"finished": "complete", "draining": "running", "interrupted": "idle"}
     assert (
         "## Experiment 1 — keep\n\n**Score:** 12/16 (75.0%)" in files["autoresearch-s/changelog.md"]
     )

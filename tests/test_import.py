@@ -386,6 +386,21 @@ def test_where_an_export_goes(
     assert not (tmp_path / "s").exists()
 
 
+def test_a_viewer_that_wants_a_name_gets_it(
+    done: tuple[Path, RunState], capsys: pytest.CaptureFixture[str]
+) -> None:
+    top, _ = done
+    named = ("--dir", top, "--metric", "val_bpb")
+    code, out, _ = swarm(capsys, "export", "karpathy", *named)
+    assert code == 0
+    assert out.startswith("commit\tval_bpb\tmemory_gb\tstatus\tdescription\n")
+    code, out, _ = swarm(capsys, "export", "pi", *named)
+    assert json.loads(out.splitlines()[0])["metricName"] == "val_bpb"
+    code, _, err = swarm(capsys, "export", "program.md", *named)
+    assert code == 2
+    assert "--metric is for results" in err
+
+
 def test_an_export_is_written_whole_or_not_at_all(
     done: tuple[Path, RunState], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -110,6 +110,11 @@ def test_descriptions_cannot_break_the_table() -> None:
     assert "\u202e" not in line
     assert len(line) < 500
     assert "evil.example" not in line
+    number = told.propose("a1", '"dropout" off')
+    told.measure(number, 3.1)
+    told.decide(number, "discard")
+    # pandas and csv would read on from a quote at a cell's start.
+    assert "\t'dropout' off\t" in results_tsv.row(told.state, number)
 
 
 def test_memory_is_the_gpus_when_the_harness_tells() -> None:

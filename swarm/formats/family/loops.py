@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Final
 
+from swarm.errors import PreconditionError
 from swarm.formats import results_tsv
 from swarm.formats.family.cells import (
     Words,
@@ -140,8 +141,12 @@ def uditgoenka(history: History) -> Files:
         *("guard", "guard-metric", "status", "description"),
     )
     lines = [names]
-    for entry, value, delta in _cells(history):
+    for entry, _, gain in compared(history):
         at = NONE if entry.at is None else entry.at.astimezone(UTC).isoformat(timespec="seconds")
+        value = NONE if entry.value is None else cell(entry.value)
+        delta = "0.0" if entry.status == "baseline" else NONE
+        if gain is not None:
+            delta = _moved(history, gain)
         shared = (_commit(entry), value, delta, _guard(entry), NONE, _word(entry), entry.said)
         lines.append((str(entry.number), at, *shared))
     handed = {
@@ -166,11 +171,27 @@ def uditgoenka(history: History) -> Files:
 
 
 def leo(history: History) -> Files:
-    """Give leo's log."""
+    """Give leo's log, as its own scripts read it: every row counts one up, and has a number.
+
+    Where nothing was measured they write what is retained, and call it a crash or a no-op.
+
+    Raises:
+        PreconditionError: the baseline has no value: no log begins without one.
+    """
     lines = [("iteration", "commit", "metric", "delta", "guard", "status", "description")]
-    for entry, value, delta in _cells(history):
-        shared = (value, delta, _guard(entry), _word(entry), entry.said)
-        lines.append((str(entry.number), _commit(entry), *shared))
+    for count, (entry, incumbent, gain) in enumerate(compared(history)):
+        standing = entry if entry.value is not None else incumbent
+        if standing is None or standing.value is None:
+            raise PreconditionError(
+                "the baseline has no value, and leo's log begins with one",
+                hint="export another form",
+            )
+        delta = "0" if entry is not standing or gain is None else _moved(history, gain)
+        word = _word(entry)
+        if entry.value is None and word == "discard":
+            word = "no-op"
+        shared = (cell(standing.value), delta, _guard(entry), word, entry.said)
+        lines.append((str(count), _commit(entry), *shared))
     better = "higher" if history.metric.goal == "maximize" else "lower"
     return {
         "autoresearch-results/results.tsv": f"# metric_direction: {better}\n"
@@ -178,20 +199,9 @@ def leo(history: History) -> Files:
     }
 
 
-def _cells(history: History) -> list[tuple[Entry, str, str]]:
-    """Give each entry with its value and its difference to the incumbent, unsigned by the goal."""
-    found: list[tuple[Entry, str, str]] = []
-    for entry, _, gain in compared(history):
-        value = NONE if entry.value is None else cell(entry.value)
-        if entry.status == "baseline":
-            delta = "0.0"
-        else:
-            delta = NONE if gain is None else _delta(history.metric.sign * gain)
-        found.append((entry, value, delta))
-    return found
-
-
-def _delta(moved: float) -> str:
+def _moved(history: History, gain: float) -> str:
+    """Give a gain as the difference of values that it is."""
+    moved = history.metric.sign * gain
     return f"+{cell(moved)}" if moved >= 0 else cell(moved)
 
 

@@ -110,6 +110,7 @@ def _entry(line: Mapping[str, Any], known: Words, *, first: bool) -> Entry:
         commit=sha(line.get("commit", "")),
         summary=words(line.get("description")),
         rationale=words(info.get("hypothesis")) or words(info.get("rationale")),
+        reason=words(info.get("rollback_reason")),
         at=moment(milliseconds / 1000) if milliseconds else None,
     )
 
@@ -130,33 +131,32 @@ def write(history: History) -> Files:
     lines: list[dict[str, Any]] = []
     segment: list[Entry] = []
     at = -1
-    for entry in history.entries:
+    for count, entry in enumerate(history.entries, start=1):
         if entry.status == "baseline" or at < 0:
             lines.append(config)
             segment, at = [], at + 1
         segment.append(entry)
-        lines.append(_line(entry, segment, at, spec.sign, spec.name))
+        lines.append(_line(entry, count, at, confidence(segment, spec.sign)))
     return {LOG: "".join(json.dumps(line) + "\n" for line in lines)}
 
 
-def _line(entry: Entry, segment: list[Entry], at: int, sign: int, name: str) -> dict[str, Any]:
+def _line(entry: Entry, count: int, segment: int, sure: float | None) -> dict[str, Any]:
     word = "crash" if entry.unmeasured else _WORDS.get(entry.status, "discard")
-    line: dict[str, Any] = {"run": len(segment), "commit": (entry.commit or "")[:7]}
+    line: dict[str, Any] = {"run": count, "commit": (entry.commit or "")[:7]}
     if word == "crash":
         line |= {"metric": 0}  # as pi itself writes it
     elif entry.value is not None:
         line |= {"metric": entry.value}
-    measured = word != "crash" and entry.value is not None
-    line |= {
-        "metrics": {name: entry.value} if measured else {},
-        "status": word,
-        "description": entry.said,
-        "segment": at,
-        "confidence": confidence(segment, sign),
-    }
+    # `metrics` are those beside the primary one, and pi asks for each of them in later runs.
+    line |= {"metrics": {}, "status": word, "description": entry.said}
+    line |= {"segment": segment, "confidence": sure}
     if entry.at is not None:
         line["timestamp"] = round(entry.at.timestamp() * 1000)
-    return line | ({"asi": {"hypothesis": entry.rationale}} if entry.rationale else {})
+    told = {"hypothesis": entry.rationale}
+    if word != "keep":
+        told["rollback_reason"] = entry.reason
+    told = {name: text for name, text in told.items() if text}
+    return line | ({"asi": told} if told else {})
 
 
 def confidence(segment: list[Entry], sign: int) -> float | None:

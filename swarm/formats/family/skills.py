@@ -31,6 +31,13 @@ from swarm.formats.text import number, one_line
 
 METRIC = "pass_rate"
 HEADER = ("experiment", "score", "max_score", "pass_rate", "status", "description")
+_ENDS: Mapping[str, str] = {
+    "finished": "complete",
+    "interrupted": "idle",
+    "failed": "idle",
+    "paused": "idle",
+}
+"""Whatever else a run is in, it runs."""
 
 
 def is_skill(files: Files) -> bool:
@@ -180,7 +187,7 @@ def _results(history: History, rows: list[_Row]) -> dict[str, Any]:
     found = tally(history)
     return {
         "skill_name": history.name,
-        "status": "complete",
+        "status": _ENDS.get(history.phase, "running"),
         "current_experiment": max((e.number for e in history.entries), default=0),
         "baseline_score": 100 * (found.baseline or 0.0),
         "best_score": 100 * (found.best or 0.0),

@@ -20,7 +20,7 @@ from swarm.formats.family.history import (
     numbered,
     tally,
 )
-from swarm.formats.results_tsv import CRASH_VALUE, NOTHING, Row, cell
+from swarm.formats.results_tsv import CRASH_VALUE, NOTHING, Row, cell, unquoted
 from swarm.formats.text import number, one_line, signed
 from swarm.records import Goal
 
@@ -129,7 +129,7 @@ def _value(entry: Entry, crashed: str) -> str:
 
 def tsv(lines: list[tuple[str, ...]]) -> str:
     """Put cells that hold no tab and no line end into a table."""
-    return "".join("\t".join(line) + "\n" for line in lines)
+    return "".join("\t".join(map(unquoted, line)) + "\n" for line in lines)
 
 
 def _summary(history: History) -> str:
