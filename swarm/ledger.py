@@ -203,7 +203,10 @@ def _trouble(verb: str, path: Path, error: OSError) -> LedgerError:
 def _line(event: AnyEvent) -> tuple[AnyEvent, bytes]:
     """Give the event as it will be read back, and its line."""
     try:
-        return event, event.model_dump_json(exclude_none=True).encode() + b"\n"
+        text = event.model_dump_json(exclude_none=True)
+        if "\ufffd" in text:  # a key that is no Unicode is written so without a word
+            event = EVENT.validate_json(text)
+        return event, text.encode() + b"\n"
     except PydanticSerializationError:
         # Text from outside (a file's name, say) need not be Unicode; JSON is.
         event = EVENT.validate_python(_unicode(event.model_dump()))

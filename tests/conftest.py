@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from hypothesis import settings
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.load_profile("steady")
 
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a script starts what it puts behind
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TOGETHER = {
     "tests/attacks/test_attacks.py": "attacks",
@@ -37,6 +41,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Grouped(config, log)
 
 
+def pytest_collection_finish() -> None:
+    """Load what a test would load later.
+
+    Hypothesis makes examples of the constants of all modules that are loaded: they would depend on
+    which tests this worker had before.
+    """
+    for name in ("cluster", "importing", "inline_run"):
+        importlib.import_module(f"swarm.{name}")
+
+
 @pytest.fixture(autouse=True)
 def _clean_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch):
     """Nothing of the developer's own environment may decide a test."""
@@ -45,6 +59,10 @@ def _clean_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: py
             monkeypatch.delenv(name)
     monkeypatch.setenv("SWARM_SCRATCH", str(tmp_path_factory.mktemp("scratch")))
     monkeypatch.setenv("NO_COLOR", "1")
+    for name in ("FORCE_COLOR", "CLICOLOR_FORCE", "COLUMNS", "LINES"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
 
 
 @pytest.fixture

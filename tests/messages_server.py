@@ -308,6 +308,7 @@ class MessagesServer:
         self._meter = Meter()
         self._idle = threading.Condition()
         self._busy = 0
+        self._stalled: set[int] = set()
         self._released = threading.Event()
         self._http = _Http(("127.0.0.1", 0), _Handler)
         self._http.messages = self
@@ -318,7 +319,7 @@ class MessagesServer:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        self._released.set()
+        self.release()
         self._http.shutdown()
         self._thread.join()
         self._settle()
@@ -351,12 +352,14 @@ class MessagesServer:
 
     def release(self) -> None:
         """Let go of what hangs or trickles: the connections are closed."""
-        self._released.set()
+        with self._idle:
+            self._released.set()
+            self._stalled.clear()
 
     def _settle(self) -> None:
-        """Wait until nothing is being answered, or what is left hangs."""
+        """Wait until nothing is being answered but what waits for `release`."""
         with self._idle:
-            self._idle.wait_for(lambda: self._busy == 0, timeout=2)
+            self._idle.wait_for(lambda: self._busy == len(self._stalled), timeout=60)
 
     # The handler's side.
 
@@ -375,10 +378,18 @@ class MessagesServer:
         with self._idle:
             self._meter.learn(prefixes)
 
+    def stall(self, ordinal: int) -> None:
+        """Take note that an answer ends with `release` only, or when the client goes away."""
+        with self._idle:
+            if not self._released.is_set():
+                self._stalled.add(ordinal)
+            self._idle.notify_all()
+
     def end(self, ordinal: int, model: str, tokens: Tokens | None) -> None:
         """Count a request if it was answered in full."""
         with self._idle:
             self._busy -= 1
+            self._stalled.discard(ordinal)
             if tokens is not None:
                 self._counted[ordinal] = model, tokens
             self._idle.notify_all()
@@ -445,6 +456,8 @@ class _Handler(BaseHTTPRequestHandler):
             tokens = tokens._replace(output=_written(reply))
             if reply.fault is None:
                 owner.learn(prefixes)
+            elif reply.fault.kind in ("hang", "trickle"):
+                owner.stall(ordinal)
             self._answer(asked.body, reply, tokens)
             done = tokens if reply.fault is None else None
         except (_Broken, OSError):

@@ -123,11 +123,12 @@ def processes_with(text: str) -> list[str]:
     found: list[str] = []
     for process in psutil.process_iter():
         try:
-            said = " ".join(process.cmdline()) + " ".join(process.environ().values())
+            words = " ".join(process.cmdline())
+            said = words + " ".join(process.environ().values())
         except psutil.Error:
             continue
         if text in said and process.pid != os.getpid():
-            found.append(f"{process.pid} {' '.join(process.cmdline())[:200]}")
+            found.append(f"{process.pid} {words[:200]}")
     return found
 
 

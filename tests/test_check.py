@@ -20,6 +20,7 @@ import pytest
 from targets import check_nobody_left, git, make_config, make_repo
 from test_run import snapshot
 
+from swarm import diagnosis, observing
 from swarm.check import check_config
 from swarm.config import RunConfig
 from swarm.diagnosis import Finding, diagnose
@@ -64,6 +65,18 @@ target:
   slot: {count: 2}
 agents: [{count: 1, proposer: mutate}]
 """
+
+
+@pytest.fixture(autouse=True)
+def telling(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Only a test about times lets a difference of times tell something: a process starts late."""
+
+    def tell(seconds: float) -> None:
+        for module in (observing, diagnosis):
+            monkeypatch.setattr(module, "TELLING_S", seconds)
+
+    tell(60.0)
+    return tell
 
 
 class Checked:
@@ -600,7 +613,10 @@ def test_a_budget_target_that_is_reached(look: Look) -> None:
 
 
 @pytest.mark.slow
-def test_slots_that_wait_for_each_other(look: Look, tmp_path: Path) -> None:
+def test_slots_that_wait_for_each_other(
+    look: Look, tmp_path: Path, telling: Callable[[float], None]
+) -> None:
+    telling(0.5)
     # As one GPU would be: whoever comes second waits.
     locked = """
     import fcntl, os, time
@@ -625,15 +641,20 @@ def test_a_metric_that_is_another_one_beside_others(look: Look, tmp_path: Path) 
     from value import VALUE
     marks = pathlib.Path(os.environ["MARKS"])
     mark = marks / str(os.getpid())
+    counted = marks.parent / "counted"
     mark.touch()
-    time.sleep(0.5)
-    found = len(list(marks.iterdir()))
-    time.sleep(0.5)
+    until = time.monotonic() + 8  # alone nobody comes
+    while len(names := os.listdir(marks)) < 2 and time.monotonic() < until:
+        time.sleep(0.02)
+    (counted / mark.name).touch()
+    while not all((counted / name).exists() for name in names):  # who leaves is missed
+        time.sleep(0.02)
     mark.unlink()
-    print(f"METRIC loss={VALUE + found + os.getpid() % 10 / 1e4}")
+    print(f"METRIC loss={VALUE + len(names) + os.getpid() % 10 / 1e4}")
     """
     marks = tmp_path / "marks"
     marks.mkdir()
+    (tmp_path / "counted").mkdir()
     checked = look({**GOOD, "measure.py": crowd}, f"target.env.MARKS={marks}", SHARED)
     assert "contention" in checked.kinds
     assert "more than chance" in checked.one("contention").message
@@ -668,17 +689,17 @@ def test_chance_is_not_called_contention() -> None:
 SLOW = """
 import time
 from value import VALUE
-time.sleep(1.2)
+time.sleep(3)
 print(f"METRIC loss={VALUE}")
 """
 
 
 def test_a_timeout_that_is_near(look: Look) -> None:
-    checked = look({**GOOD, "measure.py": SLOW}, "target.timeout=2400ms")
+    checked = look({**GOOD, "measure.py": SLOW}, "target.timeout=5900ms")
     assert checked.kinds == {"timeout_near"}
     wanted = re.search(r"set `timeout` to (\d+)s", checked.one("timeout_near").hint)
     assert wanted is not None
-    assert int(wanted[1]) >= 4
+    assert int(wanted[1]) >= 9
 
 
 def test_a_timeout_that_is_too_short(look: Look) -> None:
@@ -701,13 +722,16 @@ def test_more_memory_than_there_is(look: Look) -> None:
     assert [t.alone for t in checked.seen.takes] == [True, True]
 
 
-def test_a_first_measurement_that_warms_something_up(look: Look, tmp_path: Path) -> None:
+def test_a_first_measurement_that_warms_something_up(
+    look: Look, tmp_path: Path, telling: Callable[[float], None]
+) -> None:
+    telling(3.0)
     warm = """
     import os, pathlib, time
     from value import VALUE
     cache = pathlib.Path(os.environ["CACHE"])
     if not cache.exists():
-        time.sleep(1.5)
+        time.sleep(6)
         cache.touch()
     print(f"METRIC loss={VALUE}")
     """

@@ -174,7 +174,7 @@ def test_what_a_candidate_sees(bench: Bench, monkeypatch: pytest.MonkeyPatch) ->
         ("sh -c 'kill -KILL $$'; exit $?", "crash", "exit status 137: killed by SIGKILL", ""),
         ("exit 200", "crash", "exit status 200", ""),
         (("no-such-program",), "crash", "cannot run 'no-such-program'", ""),
-        ("echo val_bpb: 1; sleep 1000", "timeout", "timed out after 0.5 s", "val_bpb: 1"),
+        ("echo val_bpb: 1; sleep 1000", "timeout", "timed out after 3 s", "val_bpb: 1"),
         ("echo hello", "invalid", "no metric: looked for `val_bpb`", "hello"),
         ("echo val_bpb: nan", "invalid", "not a finite number", "val_bpb: nan"),
         ("echo val_bpb: 1; echo { > $SWARM_RESULT", "invalid", "SWARM_RESULT is not JSON", ""),
@@ -187,7 +187,7 @@ def test_what_a_candidate_sees(bench: Bench, monkeypatch: pytest.MonkeyPatch) ->
 def test_every_bad_ending_has_its_name(
     bench: Bench, run: str | tuple[str, ...], kind: str, said: str, tail: str
 ) -> None:
-    result = bench.measure(run, timeout_s=0.5 if kind == "timeout" else 20)
+    result = bench.measure(run, timeout_s=3 if kind == "timeout" else 20)
     assert result.failure is not None
     assert result.failure.kind == kind
     assert said in result.failure.reason
@@ -229,12 +229,13 @@ def test_guards_come_first_and_in_an_export_of_their_own(bench: Bench) -> None:
     ("guard", "said"),
     [
         ("echo broken; exit 1", "guard `echo broken; exit 1`: exit status 1"),
-        ("echo broken; sleep 1000", "timed out after 0.5 s"),
+        ("echo broken; sleep 1000", "timed out after 3 s"),
         (("echo broken",), "cannot run"),
     ],
 )
 def test_a_failed_guard_ends_it(bench: Bench, guard: str | tuple[str, ...], said: str) -> None:
-    result = bench.measure("touch ran; echo val_bpb: 1", guard=("true", guard), timeout_s=0.5)
+    limit = 3 if "sleep" in guard else 20
+    result = bench.measure("touch ran; echo val_bpb: 1", guard=("true", guard), timeout_s=limit)
     assert result.failure is not None
     assert result.failure.kind == "guard_failed"
     assert said in result.failure.reason
@@ -389,7 +390,7 @@ def test_the_final_command_is_only_run_when_asked_for(bench: Bench) -> None:
     ("final", "kind", "said"),
     [
         ("exit 3", "crash", "exit status 3"),
-        ("sleep 1000", "timeout", "timed out after 1 s"),
+        ("sleep 1000", "timeout", "timed out after 3 s"),
         (
             "echo nothing",
             "invalid",
@@ -403,8 +404,9 @@ def test_the_final_command_is_only_run_when_asked_for(bench: Bench) -> None:
 def test_a_failed_final_command_voids_nothing(
     bench: Bench, final: str, kind: str, said: str
 ) -> None:
+    limit = 3 if kind == "timeout" else 20
     result = bench.measure(
-        "echo val_bpb: 1", final_command=final, final=True, bounds=(0, 10), timeout_s=1
+        "echo val_bpb: 1", final_command=final, final=True, bounds=(0, 10), timeout_s=limit
     )
     assert (result.values, result.failure) == ({"val_bpb": 1}, None)
     assert result.sealed is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -222,11 +221,10 @@ def test_searches_by_line(space: Workspace) -> None:
 
 
 def test_a_search_has_limits(space: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_tools, "SEARCH_S", 0.7)
     plant(space.root, {"a.py": "a" * 60 + "!\n", "many.py": "match me\n" * 20_000})
-    started = time.monotonic()
-    assert "too long" in fails(space, "search", pattern=r"^(a+)+$")
-    assert time.monotonic() - started < 3
+    with monkeypatch.context() as patched:
+        patched.setattr(file_tools, "SEARCH_S", 0.7)
+        assert "too long" in fails(space, "search", pattern=r"^(a+)+$")
     found = do(space, "search", pattern="match")
     assert len(found) <= LIMIT
     assert "there is more" in found

@@ -431,6 +431,8 @@ def test_a_full_disk_is_said_and_leaves_nothing(top: Path) -> None:
         text=True,
         timeout=DEADLINE_S,
         check=False,
+        # Or a module that is compiled here would be cut off, too, for all that import it later.
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)),
     )
     assert done.returncode == 3, done.stderr

@@ -269,7 +269,8 @@ def conflicted_merge(top: Path) -> None:
     git(top, "checkout", "-q", "main")
     write(top, {"train.py": "main\n"})
     git(top, "commit", "-qam", "main")
-    subprocess.run(["git", "merge", "side"], cwd=top, capture_output=True)
+    who = ["-c", "user.name=user", "-c", "user.email=user@example.invalid"]
+    subprocess.run(["git", *who, "merge", "side"], cwd=top, capture_output=True)
 
 
 def swarm_branch(top: Path) -> None:
