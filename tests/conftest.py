@@ -20,6 +20,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a script starts what
 
 TOGETHER = {
     "tests/attacks/test_attacks.py": "attacks",
+    "tests/attacks/test_bombs.py": "attacks",
     "tests/test_ray.py": "ray",
     "tests/test_keys.py": "keys",
     "tests/test_search.py": "search",
@@ -59,7 +60,9 @@ def _clean_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: py
             monkeypatch.delenv(name)
     monkeypatch.setenv("SWARM_SCRATCH", str(tmp_path_factory.mktemp("scratch")))
     monkeypatch.setenv("NO_COLOR", "1")
-    for name in ("FORCE_COLOR", "CLICOLOR_FORCE", "COLUMNS", "LINES"):
+    proxies = [f"{name}_proxy" for name in ("http", "https", "all")]
+    shown = ("FORCE_COLOR", "CLICOLOR_FORCE", "COLUMNS", "LINES")
+    for name in (*shown, *proxies, *(name.upper() for name in proxies)):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")

@@ -485,10 +485,10 @@ def test_a_provider_may_say_whether_to_try_again(asking: Asking) -> None:
 def test_no_wait_goes_beyond_the_time(asking: Asking) -> None:
     started = time.monotonic()
     with MessagesServer(in_order(Reply.failing(429, retry_after="30"))) as server:
-        error = asking.failure(server, timeout="1s")
+        error = asking.failure(server, timeout="20s")
     assert isinstance(error, UnavailableError)
     assert error.wait_s == 30
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 20
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from swarm.entities import FINAL_INDEX
 from swarm.errors import ConfigError, HarnessError, PreconditionError, RunInUseError
 from swarm.launch import discard, open_run
 from swarm.ledger import Ledger, launched, read
+from swarm.node import MeasureJob
 from swarm.records import Measured, Proposed
 from swarm.runtime import Inline
 
@@ -204,17 +205,28 @@ def test_an_interrupted_run_resumes_where_it_was(tmp_path: Path) -> None:
     assert numbers == sorted(set(numbers))
 
 
+class Counts(Inline):
+    """Counts what it was given to measure."""
+
+    begun = 0
+
+    def measure(self, job: MeasureJob) -> None:
+        self.begun += 1
+        super().measure(job)
+
+
 def test_pause_holds_and_resume_goes_on(tmp_path: Path) -> None:
     top = make_repo(tmp_path / "repo")
     opened = open_run(make_config(top, CONFIG, "target.env={SLEEP: '0.05'}"))
-    coordinator = Coordinator(opened.rundir, opened.config, Inline(), prefixes=opened.prefixes)
+    runtime = Counts()
+    coordinator = Coordinator(opened.rundir, opened.config, runtime, prefixes=opened.prefixes)
     worker = threading.Thread(target=coordinator.run)
     worker.start()
     opened.rundir.request("pause")
     deadline = time.monotonic() + 20
     while coordinator.state.phase != "paused" and time.monotonic() < deadline:
         time.sleep(0.05)
-    while coordinator._crew.measuring and time.monotonic() < deadline:
+    while coordinator.state.spend.measurements < runtime.begun and time.monotonic() < deadline:
         time.sleep(0.05)  # what was begun is finished
     measured = coordinator.state.spend.measurements
     time.sleep(1.0)

@@ -58,7 +58,7 @@ lookahead: 0
 repair: 0
 judge: {baseline: 2, confirm: 2, bounds: [0, 1]}
 budget: {experiments: 500}
-sandbox: {memory: 300M, processes: 64, file_size: 20M, tmp: 20M, output: 1M}
+sandbox: {memory: 300M, processes: 32, file_size: 20M, tmp: 20M, output: 1M}
 """
 
 

@@ -456,7 +456,7 @@ def test_what_it_starts_ends_with_it(tmp_path: Path) -> None:
     """A process that outlived its walk could carry what it has seen into the next one."""
     daemon = (
         "if os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n"
-        "        os.close(1)\n        os.execvp('sleep', ['sleep', '987.5'])\n    os._exit(0)\n"
+        f"        os.close(1)\n        os.execvp('sleep', ['sleep', '{NAP}'])\n    os._exit(0)\n"
     )
     main = loop("say(turn=q['turn'], p=0.5)", first=daemon)
     write(tmp_path, [True, False, True], main=main)
@@ -485,9 +485,12 @@ def test_a_signal_ends_the_candidate_too(tmp_path: Path) -> None:
     assert [child for child in children if child.is_running()] == []
 
 
+NAP = f"9875.{os.getpid()}"
+
+
 def sleeps(process: psutil.Process) -> bool:
     try:
-        return process.cmdline() == ["sleep", "987.5"]
+        return process.cmdline() == ["sleep", NAP]
     except psutil.Error:
         return False
 
