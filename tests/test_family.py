@@ -83,6 +83,38 @@ def test_dialects_of_karpathys_table(header: str, row: str, number: int, agent: 
     assert told.entries[1].agent == agent
 
 
+def test_a_loss_of_nothing_is_no_loss() -> None:
+    lines = ("a1\t1.5\t1.0\tkeep\tbase", "b2\t0.000000\t0.0\tdiscard\ttoo slow to end")
+    table = "commit\t{}\tmemory_gb\tstatus\tdescription\n" + "\n".join(lines) + "\n"
+    told = read("karpathy", table.format("val_loss"))
+    assert rows(told) == [(0, "baseline", 1.5), (1, "discard", None)]
+    errors = read("karpathy", table.format("errors"), "minimize")
+    assert rows(errors)[1] == (1, "discard", 0.0), "of errors there may be none"
+
+
+def test_a_table_of_scores_before_and_after() -> None:
+    head = "timestamp\tcommit\tskill\told_score\tnew_score\tstatus\tdimension\tnote\teval_mode\n"
+    lines = (
+        "2026-05-01T10:00\tbaseline\tpoem\t-\t60.5\tbaseline\t-\tas it was\tdry_run",
+        "2026-05-01T10:05\tabcdef1\tpoem\t60.5\t64\tkeep\tform\trhyme words\tdry_run",
+        "2026-05-01T10:10\tabcdef2\tpoem\t64\t63.5\trevert\tform\tno rhymes\tdry_run",
+        "2026-05-01T11:00\tbaseline\tsong\t-\t40\tbaseline\t-\tas it was\tfull_test",
+        "2026-05-01T11:05\tabcdef3\tsong\t41\t44\tkeep\ttune\thumming\tfull_test",
+    )
+    told = read("karpathy", head + "\n".join(lines) + "\n")
+    assert told.metric == MetricSpec(name="new_score", goal="maximize")
+    assert rows(told) == [
+        (0, "baseline", 60.5),
+        (1, "keep", 64.0),
+        (2, "discard", 63.5),
+        (0, "baseline", 40.0),
+        (4, "keep", 44.0),
+    ]
+    assert [e.gain for e in told.experiments] == [3.5, -0.5, 3.0], "over what the row says"
+    assert [e.summary for e in told.experiments] == ["rhyme words", "no rhymes", "humming"]
+    assert told.notes == ()
+
+
 def test_a_part_of_a_table_has_no_baseline() -> None:
     told = read("karpathy", "commit\tloss\tstatus\tdescription\nab\t3\tdiscard\tx\n", "minimize")
     assert rows(told) == [(0, "discard", 3.0)]
@@ -141,6 +173,23 @@ def test_pis_log() -> None:
     assert tally(told).best == 45
     assert (told.entries[2].rationale, told.entries[2].reason) == ("why", "a test fails")
     assert told.entries[4].at == datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)
+
+
+def test_a_first_run_that_failed_its_checks_is_nothing_to_compare_with() -> None:
+    config = {"type": "config", "metricName": "us", "bestDirection": "lower"}
+    told = read(
+        "pi",
+        {
+            "log.jsonl": jsonl(
+                config,
+                {"run": 1, "metric": 0, "status": "checks_failed", "description": "checks hang"},
+                {"run": 2, "metric": 265, "status": "keep"},
+                {"run": 3, "metric": 153, "status": "keep"},
+            )
+        },
+    )
+    assert rows(told) == [(0, "baseline", None), (1, "keep", 265.0), (2, "keep", 153.0)]
+    assert (tally(told).baseline, tally(told).best) == (None, 153)
 
 
 def test_each_of_pis_segments_has_a_baseline_of_its_own() -> None:
@@ -219,6 +268,13 @@ def test_leos_log() -> None:
     assert rows(told) == [(0, "baseline", 100.0), (5, "keep", 90.0), (7, "guard_failed", 91.0)]
     assert tally(told).best == 90, "70 is a helper's own, not the row that counts"
     assert told.notes == ("3 rows of helpers or decisions passed over",)
+    above = (
+        "# goal: fewer of them\n# metric: number of failures\n# scope: src/**,  tests/a.py\n"
+        "# verify: make count | tail -1\n"
+    )
+    more = read("leo", above + head + "\n".join(lines) + "\n")
+    assert more.metric.name == "number of failures"
+    assert (more.scope, more.run) == (("src/**", "tests/a.py"), "make count | tail -1")
     assert not FORMS["uditgoenka"].known({"results.tsv": head})
 
 

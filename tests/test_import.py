@@ -188,11 +188,19 @@ def test_what_cannot_be_imported_says_why(
     assert not (top / ".swarm").exists()
 
 
+LEO = (
+    "# metric_direction: lower\niteration\tcommit\tmetric\tdelta\tguard\tstatus\tdescription\n"
+    "0\taaaaaaa\t9\t0\t-\tbaseline\tstart\n1\tbbbbbbb\t7\t-2\tpass\tkeep\tless\n"
+)
+
+
 @pytest.mark.parametrize(
     ("files", "form"),
     [
         ({"results.tsv": KARPATHY}, "karpathy"),
         ({"autoresearch/loop-1/x-results.tsv": UDITGOENKA}, "uditgoenka"),
+        ({"autoresearch-results/results.tsv": LEO}, "leo"),
+        ({"research-results.tsv": LEO, "notes.tsv": "a\tb\n"}, "leo"),
         ({"autoresearch-copy/results.tsv": SKILL, "autoresearch-copy/changelog.md": ""}, "skill"),
         ({".auto/log.jsonl": '{"run": 1}\n{"run": 2}\n'}, "pi"),
         ({"autoresearch.jsonl": '{"run": 1}\n{"run": 2}\n'}, "pi"),

@@ -25,10 +25,15 @@ FRAME = ("commit", "memory_gb", "status", "description")
 OWN = ("experiment", "agent", "n", "se", "seconds", "usd")
 """What swarm adds at the end of a row."""
 KNOWN = frozenset(
-    (*FRAME, *OWN, "experiment_id", "session", "hypothesis", "iteration", "timestamp", "delta")
+    {
+        *(*FRAME, *OWN, "experiment_id", "session", "hypothesis", "iteration", "timestamp"),
+        *("delta", "note", "notes", "skill", "old_score", "dimension", "eval_mode"),
+    }
 )
 """Columns of any dialect that cannot be the metric."""
-FAMILIAR = ("metric", "val_bpb", "val_loss")
+DESCRIBES = ("description", "note", "notes")
+"""Columns that say what was tried; the first that says something does."""
+FAMILIAR = ("metric", "val_bpb", "val_loss", "new_score")
 """Columns that are the metric wherever they stand."""
 CRASHED: frozenset[Verdict | None] = frozenset({"crash", "timeout"})
 DESCRIPTION = 300
@@ -266,7 +271,7 @@ def _read(line: str, columns: list[str], metric: int) -> Row:
         value=None if state == "crash" else _float(cells[metric]),
         memory_gb=None if state == "crash" else _float(named.get("memory_gb", "")),
         status=state,
-        description=named.get("description", ""),
+        description=next((named[c] for c in DESCRIBES if named.get(c)), ""),
         extra={c: v for c, v in named.items() if c not in FRAME},
     )
 

@@ -87,7 +87,7 @@ FORMS: Mapping[str, Form] = {
     ),
     "leo": Form(
         "leo's log",
-        ("autoresearch-results/results.tsv", "results.tsv"),
+        ("autoresearch-results/results.tsv", "results.tsv", "*-results.tsv"),
         loops.is_leo,
         loops.read,
         loops.leo,

@@ -22,7 +22,7 @@ from swarm.records import Goal
 _SAID: tuple[tuple[Status, tuple[str, ...]], ...] = (
     ("baseline", ("baseline",)),
     ("keep", ("keep", "kept")),
-    ("discard", ("discard", "discarded")),
+    ("discard", ("discard", "discarded", "revert", "reverted", "reject", "rejected", "rollback")),
     ("crash", ("crash", "crashed", "error", "err", "failed", "fail", "oom", "nan")),
     ("timeout", ("timeout", "timed_out", "timed-out", "timed out")),
 )

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
-from typing import Final
+from typing import Any, Final
 
 from swarm.errors import PreconditionError
 from swarm.formats import results_tsv
@@ -35,8 +35,7 @@ from swarm.formats.text import counted
 
 NONE: Final = "-"
 """A cell that does not apply."""
-_DIRECTION = re.compile(r"^#\s*metric_direction:\s*(\w+)", re.M)
-_METRIC = re.compile(r"^#\s*metric:\s*(\S+)\s*$", re.M)
+_COMMENT = re.compile(r"^#[ \t]*(\w+):[ \t]*(\S.*?)[ \t\r]*$", re.M)
 _STATUSES: Mapping[str, Status] = {
     "metric-error": "crash",
     "no-op": "invalid",
@@ -80,24 +79,26 @@ def read(files: Files, asked: Asked) -> History:
         UsageError: it is no log, or nobody says which way is better.
     """
     text = table_of(files)
-    said, name = _DIRECTION.search(text), _METRIC.search(text)
+    # What a hand-over says goes before what stands above the table.
+    said = dict[str, Any](_COMMENT.findall(text))
+    said["direction"] = said.get("metric_direction")
     handed = table(table(load(named(files, "handoff.json") or "")).get("config"))
-    goal = goal_of(said[1]) if said else goal_of(handed.get("direction"))
-    metric = words(handed.get("metric")) or (name[1] if name else "metric")
-    spec, known = asked.spec(metric, goal), Words(_STATUSES)
+    said |= {key: value for key, value in handed.items() if words(value)}
+    goal = goal_of(said["direction"])
+    spec, known = asked.spec(words(said.get("metric")) or "metric", goal), Words(_STATUSES)
     rows = results_tsv.parse(text)
     found = [row for row in rows if _is_experiment(row)]
     notes: tuple[str, ...] = ()
     if passed_over := len(rows) - len(found):
         notes = (f"{counted(passed_over, 'row')} of helpers or decisions passed over",)
     entries = [_entry(row, known, spec.sign) for row in found]
-    scope = words(handed.get("scope"))
+    scope = words(said.get("scope"))
     return History(
         name=asked.name,
         metric=spec,
         entries=numbered(entries),
-        scope=tuple(scope.split(", ")) if scope else (),
-        run=words(handed.get("verify")),
+        scope=tuple(part.strip() for part in scope.split(",") if part.strip()),
+        run=words(said.get("verify")),
         notes=known.notes() + notes,
     )
 

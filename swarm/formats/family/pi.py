@@ -101,12 +101,14 @@ def _about(config: Mapping[str, Any]) -> _About:
 
 def _entry(line: Mapping[str, Any], known: Words, *, first: bool) -> Entry:
     status = known.status(line.get("status", "keep")) or "keep"
+    # A first run that failed its checks is nothing to compare with; often it has a 0 there.
+    measured = status not in NOT_RUN and not (first and status == "guard_failed")
     info = table(line.get("asi"))
     milliseconds = finite(line.get("timestamp"))
     return Entry(
         number=0 if first else max(0, int(line["run"]) - 1),
         status="baseline" if first else status,
-        value=None if status in NOT_RUN else finite(line.get("metric")),
+        value=finite(line.get("metric")) if measured else None,
         commit=sha(line.get("commit", "")),
         summary=words(line.get("description")),
         rationale=words(info.get("hypothesis")) or words(info.get("rationale")),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from swarm.formats import results_tsv
-from swarm.formats.family.cells import Words, sha, whole
+from swarm.formats.family.cells import Words, finite, sha, whole
 from swarm.formats.family.history import (
     NOT_RUN,
     Asked,
@@ -20,13 +20,17 @@ from swarm.formats.family.history import (
     numbered,
     tally,
 )
-from swarm.formats.results_tsv import CRASH_VALUE, NOTHING, Row, cell, unquoted
+from swarm.formats.results_tsv import CRASH_VALUE, DESCRIBES, NOTHING, Row, cell, unquoted
 from swarm.formats.text import number, one_line, signed
 from swarm.records import Goal
 
 TABLE = "results.tsv"
 LABCLAW: tuple[str, ...] = ("commit", "metric", "status", "description")
-KNOWN_GOALS: Mapping[str, Goal] = {"val_bpb": "minimize", "val_loss": "minimize"}
+KNOWN_GOALS: Mapping[str, Goal] = {
+    "val_bpb": "minimize",
+    "val_loss": "minimize",
+    "new_score": "maximize",
+}
 """Metrics that all copies of the original mean the same by."""
 
 
@@ -47,7 +51,7 @@ def columns(files: Files) -> tuple[str, ...]:
 def is_karpathy(files: Files) -> bool:
     """Tell whether it is the original's table or a dialect of it."""
     names = columns(files)
-    frame = {"status", "description"} <= set(names)
+    frame = "status" in names and any(name in names for name in DESCRIBES)
     marked = {"commit", "experiment_id", "experiment"} & set(names)
     others = {"iteration", "max_score"} & set(names)
     return frame and bool(marked) and not others and names != LABCLAW
@@ -66,20 +70,20 @@ def read(files: Files, asked: Asked) -> History:
     """
     rows = results_tsv.parse(table_of(files))
     metric = rows[0].metric if rows else "metric"
-    words = Words()
-    entries = [_entry(row, place, words) for place, row in enumerate(rows)]
+    words, spec = Words(), asked.spec(metric, KNOWN_GOALS.get(metric))
+    entries = [_entry(row, place, words, spec.sign) for place, row in enumerate(rows)]
     notes = words.notes()
     if all(entry.value is None for entry in entries):
         notes += (f"no row has a number for {one_line(metric, 60)!r}",)
     return History(
         name=asked.name,
-        metric=asked.spec(metric, KNOWN_GOALS.get(metric)),
+        metric=spec,
         entries=numbered(entries),
         notes=notes,
     )
 
 
-def _entry(row: Row, place: int, words: Words) -> Entry:
+def _entry(row: Row, place: int, words: Words, sign: int) -> Entry:
     known = words.status(row.status)
     status = known or "discard"
     measured = known is not None and status not in NOT_RUN
@@ -89,11 +93,20 @@ def _entry(row: Row, place: int, words: Words) -> Entry:
         status = "baseline"
     numbers = (whole(row.extra.get(name, "")) for name in ("experiment", "experiment_id"))
     count = next((number for number in numbers if number is not None), place)
+    # No loss is 0: it is what stands for a crash, whatever the row calls it.
+    nothing = row.metric in KNOWN_GOALS and sign < 0 and row.value == 0
+    value = row.value if measured and not nothing else None
+    # A table of several skills says of each row what it was compared with.
+    old = finite(row.extra.get("old_score"))
+    gain = None
+    if value is not None and old is not None and status != "baseline":
+        gain = sign * (value - old)
     return Entry(
         number=0 if status == "baseline" else count,
         status=status,
-        value=row.value if measured else None,
+        value=value,
         commit=sha(row.commit),
+        gain=gain,
         agent=row.extra.get("agent", ""),
         summary=row.description,
         rationale=row.extra.get("hypothesis", ""),
