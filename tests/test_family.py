@@ -334,6 +334,26 @@ def test_a_skill_loops_folder() -> None:
         read("skill", SKILL, "minimize")
 
 
+def test_a_skill_loop_whose_guards_fail() -> None:
+    table = (
+        "experiment\tscore\tmax_score\tpass_rate\tstatus\tdescription\tobjective\n"
+        "0\t3\t9\t33.3%\tbaseline\tas it was\n"
+        "1\t\t\t\tguard_fail\tthe build broke\t\n"
+        "2\t\t\t\ttimeout\ttoo much\n"
+        "3\t6\t9\t66.7%\tkeep\tless\t\n"
+    )
+    told = read("skill", table)
+    assert [(n, s) for n, s, _ in rows(told)] == [
+        (0, "baseline"),
+        (1, "guard_failed"),
+        (2, "timeout"),
+        (3, "keep"),
+    ]
+    assert [e.value for e in told.entries] == [1 / 3, None, None, 2 / 3]
+    with pytest.raises(UsageError, match="experiment 3 has neither score"):
+        read("skill", table.replace("3\t6\t9\t66.7%", "3\t\t\t"))
+
+
 def test_a_skill_loop_without_a_table() -> None:
     said = [
         {"id": 0, "score": 7, "max_score": 10, "pass_rate": 70.0, "status": "baseline"},
@@ -462,6 +482,26 @@ def test_a_skill_rule_on_crashes_is_no_crash() -> None:
     assert told.entries[1].summary == "Add a rule on (CRASH) reports"
     with pytest.raises(UsageError, match="experiment 1 has 40 of 10 checks"):
         read("skill", SKILL.split("\n1")[0] + "\n1\t40\t10\t\tkeep\tx\n")
+
+
+def test_a_word_may_have_more_behind_it() -> None:
+    head = (
+        "# metric_direction: lower\niteration\tcommit\tmetric\tdelta\tguard\tstatus\tdescription\n"
+    )
+    lines = (
+        "0\ta\t9\t0\t-\tbaseline\tstart",
+        "1\tb\t7\t-2\tpass\tKeep (reworked)\tmended",
+        "2\tc\t6\t-1\tfail\tguard-failed\tfast and wrong",
+        "3\td\t5\t-2\t-\t(keep)\tnobody knows",
+    )
+    told = read("leo", head + "\n".join(lines) + "\n")
+    assert rows(told) == [
+        (0, "baseline", 9.0),
+        (1, "keep", 7.0),
+        (2, "guard_failed", 6.0),
+        (3, "discard", None),
+    ]
+    assert told.notes == ("1 with the unknown status '(keep)', read as a discard without a value",)
 
 
 def test_words_are_read_in_any_case() -> None:

@@ -104,8 +104,8 @@ FORMS: Mapping[str, Form] = {
     "skill": Form(
         "the folder of a skill loop",
         (
-            *("autoresearch-*/results.tsv", "results.tsv"),
-            *("autoresearch-*/results.json", "results.json"),
+            *("autoresearch-*/results.tsv", "auto*-*/results.tsv", "results.tsv"),
+            *("autoresearch-*/results.json", "auto*-*/results.json", "results.json"),
         ),
         skills.is_skill,
         skills.read,

@@ -25,6 +25,7 @@ _SAID: tuple[tuple[Status, tuple[str, ...]], ...] = (
     ("discard", ("discard", "discarded", "revert", "reverted", "reject", "rejected", "rollback")),
     ("crash", ("crash", "crashed", "error", "err", "failed", "fail", "oom", "nan")),
     ("timeout", ("timeout", "timed_out", "timed-out", "timed out")),
+    ("guard_failed", ("guard_failed", "guard-failed", "guard_fail", "guard-fail")),
 )
 STATUSES: Mapping[str, Status] = {word: status for status, words in _SAID for word in words}
 _WAYS: tuple[tuple[Goal, tuple[str, ...]], ...] = (
@@ -46,7 +47,9 @@ class Words:
 
     def status(self, word: object) -> Status | None:
         """Give the status that a word stands for, in any case; None for an unknown one."""
-        found = self._known.get(word.strip().lower()) if isinstance(word, str) else None
+        said = word.strip().lower() if isinstance(word, str) else ""
+        # `keep (reworked)` is a keep.
+        found = self._known.get(said) or self._known.get(said.partition("(")[0].strip())
         if found is None:
             self._strange[one_line(str(word), 40)] += 1
         return found

@@ -94,7 +94,9 @@ def _entry(row: _Row, place: int, reasons: Mapping[int, str], known: Words) -> E
     status = found or "discard"
     count = whole(row.number)
     count = place if count is None else count
-    value = None if found is None or status in NOT_RUN else _share(row)
+    # Where guards fail or time is up, some write a row without a score.
+    scored = bool(row.score or row.rate) or status in ("keep", "baseline")
+    value = _share(row) if scored and found is not None and status not in NOT_RUN else None
     told, reason = marks(row.said), ""
     # Only where nothing passed: a rule on (CRASH) reports is no crash.
     if status in ("discard", "baseline") and value == 0 and (told.crash or told.unmeasured):
