@@ -209,12 +209,12 @@ def find(
         only: the one target that is wanted, by name.
     """
     stands = views.phase(state, live=live)
-    goes_on = stands == "running"  # then why it ended the last time is over
+    reason, hint = views.why(state, stands)
     return Findings(
         run=state.run,
         state=stands,
-        reason="" if goes_on else state.reason,
-        hint=None if goes_on else state.hint,
+        reason=reason,
+        hint=hint,
         live=live,
         seed=state.seed,
         version=state.launch.version if state.launch else None,

@@ -16,7 +16,7 @@ from swarm.entities import Target
 from swarm.formats.text import count, duration, first_line, number, one_line, sanitise, signed
 from swarm.records import VERDICTS
 from swarm.state import RunState
-from swarm.views import compared, in_vain, waits
+from swarm.views import compared, in_vain, waits, why
 
 REASON = 50
 """Characters of why an agent waits."""
@@ -67,12 +67,12 @@ def status(
         zone: of the clock shown; the local one by default.
     """
     head = f"{found['run']}  {found['state']}"
-    goes_on = found["state"] == "running"  # then why it ended the last time is over
-    if not goes_on and state.reason not in ("", found["state"]):
-        head += f": {one_line(state.reason)}"
+    reason, hint = why(state, found["state"])
+    if reason not in ("", found["state"]):
+        head += f": {one_line(reason)}"
     lines = [head]
-    if state.hint and not goes_on:
-        lines.append(f"  hint: {one_line(state.hint)}")
+    if hint:
+        lines.append(f"  hint: {one_line(hint)}")
     for target in found["targets"]:
         several = len(found["targets"]) > 1
         lines += _target(target, state.targets[target["name"]], several=several)

@@ -153,6 +153,11 @@ def phase(state: RunState, *, live: bool) -> Phase:
     return state.phase if live or state.phase in ENDED else "interrupted"
 
 
+def why(state: RunState, stands: Phase) -> tuple[str, str | None]:
+    """Give why a run stands so, and what to do; why it ended before is over when it runs again."""
+    return ("", None) if stands == "running" else (state.reason, state.hint)
+
+
 def doing(
     state: RunState,
     agent: Agent,

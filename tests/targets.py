@@ -132,9 +132,9 @@ def processes_with(text: str) -> list[str]:
     return found
 
 
-def check_nobody_left(within_s: float = 15) -> None:
-    """Nothing of a run in this test's scratch may be alive."""
-    scratch, deadline = os.environ["SWARM_SCRATCH"], time.monotonic() + within_s
-    while processes_with(scratch) and time.monotonic() < deadline:
+def check_nobody_left(text: str | None = None, within_s: float = 15) -> None:
+    """Nothing of a run in this test's scratch may be alive, or nothing that mentions `text`."""
+    mark, deadline = text or os.environ["SWARM_SCRATCH"], time.monotonic() + within_s
+    while (left := processes_with(mark)) and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert processes_with(scratch) == []
+    assert left == []

@@ -137,29 +137,27 @@ def jsonl(*lines: object) -> str:
     )
 
 
+def read_pi(*lines: object) -> History:
+    return read("pi", {"log.jsonl": jsonl(*lines)})
+
+
 def test_pis_log() -> None:
-    config = {"type": "config", "metricName": "total_ms", "metricUnit": "ms"}
-    told = read(
-        "pi",
+    told = read_pi(
+        {"type": "config", "metricName": "total_ms", "metricUnit": "ms"},
+        {"run": 1, "commit": "a" * 7, "metric": 50, "status": "keep", "description": "b"},
+        {"type": "hook", "run": 1, "event": "after"},
+        "{torn",
+        "[]",
+        {"run": 2, "metric": 0, "status": "crash", "description": "x", "timestamp": "no"},
         {
-            "log.jsonl": jsonl(
-                config,
-                {"run": 1, "commit": "a" * 7, "metric": 50, "status": "keep", "description": "b"},
-                {"type": "hook", "run": 1, "event": "after"},
-                "{torn",
-                "[]",
-                {"run": 2, "metric": 0, "status": "crash", "description": "x", "timestamp": "no"},
-                {
-                    "run": 3,
-                    "metric": 40,
-                    "status": "checks_failed",
-                    "asi": {"hypothesis": "why", "rollback_reason": "a test fails"},
-                },
-                {"run": 4, "status": "discard"},
-                {"run": 5, "metric": 45, "status": "sparkling", "timestamp": 1_700_000_000_000},
-                {"run": True, "metric": 1},
-            )
+            "run": 3,
+            "metric": 40,
+            "status": "checks_failed",
+            "asi": {"hypothesis": "why", "rollback_reason": "a test fails"},
         },
+        {"run": 4, "status": "discard"},
+        {"run": 5, "metric": 45, "status": "sparkling", "timestamp": 1_700_000_000_000},
+        {"run": True, "metric": 1},
     )
     assert told.metric == MetricSpec(name="total_ms", goal="minimize", unit="ms")
     assert rows(told) == [
@@ -176,17 +174,11 @@ def test_pis_log() -> None:
 
 
 def test_a_first_run_that_failed_its_checks_is_nothing_to_compare_with() -> None:
-    config = {"type": "config", "metricName": "us", "bestDirection": "lower"}
-    told = read(
-        "pi",
-        {
-            "log.jsonl": jsonl(
-                config,
-                {"run": 1, "metric": 0, "status": "checks_failed", "description": "checks hang"},
-                {"run": 2, "metric": 265, "status": "keep"},
-                {"run": 3, "metric": 153, "status": "keep"},
-            )
-        },
+    told = read_pi(
+        {"type": "config", "metricName": "us", "bestDirection": "lower"},
+        {"run": 1, "metric": 0, "status": "checks_failed", "description": "checks hang"},
+        {"run": 2, "metric": 265, "status": "keep"},
+        {"run": 3, "metric": 153, "status": "keep"},
     )
     assert rows(told) == [(0, "baseline", None), (1, "keep", 265.0), (2, "keep", 153.0)]
     assert (tally(told).baseline, tally(told).best) == (None, 153)
@@ -199,7 +191,7 @@ def test_each_of_pis_segments_has_a_baseline_of_its_own() -> None:
     def run(number: int, value: float, status: str = "keep") -> dict[str, object]:
         return {"run": number, "metric": value, "status": status, "description": f"r{number}"}
 
-    text = jsonl(
+    told = read_pi(
         config(metricName="other"),
         run(1, 1),
         config(),
@@ -210,7 +202,6 @@ def test_each_of_pis_segments_has_a_baseline_of_its_own() -> None:
         run(4, 6),
         config(),
     )
-    told = read("pi", {"log.jsonl": text})
     assert [(e.status, e.value) for e in told.entries] == [
         ("baseline", 10.0),
         ("keep", 12.0),
@@ -249,6 +240,8 @@ def test_uditgoenkas_log() -> None:
     assert tally(told).best == 82.5
     torn = read("uditgoenka", {"x-results.tsv": UDITGOENKA, "handoff.json": "{"})
     assert torn.metric.name == "metric"
+    wrong = {"x-results.tsv": UDITGOENKA, "handoff.json": handed.replace("higher", "lower")}
+    assert read("uditgoenka", wrong).metric.goal == "maximize", "the log itself goes first"
     with pytest.raises(UsageError, match="--goal says minimize, and the file says maximize"):
         read("uditgoenka", UDITGOENKA, "minimize")
 
@@ -272,6 +265,7 @@ def test_leos_log() -> None:
         "# goal: fewer of them\n# metric: number of failures\n# scope: src/**,  tests/a.py\n"
         "# verify: make count | tail -1\n"
     )
+    head = head.replace("lower", "lower (as few as can be)")
     more = read("leo", above + head + "\n".join(lines) + "\n")
     assert more.metric.name == "number of failures"
     assert (more.scope, more.run) == (("src/**", "tests/a.py"), "make count | tail -1")
@@ -505,7 +499,7 @@ def test_a_word_may_have_more_behind_it() -> None:
 
 
 def test_words_are_read_in_any_case() -> None:
-    told = read("pi", {"log.jsonl": jsonl({"run": 1, "metric": 5}, {"run": 2, "status": "CRASH "})})
+    told = read_pi({"run": 1, "metric": 5}, {"run": 2, "status": "CRASH "})
     assert told.entries[1].status == "crash"
     assert (
         read("autoimprove", {"1.json": record(1, "KEPT", 1)}, "minimize").entries[0].status

@@ -488,7 +488,7 @@ def test_no_wait_goes_beyond_the_time(asking: Asking) -> None:
         error = asking.failure(server, timeout="20s")
     assert isinstance(error, UnavailableError)
     assert error.wait_s == 30
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 5
 
 
 @pytest.mark.parametrize(

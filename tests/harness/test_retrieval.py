@@ -13,8 +13,8 @@ from pathlib import Path
 from threading import Event
 from typing import Any, NamedTuple
 
-import psutil
 import pytest
+from targets import check_nobody_left
 
 PROGRAM = Path(__file__).parents[2] / "harness" / "retrieval" / "retrieval.py"
 GOLDEN: list[dict[str, Any]] = [
@@ -398,10 +398,7 @@ def test_nothing_that_a_search_started_is_left(place: Path) -> None:
     (place / "search.py").write_text(code + SEARCH)
     done = retrieval(place, "ask", "queries.jsonl", "--", sys.executable, "search.py")
     assert done.status == 0, done.stderr
-    deadline = time.monotonic() + 15
-    while any(mark in " ".join(p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"])):
-        assert time.monotonic() < deadline, "its child is still there"
-        time.sleep(0.1)
+    check_nobody_left(mark)
 
 
 # --- files ------------------------------------------------------------------------------------

@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 
 import psutil
 import pytest
+from targets import check_nobody_left
 
 TOP = Path(__file__).parents[2]
 SPEED = TOP / "harness" / "speed"
-NAP = f"4322.{os.getpid()}"
+NAP = f"4322.{os.getpid():08}"
 """Seconds of a nap, by which a test finds its own."""
 SHORT = ("--calls", "3", "--repeats", "3", "--warmup", "1", "--memory", "0")
 
@@ -493,10 +494,7 @@ def test_a_command_that_fails_has_no_figures(tmp_path: Path, argv: list[str], sa
     assert done.status == 1
     assert said in done.stderr
     assert done.metrics == {}
-    gone_by = time.monotonic() + 15
-    while any(p.info["cmdline"] == ["sleep", NAP] for p in psutil.process_iter(["cmdline"])):
-        assert time.monotonic() < gone_by, "it is still there"
-        time.sleep(0.05)
+    check_nobody_left(NAP)
 
 
 # --- other tools' files -----------------------------------------------------------------------

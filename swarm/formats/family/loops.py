@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
-from typing import Any, Final
+from typing import Final
 
 from swarm.errors import PreconditionError
 from swarm.formats import results_tsv
@@ -79,26 +79,26 @@ def read(files: Files, asked: Asked) -> History:
         UsageError: it is no log, or nobody says which way is better.
     """
     text = table_of(files)
-    # What a hand-over says goes before what stands above the table.
-    said = dict[str, Any](_COMMENT.findall(text))
-    said["direction"] = said.get("metric_direction")
+    above = dict(_COMMENT.findall(text))
     handed = table(table(load(named(files, "handoff.json") or "")).get("config"))
-    said |= {key: value for key, value in handed.items() if words(value)}
-    goal = goal_of(said["direction"])
-    spec, known = asked.spec(words(said.get("metric")) or "metric", goal), Words(_STATUSES)
+    way, _, _ = above.get("metric_direction", "").partition(" ")
+    goal = goal_of(way) or goal_of(handed.get("direction"))
+    metric, scope, verify = (
+        words(handed.get(key)) or above.get(key, "") for key in ("metric", "scope", "verify")
+    )
+    spec, known = asked.spec(metric or "metric", goal), Words(_STATUSES)
     rows = results_tsv.parse(text)
     found = [row for row in rows if _is_experiment(row)]
     notes: tuple[str, ...] = ()
     if passed_over := len(rows) - len(found):
         notes = (f"{counted(passed_over, 'row')} of helpers or decisions passed over",)
     entries = [_entry(row, known, spec.sign) for row in found]
-    scope = words(said.get("scope"))
     return History(
         name=asked.name,
         metric=spec,
         entries=numbered(entries),
         scope=tuple(part.strip() for part in scope.split(",") if part.strip()),
-        run=words(said.get("verify")),
+        run=verify,
         notes=known.notes() + notes,
     )
 
